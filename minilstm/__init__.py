@@ -1,0 +1,63 @@
+"""minilstm: an LSTM trainer from scratch in NumPy and autograd, in TensorFlow's layout.
+
+from minilstm import LSTM, Adam, Dense, Sequential, fit, losses
+
+model = Sequential(LSTM(32), Dense(1))
+params = model.init(seed=0, input_dim=1)
+result = fit(model, params, losses.mse, (inputs, targets), optimizer=Adam(1e-3), epochs=20)
+"""
+
+from . import data, gradcheck, initializers, losses, schedules, tensorbundle
+from ._version import __version__
+from .bptt import trace
+from .cells import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
+from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from .gradients import clip_by_global_norm, global_norm, value_and_grad
+from .inference import generate, predict
+from .layers import LSTM, RNN, Dense, Dropout, Embedding, Layer, Sequential, from_config
+from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
+from .tensorbundle import CheckpointError
+from .training import FitResult, fit
+
+__all__ = [
+    "LSTM",
+    "RNN",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "BasicLSTMCell",
+    "Checkpoint",
+    "CheckpointError",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "FitResult",
+    "LSTMCell",
+    "LSTMState",
+    "Layer",
+    "Momentum",
+    "Optimizer",
+    "RMSProp",
+    "Sequential",
+    "__version__",
+    "clip_by_global_norm",
+    "data",
+    "fit",
+    "from_config",
+    "generate",
+    "global_norm",
+    "gradcheck",
+    "initializers",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "losses",
+    "pack_gates",
+    "predict",
+    "save_checkpoint",
+    "schedules",
+    "split_gates",
+    "tensorbundle",
+    "trace",
+    "value_and_grad",
+]

@@ -1,0 +1,122 @@
+"""The console script: inspect a checkpoint, convert it, check gradients."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import cells, checkpoint, gradcheck, tensorbundle
+from ._version import __version__
+from .layers import RNN, Dense, Sequential
+
+JSON_VALUES = 20  # how many characters of a JSON description are shown in a line of `inspect`
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default ``sys.argv``); the return value is the exit code.
+
+    0 is success, 1 a negative answer (damage, gradients that disagree), 2 a command that could not be carried out.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        return int(options.run(options))
+    except (ValueError, OSError) as error:
+        print(f"minilstm {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="minilstm", description="LSTMs from scratch, in TensorFlow's layout.")
+    parser.add_argument("--version", action="version", version=f"minilstm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    inspect = commands.add_parser("inspect", help="list and verify the tensors of a TensorFlow checkpoint")
+    inspect.add_argument("path", help="a prefix such as runs/demo/model.ckpt-600, or a directory (its newest)")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(run=_inspect)
+
+    check = commands.add_parser("gradcheck", help="compare hand-derived, traced and numerical gradients")
+    check.add_argument("path", nargs="?", help="a checkpoint with a model in it; without it, a new cell is checked")
+    check.add_argument("--cell", choices=["LSTMCell", "BasicLSTMCell"], default="LSTMCell")
+    check.add_argument("--units", type=int, default=5)
+    check.add_argument("--input-dim", type=int, default=3)
+    check.add_argument("--time", type=int, default=7, help="time steps of the random input")
+    check.add_argument("--batch", type=int, default=3)
+    check.add_argument("--seed", type=int, default=0)
+    for flag, kind in (("forget-bias", float), ("cell-clip", float), ("num-proj", int), ("proj-clip", float)):
+        check.add_argument(f"--{flag}", type=kind)
+    check.add_argument("--activation", choices=sorted(cells.ACTIVATIONS))
+    check.add_argument("--use-peepholes", action="store_true", default=None)
+    check.set_defaults(run=_gradcheck)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    path = options.path
+    if os.path.isdir(path):
+        newest = checkpoint.latest_checkpoint(path)
+        if newest is None:
+            raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
+        path = newest
+    tensors: list[dict[str, Any]] = []
+    step, described = None, {}
+    with tensorbundle.open(path) as bundle:
+        for name in bundle:
+            info = bundle.info(name)
+            verdict = "ok"
+            try:
+                bundle.verify(name)
+                if name == "global_step":
+                    step = int(bundle[name])
+                elif name.startswith(checkpoint.OWN):
+                    described[name] = np.asarray(bundle[name], object).item().decode()
+            except tensorbundle.CheckpointError as error:
+                verdict = str(error)
+            facts = {"name": name, "dtype": info.dtype_name, "shape": list(info.shape), "bytes": info.nbytes}
+            tensors.append({**facts, "verdict": verdict})
+    whole = all(tensor["verdict"] == "ok" for tensor in tensors)
+    model = json.loads(described[checkpoint.OWN + "model"]) if checkpoint.OWN + "model" in described else None
+    if options.json:
+        print(json.dumps({"prefix": path, "ok": whole, "step": step, "model": model, "tensors": tensors}, indent=2))
+        return 0 if whole else 1
+    width = max(len(tensor["name"]) for tensor in tensors)
+    print(f"{path}: step {'unknown' if step is None else step}")
+    for tensor in tensors:
+        print(
+            f"  {tensor['name']:<{width}}  {tensor['dtype']:<8} {tensor['shape']!s:<14} {tensor['bytes']:>10,} bytes  "
+            f"{tensor['verdict']}"
+        )
+    for layer in (model or {}).get("layers", []):
+        print(f"  model: {json.dumps(layer)}")
+    print("all checksums are right" if whole else "DAMAGED")
+    return 0 if whole else 1
+
+
+def _gradcheck(options: argparse.Namespace) -> int:
+    params = None
+    input_dim: int | None = options.input_dim
+    if options.path is not None:
+        loaded = checkpoint.load_checkpoint(options.path)
+        if loaded.model is None:
+            raise ValueError(f"{loaded.prefix} has no model description; check a cell with --cell instead")
+        model, params, input_dim = loaded.model, loaded.params, None
+    else:
+        names = ("forget_bias", "cell_clip", "num_proj", "proj_clip", "activation", "use_peepholes")
+        given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+        try:
+            cell = getattr(cells, options.cell)(options.units, **given)
+        except TypeError as error:
+            raise ValueError(f"{options.cell}: {error}") from None
+        model = Sequential(RNN(cell), Dense(1))
+    table = gradcheck.report(
+        model, params, input_dim=input_dim, batch=options.batch, time=options.time, seed=options.seed
+    )
+    print(table)
+    return 0 if table.agrees else 1

@@ -1,0 +1,133 @@
+"""Gradients of a scalar function of a parameter tree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from autograd.core import VJPNode, add_outgrads, vspace
+from autograd.tracer import getval, isbox, new_box, toposort, trace_stack
+
+from .params import Tree, tree_leaves, tree_map, tree_unflatten
+
+
+def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
+    """A function that returns the value of `function` and its gradient with respect to the first argument.
+
+    autograd can differentiate a nested dict by itself, but spends half a millisecond on building dicts of zeros.
+    Here every leaf of the tree is traced as a variable of its own, and one backward sweep serves them all.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(params, *args, **kwargs)`` returns a scalar, or with `has_aux` a pair ``(scalar, aux)``.
+        `params` is any tree of floating arrays.
+    has_aux : bool, default False
+        Whether `function` returns something else beside the loss, such as the final state.
+
+    Returns
+    -------
+    callable
+        ``(loss, grads)``, or ``((loss, aux), grads)``. `loss` is a float of the parameters' dtype; `grads` has the
+        structure, shapes and dtypes of `params`, C-contiguous, with zeros where a leaf had no part in the loss.
+
+    Raises
+    ------
+    ValueError
+        When called: if a leaf of `params` is not floating, or the loss is not a scalar.
+    """
+
+    def value_and_gradient(params: Tree, *args: Any, **kwargs: Any) -> Any:
+        leaves = tree_leaves(params)
+        for leaf in leaves:
+            kind = getattr(getattr(leaf, "dtype", None), "kind", "f" if isinstance(leaf, float) else None)
+            if kind != "f":
+                raise ValueError(f"value_and_grad: every parameter must be a floating array, got {leaf!r:.80}")
+        with trace_stack.new_trace() as trace:
+            roots = [VJPNode.new_root() for _ in leaves]
+            boxes = [new_box(leaf, trace, root) for leaf, root in zip(leaves, roots, strict=True)]
+            result = function(tree_unflatten(params, iter(boxes)), *args, **kwargs)
+            loss, aux = result if has_aux else (result, None)
+            traced = isbox(loss) and loss._trace == trace
+            value, end = (loss._value, loss._node) if traced else (loss, None)
+            aux = tree_map(lambda leaf: _unbox(leaf, trace), aux)
+        if np.ndim(getval(value)) != 0:
+            raise ValueError(f"value_and_grad: the loss must be a scalar, got shape {np.shape(getval(value))}")
+        grads = tree_unflatten(params, iter(_sweep(end, value, roots, leaves)))
+        return ((value, aux), grads) if has_aux else (value, grads)
+
+    return value_and_gradient
+
+
+def _unbox(leaf: Any, trace: int) -> Any:
+    """The value under the box of this trace; an outer trace's box, if there is one, stays."""
+    return leaf._value if isbox(leaf) and leaf._trace == trace else leaf
+
+
+def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
+    """Reverse accumulation from the node `end` to every root: autograd's backward pass for many variables."""
+    found: dict[Any, Any] = {}
+    if end is not None:
+        root_set = set(roots)
+        outgrads = {end: (vspace(value).ones(), False)}
+        for node in toposort(end):
+            outgrad = outgrads.pop(node)
+            if node in root_set:
+                found[node] = outgrad[0]
+                continue
+            for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
+                outgrads[parent] = add_outgrads(outgrads.get(parent), ingrad)
+    return [
+        _like_leaf(found[root], leaf) if root in found else np.zeros(np.shape(leaf), np.asarray(leaf).dtype)
+        for root, leaf in zip(roots, leaves, strict=True)
+    ]
+
+
+def _like_leaf(grad: Any, leaf: Any) -> Any:
+    """The gradient C-contiguous and in the parameter's dtype (a box of an outer trace is left alone)."""
+    if isbox(grad):
+        return grad
+    dtype = getattr(leaf, "dtype", np.float64)
+    if np.ndim(grad) == 0:  # ascontiguousarray would make shape [] into [1]
+        return np.asarray(grad, dtype)
+    return np.ascontiguousarray(grad, dtype)
+
+
+def global_norm(tree: Tree) -> float:
+    """The Euclidean norm of all leaves taken as one vector, the squares of each leaf summed in its own dtype."""
+    return math.sqrt(sum(float(np.vdot(leaf, leaf)) for leaf in tree_leaves(tree)))
+
+
+def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:
+    """Scale all gradients by one factor so that their global norm is at most `clip_norm`.
+
+    Parameters
+    ----------
+    grads : tree of arrays
+    clip_norm : float
+        Positive.
+
+    Returns
+    -------
+    (grads, norm)
+        The scaled tree (the very same one where nothing had to be done) and the norm before clipping.
+
+    Raises
+    ------
+    ValueError
+        If `clip_norm` is not positive.
+
+    References
+    ----------
+    Pascanu, Mikolov and Bengio 2013; ``tf.clip_by_global_norm``. A norm that is not finite scales nothing: the
+    gradients come back as they are, for the caller to see.
+    """
+    if not clip_norm > 0:
+        raise ValueError(f"clip_by_global_norm: clip_norm must be positive, got {clip_norm}")
+    norm = global_norm(grads)
+    if not norm > clip_norm or not math.isfinite(norm):
+        return grads, norm
+    scale = clip_norm / norm
+    return tree_map(lambda g: g * np.asarray(scale, g.dtype), grads), norm

@@ -1,0 +1,128 @@
+"""Initial values of weights.
+
+An initializer is a small frozen object that is called as ``initializer(rng, shape, dtype)``. A cell or layer
+takes one by name (``"glorot_uniform"``), as an object (``Uniform(0.1)``), as an array of the right shape,
+or as any function with that signature; a function without a registered name works but cannot be saved with a model.
+
+Numbers are drawn in float64 and rounded, so that a float32 and a float64 model start alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """All 0. TensorFlow's default for biases."""
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """All `value`."""
+
+    value: float = 0.0
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.full(shape, self.value, dtype)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform in [-limit, limit). Zaremba et al. 2014 (arXiv 1409.2329) use 0.1, 0.05 and 0.04."""
+
+    limit: float = 0.05
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return rng.uniform(-self.limit, self.limit, shape).astype(dtype)
+
+
+@dataclass(frozen=True)
+class GlorotUniform:
+    """Uniform in [-a, a) with a = sqrt(6 / (fan_in + fan_out)): TensorFlow's default for every kernel.
+
+    The fans are the two sides of the whole matrix, also for an LSTM kernel that holds four gates; a vector
+    counts its length twice, as in TensorFlow. Source: Glorot and Bengio 2010.
+    """
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        fan_in, fan_out = (shape[0], shape[-1]) if shape else (1, 1)
+        limit = np.sqrt(6.0 / (fan_in + fan_out))
+        return rng.uniform(-limit, limit, shape).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """A matrix with orthonormal rows or columns, whichever are fewer, times `gain`.
+
+    Source: Saxe, McClelland and Ganguli 2014 (arXiv 1312.6120).
+    """
+
+    gain: float = 1.0
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if len(shape) != 2:
+            raise ValueError(f"Orthogonal: shape must have two dimensions, got {shape}")
+        rows, columns = shape
+        q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
+        q = q * np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
+        return (self.gain * (q if rows >= columns else q.T)).astype(dtype)
+
+
+_REGISTRY: dict[str, type] = {
+    "zeros": Zeros,
+    "constant": Constant,
+    "uniform": Uniform,
+    "glorot_uniform": GlorotUniform,
+    "orthogonal": Orthogonal,
+}
+_NAMES = {cls: name for name, cls in _REGISTRY.items()}
+
+
+def get(spec: Any, argument: str = "initializer") -> Initializer:
+    """The initializer that `spec` means: a name, ``{"name": ..., options}``, an array, or the function itself.
+
+    Raises ValueError for an unknown name; `argument` is what the message calls it.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if isinstance(spec, dict):
+        options = dict(spec)
+        name = options.pop("name", None)
+        if name not in _REGISTRY:
+            raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
+        return _REGISTRY[name](**options)
+    if isinstance(spec, (np.ndarray, list, tuple, float, int)):
+        return _given(np.asarray(spec), argument)
+    if callable(spec):
+        return spec
+    raise ValueError(f"{argument}: got {spec!r}, wanted one of {sorted(_REGISTRY)} or a function")
+
+
+def _given(value: np.ndarray, argument: str) -> Initializer:
+    """An initializer that returns a copy of a given array."""
+
+    def given(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if value.ndim and value.shape != shape:
+            raise ValueError(f"{argument}: the array given has shape {value.shape}, wanted {shape}")
+        return np.broadcast_to(value, shape).astype(dtype)
+
+    return given
+
+
+def describe(initializer: Initializer, where: str) -> Any:
+    """The JSON-able form that `get` takes back; a function without a registered name is a ValueError."""
+    name = _NAMES.get(type(initializer))
+    if name is None:
+        raise ValueError(f"{where}: the initializer {initializer!r} has no registered name, so it cannot be saved")
+    options = asdict(initializer)  # type: ignore[call-overload]
+    return {"name": name, **options} if options else name

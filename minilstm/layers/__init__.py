@@ -1,0 +1,8 @@
+"""Layers: recipes that make parameters and apply them."""
+
+from .base import Layer
+from .feedforward import Dense, Dropout, Embedding
+from .recurrent import LSTM, RNN
+from .sequential import Sequential, from_config
+
+__all__ = ["LSTM", "RNN", "Dense", "Dropout", "Embedding", "Layer", "Sequential", "from_config"]

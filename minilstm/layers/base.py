@@ -1,0 +1,119 @@
+"""What every layer is: a recipe that makes parameters and applies them, with the checks at its edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
+
+from ..params import tree_leaves
+
+Array = Any
+
+
+class Layer:
+    """A recipe: `init` makes parameters, `apply` uses them. A layer holds options and no arrays.
+
+    Subclasses define ``default_name``, `init`, `apply`, `output_dim` and `config`.
+    """
+
+    default_name = "layer"
+    recurrent = False  # whether the layer has a state to hand from one window to the next
+
+    def __init__(self, name: str | None = None) -> None:
+        if name is not None:
+            check_name(name, type(self).__name__)
+        self.name = name
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """New parameters; `seed` is anything ``np.random.default_rng`` takes."""
+        raise NotImplementedError
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: Any = None,
+        sequence_length: Array | None = None,
+        rng: Any = None,
+    ) -> tuple[Array, Any]:
+        """``(outputs, state)``. `rng` given means training (dropout acts), None means inference."""
+        raise NotImplementedError
+
+    def __call__(self, params: dict[str, Any], inputs: Array, **options: Any) -> Array:
+        """`apply`, the outputs alone."""
+        return self.apply(params, inputs, **options)[0]
+
+    def output_dim(self, input_dim: int | None) -> int | None:
+        """The number of features that come out for `input_dim` that go in."""
+        return input_dim
+
+    def config(self) -> dict[str, Any]:
+        """Every option as JSON-able values."""
+        return {"layer": type(self).__name__, "name": self.name}
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise ValueError for a name that cannot stand in a variable name."""
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if not all(parts) or parts[0].startswith("minilstm"):
+        raise ValueError(f"{where}: name must be a non-empty path that does not start with 'minilstm', got {name!r}")
+
+
+def params_dtype(params: Any, default: Any) -> np.dtype:
+    """The dtype of the parameters, which decides that of everything else; `default` where there are none."""
+    for leaf in tree_leaves(params):
+        return np.dtype(leaf.dtype)
+    return np.dtype(default)
+
+
+def as_floating(value: Any, dtype: Any, where: str) -> Array:
+    """`value` as an array of `dtype`, converted once here at the edge.
+
+    Raises ValueError for anything that is not floating: whole numbers are labels or indices, and belong elsewhere.
+    """
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+    if value.dtype == dtype:
+        return value
+    if value.dtype.kind != "f":
+        raise ValueError(
+            f"{where} must be floating point, got {value.dtype} (whole numbers are for Embedding and for label losses)"
+        )
+    return value.astype(dtype)
+
+
+def check_features(inputs: Array, features: int, where: str, layout: str) -> None:
+    """Raise ValueError unless the last dimension of `inputs` is `features` and no dimension is empty."""
+    if inputs.shape[-1] != features:
+        raise ValueError(f"{where}: inputs must have {features} features, got shape {inputs.shape} ({layout})")
+    if 0 in inputs.shape:
+        raise ValueError(f"{where}: inputs must not be empty, got shape {inputs.shape} ({layout})")
+
+
+def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.ndarray | None:
+    """`sequence_length` as an integer array [batch] with values 0 .. time, or None; ValueError otherwise."""
+    if sequence_length is None:
+        return None
+    lengths = np.asarray(getval(sequence_length))
+    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+        raise ValueError(
+            f"{where}: sequence_length must be {batch} whole numbers (one a sequence), "
+            f"got shape {lengths.shape} of {lengths.dtype}"
+        )
+    if lengths.min() < 0 or lengths.max() > time:
+        raise ValueError(
+            f"{where}: sequence_length must lie from 0 to {time}, got {lengths.min()} to {lengths.max()}"
+        )
+    return lengths
+
+
+@primitive
+def swap_batch_time(x: Array) -> Array:
+    """``[batch, time, ...]`` to ``[time, batch, ...]`` or back, as a new C-contiguous array."""
+    return np.ascontiguousarray(np.swapaxes(x, 0, 1))
+
+
+defvjp(swap_batch_time, lambda ans, x: swap_batch_time)

@@ -1,0 +1,235 @@
+"""Layers that treat every time step alike: Dense, Embedding, Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
+
+from .. import initializers
+from ..cells import activation_function, check_activation, check_size, registered_name
+from .base import Array, Layer, as_floating, check_features
+
+
+class Dense(Layer):
+    """``activation(inputs @ kernel + bias)`` on the last dimension, as ``tf.compat.v1.layers.dense``.
+
+    Inputs ``[..., features]`` give outputs ``[..., units]``; parameters ``kernel [features, units]``, ``bias [units]``.
+
+    Parameters
+    ----------
+    units : int
+        Number of output features.
+    activation : str or callable, optional
+        As for `LSTMCell`; none by default.
+    initializer, bias_initializer
+        Default glorot_uniform and zeros, as TensorFlow's.
+    name : str, optional
+        Replaces ``dense`` in variable names.
+    """
+
+    default_name = "dense"
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: Any = None,
+        initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.units = check_size(units, "units", "Dense")
+        self.activation = None if activation is None else check_activation(activation, "Dense")
+        self.initializer = initializers.get(initializer)
+        self.bias_initializer = initializers.get(bias_initializer, "bias_initializer")
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """``kernel [input_dim, units]`` and ``bias [units]``."""
+        input_dim = check_size(input_dim, "input_dim", "Dense.init")
+        rng = np.random.default_rng(seed)
+        return {
+            "kernel": self.initializer(rng, (input_dim, self.units), dtype),
+            "bias": self.bias_initializer(rng, (self.units,), dtype),
+        }
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: Any = None,
+        sequence_length: Array | None = None,
+        rng: Any = None,
+    ) -> tuple[Array, None]:
+        """Inputs ``[..., features]`` to outputs ``[..., units]``; there is no state."""
+        kernel = params["kernel"]
+        inputs = as_floating(inputs, kernel.dtype, "Dense.apply: inputs")
+        check_features(inputs, kernel.shape[0], "Dense.apply", "[..., features]")
+        outputs = affine(inputs, kernel, params["bias"])
+        return (outputs if self.activation is None else activation_function(self.activation)(outputs)), None
+
+    def output_dim(self, input_dim: int | None) -> int:
+        """`units`."""
+        return self.units
+
+    def config(self) -> dict[str, Any]:
+        """Every option as JSON-able values."""
+        return {
+            **super().config(),
+            "units": self.units,
+            "activation": registered_name(self.activation, "Dense.config"),
+            "initializer": initializers.describe(self.initializer, "Dense.config"),
+            "bias_initializer": initializers.describe(self.bias_initializer, "Dense.config"),
+        }
+
+    def __repr__(self) -> str:
+        return f"Dense({self.units}" + (f", activation={self.activation!r})" if self.activation else ")")
+
+
+@primitive
+def affine(x: Array, kernel: Array, bias: Array) -> Array:
+    """``x @ kernel + bias`` on the last dimension, as one matrix product over all leading dimensions."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel + bias).reshape(*x.shape[:-1], kernel.shape[1])
+
+
+def _rows(x: Array) -> Array:
+    return anp.reshape(x, (-1, x.shape[-1]))
+
+
+defvjp(
+    affine,
+    lambda ans, x, kernel, bias: lambda g: anp.reshape(anp.dot(_rows(g), kernel.T), x.shape),
+    lambda ans, x, kernel, bias: lambda g: anp.dot(_rows(x).T, _rows(g)),
+    lambda ans, x, kernel, bias: lambda g: anp.sum(_rows(g), axis=0),
+)
+
+
+class Embedding(Layer):
+    """Rows of a table for integer inputs: ``[batch, time]`` to ``[batch, time, units]``.
+
+    Parameters
+    ----------
+    vocabulary : int
+        Number of rows; inputs are whole numbers from 0 to ``vocabulary - 1``, anything else is a ValueError.
+    units : int
+        Size of a row.
+    initializer
+        Default uniform in [-0.05, 0.05), as Keras has it.
+    name : str, optional
+        Replaces ``embedding`` in variable names.
+    """
+
+    default_name = "embedding"
+
+    def __init__(
+        self, vocabulary: int, units: int, *, initializer: Any = "uniform", name: str | None = None
+    ) -> None:
+        super().__init__(name)
+        self.vocabulary = check_size(vocabulary, "vocabulary", "Embedding")
+        self.units = check_size(units, "units", "Embedding")
+        self.initializer = initializers.get(initializer)
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """``embeddings [vocabulary, units]``; `input_dim` is not needed."""
+        return {"embeddings": self.initializer(np.random.default_rng(seed), (self.vocabulary, self.units), dtype)}
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: Any = None,
+        sequence_length: Array | None = None,
+        rng: Any = None,
+    ) -> tuple[Array, None]:
+        """Integer inputs ``[...]`` to outputs ``[..., units]``; there is no state."""
+        indices = np.asarray(getval(inputs))
+        if indices.dtype.kind not in "iu":
+            raise ValueError(f"Embedding.apply: inputs must be whole numbers, got {indices.dtype}")
+        if indices.size == 0:
+            raise ValueError(f"Embedding.apply: inputs must not be empty, got shape {indices.shape}")
+        rows = params["embeddings"].shape[0]
+        if indices.min() < 0 or indices.max() >= rows:
+            raise ValueError(
+                f"Embedding.apply: inputs must lie from 0 to {rows - 1}, got {indices.min()} to {indices.max()}"
+            )
+        return lookup(params["embeddings"], indices), None
+
+    def output_dim(self, input_dim: int | None) -> int:
+        """`units`."""
+        return self.units
+
+    def config(self) -> dict[str, Any]:
+        """Every option as JSON-able values."""
+        return {
+            **super().config(),
+            "vocabulary": self.vocabulary,
+            "units": self.units,
+            "initializer": initializers.describe(self.initializer, "Embedding.config"),
+        }
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.vocabulary}, {self.units})"
+
+
+@primitive
+def lookup(table: Array, indices: np.ndarray) -> Array:
+    """``table[indices]``."""
+    return table[indices]
+
+
+@primitive
+def scatter_add(g: Array, indices: np.ndarray, rows: int) -> Array:
+    """The transpose of `lookup`: every row of `g` added into the row of the table it was taken from."""
+    table = np.zeros((rows, g.shape[-1]), g.dtype)
+    np.add.at(table, indices.reshape(-1), g.reshape(-1, g.shape[-1]))
+    return table
+
+
+defvjp(lookup, lambda ans, table, indices: lambda g: scatter_add(g, indices, table.shape[0]), argnums=(0,))
+defvjp(scatter_add, lambda ans, g, indices, rows: lambda gg: lookup(gg, indices), argnums=(0,))
+
+
+class Dropout(Layer):
+    """Set a share `rate` of the inputs to 0 while training and scale the rest by ``1 / (1 - rate)``.
+
+    Acts only where `apply` is given an `rng`. The draw is in float64 whatever the dtype, so that a float32 and a
+    float64 model drop the same entries. Source: Srivastava et al. 2014.
+    """
+
+    default_name = "dropout"
+
+    def __init__(self, rate: float, *, name: str | None = None) -> None:
+        super().__init__(name)
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout: rate must lie in [0, 1), got {rate!r}")
+        self.rate = float(rate)
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """No parameters."""
+        return {}
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: Any = None,
+        sequence_length: Array | None = None,
+        rng: Any = None,
+    ) -> tuple[Array, None]:
+        """Inputs of any shape to outputs of the same; there is no state."""
+        inputs = as_floating(inputs, getattr(inputs, "dtype", np.dtype(np.float64)), "Dropout.apply: inputs")
+        if rng is None or self.rate == 0:
+            return inputs, None
+        kept = np.random.default_rng(rng).random(inputs.shape) >= self.rate
+        return inputs * (kept / (1 - self.rate)).astype(inputs.dtype), None
+
+    def config(self) -> dict[str, Any]:
+        """Every option as JSON-able values."""
+        return {**super().config(), "rate": self.rate}
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.rate})"

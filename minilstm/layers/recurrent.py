@@ -1,0 +1,217 @@
+"""RNN: a cell run over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+
+from .. import bptt, cells
+from ..params import check_same_structure, tree_leaves, tree_map
+from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, swap_batch_time
+
+BACKPROPS = ("bptt", "reference", "autograd")
+
+
+class RNN(Layer):
+    """Run a cell over a sequence: TensorFlow's ``static_rnn`` and ``dynamic_rnn``.
+
+    Parameters
+    ----------
+    cell : LSTMCell or any cell
+    name : str, optional
+        Replaces ``rnn`` in variable names.
+    backprop : {"bptt", "reference", "autograd"}, default "bptt"
+        "bptt" takes the fastest hand-derived backward pass that the cell has, and autograd's trace where it has none;
+        "reference" the readable one of `minilstm.bptt`; "autograd" always the trace. ``repr(layer)`` says which it is.
+    return_sequences : bool, default True
+        Outputs of every step, or of each sequence's last step only.
+    reverse : bool, default False
+        Run from the end of each sequence to its start; outputs stand at the steps they belong to.
+    time_major : bool, default False
+        Inputs and outputs are ``[time, batch, features]``.
+    learn_initial_state : bool, default False
+        Adds ``initial_state/c`` and ``initial_state/h``, used where no state is given; they start at 0.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `backprop` or a bad name.
+    """
+
+    default_name = "rnn"
+    recurrent = True
+
+    def __init__(
+        self,
+        cell: Any,
+        *,
+        name: str | None = None,
+        backprop: str = "bptt",
+        return_sequences: bool = True,
+        reverse: bool = False,
+        time_major: bool = False,
+        learn_initial_state: bool = False,
+    ) -> None:
+        super().__init__(name)
+        if backprop not in BACKPROPS:
+            raise ValueError(f"{type(self).__name__}: backprop must be one of {BACKPROPS}, got {backprop!r}")
+        self.cell = cell
+        self.backprop = backprop
+        self.return_sequences = bool(return_sequences)
+        self.reverse = bool(reverse)
+        self.time_major = bool(time_major)
+        self.learn_initial_state = bool(learn_initial_state)
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """The cell's parameters under the cell's name, and ``initial_state`` where it is learned."""
+        params = {self.cell.name: self.cell.init(seed, input_dim, dtype)}
+        if self.learn_initial_state:
+            state = self.cell.zero_state(1, dtype)
+            params["initial_state"] = {"c": state.c[0], "h": state.h[0]}
+        return params
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: Any = None,
+        sequence_length: Array | None = None,
+        rng: Any = None,
+    ) -> tuple[Array, Any]:
+        """Run over a sequence.
+
+        Parameters
+        ----------
+        params : dict
+            What `init` made.
+        inputs : array [batch, time, features] (``[time, batch, features]`` if time_major)
+            Floating; converted to the parameters' dtype.
+        state : pair (c, h), optional
+            The state to start from; default the learned one, or zeros.
+        sequence_length : integer array [batch], optional
+            Past it outputs are 0 and the state is carried through.
+        rng : optional
+            Given while training; a bare LSTM cell has no use for it.
+
+        Returns
+        -------
+        (outputs, state)
+            outputs ``[batch, time, output_size]``, or ``[batch, output_size]`` without return_sequences.
+
+        Raises
+        ------
+        ValueError
+            Where the shape or dtype of an argument does not fit; it names the argument.
+        """
+        where = f"{type(self).__name__}.apply"
+        layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
+        cell_params = params[self.cell.name]
+        dtype = params_dtype(params, np.float32)
+        inputs = as_floating(inputs, dtype, f"{where}: inputs")
+        if inputs.ndim != 3:
+            raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
+        check_features(inputs, cell_params["kernel"].shape[0] - self.cell.output_size, where, layout)
+        if not self.time_major:
+            inputs = swap_batch_time(inputs)
+        time, batch = inputs.shape[:2]
+        lengths = as_lengths(sequence_length, batch, time, where)
+        state = self._initial_state(params, state, batch, dtype, where)
+
+        if self.reverse:
+            inputs = _reverse_time(inputs, lengths)
+        run = bptt.sequence if self.uses_derivation else bptt.traced_sequence
+        outputs, state = run(self.cell, cell_params, inputs, state, lengths)
+        if not self.return_sequences:
+            last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
+            return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
+        if self.reverse:
+            outputs = _reverse_time(outputs, lengths)
+        return (outputs if self.time_major else swap_batch_time(outputs)), state
+
+    @property
+    def uses_derivation(self) -> bool:
+        """Whether gradients come from a hand-derived pass (else from autograd's trace)."""
+        return self.backprop != "autograd" and bptt.has_derivation(self.cell)
+
+    def _initial_state(self, params: dict[str, Any], state: Any, batch: int, dtype: Any, where: str) -> Any:
+        zeros = self.cell.zero_state(batch, dtype)
+        if state is None:
+            if not self.learn_initial_state:
+                return zeros
+            learned = params["initial_state"]
+            return cells.LSTMState(*(anp.zeros((batch, 1), dtype) + learned[key] for key in ("c", "h")))
+        try:
+            check_same_structure(zeros, state)
+        except ValueError as error:
+            raise ValueError(f"{where}: state does not fit the cell: {error}") from None
+        state = tree_map(lambda _, given: as_floating(given, dtype, f"{where}: state"), zeros, state)
+        wanted, got = ([leaf.shape for leaf in tree_leaves(tree)] for tree in (zeros, state))
+        if wanted != got:
+            raise ValueError(f"{where}: state must have shapes {wanted} (c before h), got {got}")
+        return state
+
+    def output_dim(self, input_dim: int | None) -> int:
+        """The cell's output size."""
+        return int(self.cell.output_size)
+
+    def config(self) -> dict[str, Any]:
+        """Every option as JSON-able values, the cell's under "cell"."""
+        return {
+            "layer": "RNN",
+            "name": self.name,
+            "cell": self.cell.config(),
+            "backprop": self.backprop,
+            "return_sequences": self.return_sequences,
+            "reverse": self.reverse,
+            "time_major": self.time_major,
+            "learn_initial_state": self.learn_initial_state,
+        }
+
+    def __repr__(self) -> str:
+        path = "hand-derived backpropagation" if self.uses_derivation else "autograd's trace"
+        return f"{type(self).__name__}({self.cell!r}) [{path}]"
+
+
+class LSTM(RNN):
+    """``RNN(LSTMCell(units, ...))`` in one: options of `RNN`, `name` too, go there, all others to the cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = LSTM(4, forget_bias=0.5, return_sequences=False)
+    >>> params = layer.init(seed=0, input_dim=3)
+    >>> layer(params, np.zeros((2, 7, 3), np.float32)).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        name: str | None = None,
+        backprop: str = "bptt",
+        return_sequences: bool = True,
+        reverse: bool = False,
+        time_major: bool = False,
+        learn_initial_state: bool = False,
+        **cell_options: Any,
+    ) -> None:
+        super().__init__(
+            cells.LSTMCell(units, **cell_options),
+            name=name,
+            backprop=backprop,
+            return_sequences=return_sequences,
+            reverse=reverse,
+            time_major=time_major,
+            learn_initial_state=learn_initial_state,
+        )
+
+
+def _reverse_time(x: Array, lengths: np.ndarray | None) -> Array:
+    """Each sequence of ``[time, batch, ...]`` from its last valid step to its first; padding stays where it is."""
+    if lengths is None:
+        return x[::-1]
+    t = np.arange(x.shape[0])[:, None]
+    return x[np.where(t < lengths, lengths - 1 - t, t), np.arange(x.shape[1])]

@@ -1,0 +1,187 @@
+"""Sequential: layers one after the other, and a model back from its description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import cells
+from ..params import flatten_names, get_path, set_path
+from .base import Array, Layer
+from .feedforward import Dense, Dropout, Embedding
+from .recurrent import RNN
+
+FORMAT = 1  # version of the description that `config` gives and `from_config` takes
+
+
+class Sequential:
+    """A stack of layers. Their names are TensorFlow's: ``rnn``, ``rnn_1``, ``dense``, ... counted here.
+
+    Parameters
+    ----------
+    *layers : Layer
+
+    Raises
+    ------
+    ValueError
+        Without layers, or where two of them have the same name.
+
+    Examples
+    --------
+    >>> from minilstm.layers import LSTM
+    >>> model = Sequential(LSTM(32), Dense(1))
+    >>> params = model.init(seed=0, input_dim=1)
+    >>> {name: array.shape for name, array in flatten_names(params).items()}
+    {'rnn/lstm_cell/kernel': (33, 128), 'rnn/lstm_cell/bias': (128,), 'dense/kernel': (32, 1), 'dense/bias': (1,)}
+    """
+
+    def __init__(self, *layers: Any) -> None:
+        if not layers:
+            raise ValueError("Sequential: at least one layer is wanted, got none")
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
+        self.layers = layers
+        self.names = _count_names(layers)
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """New parameters: a nested dict whose paths are TensorFlow's variable names.
+
+        `seed` is anything ``np.random.default_rng`` takes; `input_dim` is the number of input features, which only
+        a model that starts with an `Embedding` does without.
+        """
+        if np.dtype(dtype).kind != "f":
+            raise ValueError(f"Sequential.init: dtype must be floating, got {np.dtype(dtype)}")
+        rng = np.random.default_rng(seed)
+        params: dict[str, Any] = {}
+        for name, layer in zip(self.names, self.layers, strict=True):
+            weights = layer.init(rng, input_dim, dtype)
+            if weights:  # a layer without parameters has no entry
+                set_path(params, name, weights)
+            input_dim = layer.output_dim(input_dim)
+        return params
+
+    def apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: dict[str, Any] | None = None,
+        sequence_length: Array | None = None,
+        rng: Any = None,
+    ) -> tuple[Array, dict[str, Any]]:
+        """Apply every layer in turn.
+
+        Parameters
+        ----------
+        params : dict
+            What `init` made.
+        inputs : array [batch, time, features]
+        state : dict, optional
+            ``{layer name: state}`` of recurrent layers; those it does not name start anew.
+        sequence_length : integer array [batch], optional
+        rng : optional
+            Given means training: dropout acts. Anything ``np.random.default_rng`` takes; an int or a list of ints
+            makes this a pure function of its arguments.
+
+        Returns
+        -------
+        (outputs, state)
+            outputs ``[batch, time, features]``; state ``{layer name: state}`` of the recurrent layers.
+        """
+        state = {} if state is None else state
+        unknown = set(state) - {n for n, layer in zip(self.names, self.layers, strict=True) if layer.recurrent}
+        if unknown:
+            raise ValueError(f"Sequential.apply: state names {sorted(unknown)}, which are no recurrent layers here")
+        rng = None if rng is None else np.random.default_rng(rng)
+        new_state = {}
+        outputs = inputs
+        for name, layer in zip(self.names, self.layers, strict=True):
+            weights = get_path(params, name)
+            if weights is None:
+                weights = {}
+            outputs, layer_state = layer.apply(weights, outputs, state.get(name), sequence_length, rng)
+            if layer.recurrent:
+                new_state[name] = layer_state
+        return outputs, new_state
+
+    def __call__(self, params: dict[str, Any], inputs: Array, **options: Any) -> Array:
+        """`apply`, the outputs alone."""
+        return self.apply(params, inputs, **options)[0]
+
+    def input_dim(self, params: dict[str, Any]) -> int | None:
+        """The number of input features that `params` were made for; None where the first weights do not tell."""
+        for name, layer in zip(self.names, self.layers, strict=True):
+            weights = get_path(params, name)
+            if isinstance(layer, RNN):
+                kernel = get_path(weights, f"{layer.cell.name}/kernel")
+                return None if kernel is None else max(1, kernel.shape[0] - layer.cell.output_size)
+            if isinstance(layer, (Dense, Embedding)):
+                kernel = get_path(weights, "kernel")
+                return None if kernel is None else kernel.shape[0]
+        return None
+
+    def config(self) -> dict[str, Any]:
+        """A JSON-able description, from which `from_config` builds the model again.
+
+        Raises ValueError if a function without a registered name is part of it.
+        """
+        named = zip(self.names, self.layers, strict=True)
+        return {"format": FORMAT, "layers": [{**layer.config(), "name": name} for name, layer in named]}
+
+    def summary(self, params: dict[str, Any]) -> str:
+        """A table of names, shapes and counts as text."""
+        flat = flatten_names(params)
+        width = max([len("total"), *map(len, flat)])
+        rows = [f"{name:<{width}}  {array.shape!s:<14} {array.size:>10,}" for name, array in flat.items()]
+        total = sum(array.size for array in flat.values())
+        return "\n".join([*rows, f"{'total':<{width}}  {'':<14} {total:>10,}"])
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+def _count_names(layers: tuple[Layer, ...]) -> list[str]:
+    """Each layer's own name, or its default name with _1, _2, ... from the second of its kind on."""
+    names: list[str] = []
+    counts: dict[str, int] = {}
+    for layer in layers:
+        name = layer.name
+        if name is None:
+            base = layer.default_name
+            count = counts.get(base, 0)
+            counts[base] = count + 1
+            name = f"{base}_{count}" if count else base
+        if name in names:
+            raise ValueError(f"Sequential: two layers have the name {name!r}; give one of them another")
+        names.append(name)
+    return names
+
+
+CELLS = {"LSTMCell": cells.LSTMCell, "BasicLSTMCell": cells.BasicLSTMCell}
+LAYERS = {"RNN": RNN, "Dense": Dense, "Embedding": Embedding, "Dropout": Dropout}
+
+
+def from_config(config: dict[str, Any]) -> Sequential:
+    """The model that `Sequential.config` described.
+
+    Raises
+    ------
+    ValueError
+        If the description is of a later format or not one at all.
+    """
+    try:
+        if config["format"] != FORMAT:
+            raise ValueError(f"format must be {FORMAT}, got {config['format']!r}")
+        return Sequential(*(_layer_from_config(layer) for layer in config["layers"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"from_config: not a model description of minilstm: {error}") from error
+
+
+def _layer_from_config(config: dict[str, Any]) -> Layer:
+    options = dict(config)
+    layer = LAYERS[options.pop("layer")]
+    if layer is RNN:
+        cell = dict(options.pop("cell"))
+        options["cell"] = CELLS[cell.pop("cell")](**cell)
+    return layer(**options)

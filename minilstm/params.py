@@ -1,0 +1,159 @@
+"""Trees: nested dicts, lists, tuples and named tuples of arrays, and their names.
+
+Parameters, gradients, optimizer slots, states and batches are all such trees. The path of an array in a
+parameter tree, joined with ``/``, is its TensorFlow variable name:
+
+>>> import numpy as np
+>>> params = {"rnn": {"lstm_cell": {"kernel": np.zeros((3, 8)), "bias": np.zeros(8)}}}
+>>> sorted(flatten_names(params))
+['rnn/lstm_cell/bias', 'rnn/lstm_cell/kernel']
+
+``None`` is a tree without leaves. Leaves are visited in the order the containers hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Tree = Any  # nested dict | list | tuple | NamedTuple | None | array
+
+
+def tree_leaves(tree: Tree) -> list[Any]:
+    """The leaves of a tree, in order."""
+    leaves: list[Any] = []
+    _collect(tree, leaves)
+    return leaves
+
+
+def _collect(tree: Tree, leaves: list[Any]) -> None:
+    if isinstance(tree, dict):
+        for subtree in tree.values():
+            _collect(subtree, leaves)
+    elif isinstance(tree, (list, tuple)):
+        for subtree in tree:
+            _collect(subtree, leaves)
+    elif tree is not None:
+        leaves.append(tree)
+
+
+def tree_unflatten(like: Tree, leaves: Iterator[Any]) -> Tree:
+    """A tree of the structure of `like` whose leaves are taken from the iterator `leaves`, in order."""
+    if isinstance(like, dict):
+        return {key: tree_unflatten(subtree, leaves) for key, subtree in like.items()}
+    if isinstance(like, (list, tuple)):
+        children = [tree_unflatten(subtree, leaves) for subtree in like]
+        if hasattr(like, "_fields"):  # a named tuple is built from its fields, not from a list
+            return type(like)(*children)
+        return type(like)(children)
+    if like is None:
+        return None
+    return next(leaves)
+
+
+def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """Apply `function` to the leaves of `tree` (and, side by side, to those of `others`).
+
+    Raises
+    ------
+    ValueError
+        If one of `others` has another structure than `tree`; the message names the first place.
+    """
+    for other in others:
+        check_same_structure(tree, other)
+    columns = [tree_leaves(tree), *(_leaves_like(tree, other) for other in others)]
+    return tree_unflatten(tree, (function(*row) for row in zip(*columns, strict=True)))
+
+
+def _leaves_like(like: Tree, tree: Tree) -> list[Any]:
+    """The leaves of `tree` in the order of `like`: two dicts may hold the same keys in another order."""
+    leaves: list[Any] = []
+
+    def walk(a: Tree, b: Tree) -> None:
+        if isinstance(a, dict):
+            for key in a:
+                walk(a[key], b[key])
+        elif isinstance(a, (list, tuple)):
+            for x, y in zip(a, b, strict=True):
+                walk(x, y)
+        elif a is not None:
+            leaves.append(b)
+
+    walk(like, tree)
+    return leaves
+
+
+def check_same_structure(tree: Tree, other: Tree, path: str = "") -> None:
+    """Raise ValueError, naming the first place, where `other` has not the structure of `tree`."""
+    here = path or "the tree"
+    if isinstance(tree, dict):
+        if not isinstance(other, dict) or tree.keys() != other.keys():
+            got = sorted(other) if isinstance(other, dict) else type(other).__name__
+            raise ValueError(f"trees differ at {here}: wanted keys {sorted(tree)}, got {got}")
+        for key in tree:
+            check_same_structure(tree[key], other[key], f"{path}/{key}" if path else str(key))
+    elif isinstance(tree, (list, tuple)):
+        if not isinstance(other, (list, tuple)) or len(tree) != len(other):
+            got = f"{len(other)} items" if isinstance(other, (list, tuple)) else type(other).__name__
+            raise ValueError(f"trees differ at {here}: wanted {len(tree)} items, got {got}")
+        for index, (x, y) in enumerate(zip(tree, other, strict=True)):
+            check_same_structure(x, y, f"{path}/{index}" if path else str(index))
+    elif (tree is None) != (other is None) or isinstance(other, (dict, list, tuple)):
+        wanted = "nothing" if tree is None else "an array"
+        raise ValueError(f"trees differ at {here}: wanted {wanted}, got {type(other).__name__}")
+
+
+def flatten_names(params: Tree, prefix: str = "") -> dict[str, Any]:
+    """A parameter tree as a flat dict: TensorFlow variable name -> array."""
+    if isinstance(params, dict):
+        flat: dict[str, Any] = {}
+        for key, subtree in params.items():
+            flat.update(flatten_names(subtree, f"{prefix}/{key}" if prefix else str(key)))
+        return flat
+    return {} if params is None else {prefix: params}
+
+
+def unflatten_names(flat: dict[str, Any]) -> dict[str, Any]:
+    """The nested dict whose paths are the names in `flat`: every name is split at ``/``.
+
+    Raises
+    ------
+    ValueError
+        If one name is also the folder of another (``a`` and ``a/b``): a nested dict cannot hold both.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        set_path(tree, name, value)
+    return tree
+
+
+def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Put `value` at `path` (parts joined with ``/``), merging dicts; a clash is a ValueError."""
+    *folders, last = path.split("/")
+    for folder in folders:
+        tree = tree.setdefault(folder, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"names clash: {path!r} lies under {folder!r}, which is itself an array")
+    if last in tree:
+        old = tree[last]
+        if not (isinstance(old, dict) and isinstance(value, dict)) or old.keys() & value.keys():
+            raise ValueError(f"names clash: {path!r} is already taken")
+        old.update(value)
+    else:
+        tree[last] = value
+
+
+def get_path(tree: Tree, path: str) -> Any:
+    """The subtree at `path`, or None where there is none."""
+    for part in path.split("/"):
+        if not isinstance(tree, dict) or part not in tree:
+            return None
+        tree = tree[part]
+    return tree
+
+
+def tree_size(tree: Tree) -> int:
+    """The number of scalars in all leaves."""
+    return sum(int(np.size(leaf)) for leaf in tree_leaves(tree))

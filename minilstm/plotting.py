@@ -1,0 +1,102 @@
+"""Pictures. The only importer of matplotlib.
+
+Every function draws on ``ax`` where one is given and else on a new figure, and returns the axes. Nothing global is
+changed: no style, no backend, no ``pyplot``, so that it works without a screen. ``save(ax, path)`` writes the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# One colour per gate everywhere, told apart also by those who do not see red and green (Okabe and Ito 2008).
+GATE_COLOURS = {"i": "#0072B2", "j": "#009E73", "f": "#D55E00", "o": "#CC79A7"}
+TRUTH, FORECAST, FREE, OTHER = "#555555", "#0072B2", "#D55E00", "#009E73"
+SHADES = ("#56B4E9", "#F0E442", "#CC79A7")
+
+
+def new_axes(width: float = 8.0, height: float = 3.5) -> Axes:
+    """Axes on a figure of their own, `width` by `height` inches."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def save(ax: Axes, path: str | os.PathLike[str], dpi: int = 120) -> None:
+    """Write the figure of `ax` to `path`; the ending of the name is the format."""
+    figure = ax.get_figure()
+    assert isinstance(figure, Figure)
+    figure.savefig(path, dpi=dpi)
+
+
+def _clean(ax: Axes) -> Axes:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, alpha=0.25, linewidth=0.6)
+    return ax
+
+
+def plot_loss(
+    history: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+    baselines: Mapping[str, float] | None = None,
+) -> Axes:
+    """Loss over epochs on a logarithmic scale, with the validation loss and `baselines` (name -> loss) as lines."""
+    ax = _clean(new_axes() if ax is None else ax)
+    labels = {"loss": ("training", FORECAST), "val_loss": ("validation", FREE)}
+    for key, (label, colour) in labels.items():
+        if history.get(key):
+            values = history[key]
+            ax.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
+    for (name, value), style in zip((baselines or {}).items(), ("--", ":", "-.", "--", ":"), strict=False):
+        ax.axhline(value, color=TRUTH, linestyle=style, linewidth=1, label=name)
+    ax.set(xlabel="epoch", ylabel="loss", yscale="log", title="Loss")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_forecast(
+    times: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    ax: Axes | None = None,
+    *,
+    spans: Mapping[str, tuple[float, float]] | None = None,
+    free_times: np.ndarray | None = None,
+    free: np.ndarray | None = None,
+    xlabel: str = "time",
+    ylabel: str = "value",
+    title: str = "Forecast",
+) -> Axes:
+    """Truth and prediction over time; `spans` (name -> first, last) are shaded, `free` is a free-running forecast."""
+    ax = _clean(new_axes(11.0, 4.0) if ax is None else ax)
+    for (name, (first, last)), colour in zip((spans or {}).items(), SHADES, strict=False):
+        ax.axvspan(first - 0.5, last + 0.5, color=colour, alpha=0.18, linewidth=0, label=name)
+    ax.plot(times, truth, color=TRUTH, linewidth=1.4, label="truth")
+    ax.plot(times, prediction, color=FORECAST, linewidth=1.2, label="one step ahead")
+    if free is not None and free_times is not None:
+        ax.plot(free_times, free, color=FREE, linewidth=1.4, linestyle="--", label="running free")
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.margins(x=0.01)
+    ax.legend(frameon=False, ncols=3, loc="upper left", fontsize="small")
+    top = max(np.nanmax(truth), np.nanmax(prediction), 0 if free is None else np.nanmax(free))
+    ax.set_ylim(top=float(top) * 1.3)
+    return ax
+
+
+def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: int = 0) -> Axes:
+    """Mean activity of the gates i, j, f, o over the units at every step of one sequence, with the range of units.
+
+    `trace` is what `minilstm.trace` returns: arrays ``[time, batch, units]``.
+    """
+    ax = _clean(new_axes() if ax is None else ax)
+    for gate, colour in GATE_COLOURS.items():
+        values = np.asarray(trace[gate])[:, sequence]
+        steps = np.arange(len(values))
+        ax.plot(steps, values.mean(axis=1), color=colour, label=gate)
+        ax.fill_between(steps, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.12, linewidth=0)
+    ax.set(xlabel="time step", ylabel="activity", ylim=(-1.05, 1.05), title="Gates")
+    ax.legend(frameon=False, ncols=4)
+    return ax

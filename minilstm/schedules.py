@@ -1,0 +1,67 @@
+"""Learning rates as plain functions of the step, which counts from 0.
+
+    Adam(learning_rate=cosine(1e-3, steps=5000))
+
+Every function here returns such a function; any other ``step -> rate`` will do as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+Schedule = Callable[[int], float]
+
+
+def constant(rate: float) -> Schedule:
+    """Always `rate`."""
+    return lambda step: rate
+
+
+def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: bool = False) -> Schedule:
+    """``rate * decay_rate ** (step / decay_steps)``, the exponent rounded down with `staircase`.
+
+    Source: ``tf.compat.v1.train.exponential_decay``.
+    """
+
+    def schedule(step: int) -> float:
+        exponent = step // decay_steps if staircase else step / decay_steps
+        return rate * decay_rate**exponent
+
+    return schedule
+
+
+def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
+    """``rates[0]`` up to and with step ``boundaries[0]``, then ``rates[1]``, ... one rate more than boundaries.
+
+    Source: ``tf.compat.v1.train.piecewise_constant``.
+    """
+    if len(rates) != len(boundaries) + 1:
+        raise ValueError(f"piecewise: {len(boundaries)} boundaries need {len(boundaries) + 1} rates, got {len(rates)}")
+    return lambda step: rates[sum(step > boundary for boundary in boundaries)]
+
+
+def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
+    """From `rate` to ``final * rate`` over `steps` along half a cosine, then constant.
+
+    Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts.
+    """
+
+    def schedule(step: int) -> float:
+        share = (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+        return rate * (final + (1 - final) * share)
+
+    return schedule
+
+
+def warm_up(schedule: Schedule, steps: int) -> Schedule:
+    """`schedule` scaled up linearly over the first `steps`: step s gets the share ``(s + 1) / steps`` of it."""
+    return lambda step: schedule(step) * min(1.0, (step + 1) / steps)
+
+
+def halving(rate: float, full_epochs: int, steps_per_epoch: int, decay: float = 0.5) -> Schedule:
+    """`rate` for `full_epochs`, then multiplied by `decay` at the start of every further epoch.
+
+    Source: Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329), whose small model halves after epoch 4.
+    """
+    return lambda step: rate * decay ** max(0, step // steps_per_epoch + 1 - full_epochs)

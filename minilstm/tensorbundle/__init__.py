@@ -1,0 +1,33 @@
+"""TensorFlow's V2 checkpoint format ("tensor bundle"), read and written without TensorFlow.
+
+Names and arrays in, files out, and back; nothing here knows what the tensors mean.
+
+    crc32c, varint, snappy    checksums and codings
+    table                     the sorted table an index file is
+    proto                     the messages in it
+    dtypes, strings           arrays as bytes
+    slices                    partitioned variables
+    paths, source             file names; opening files of unknown origin
+    index, reader             reading
+    writer                    writing
+    state_text, state         the `checkpoint` file of a folder
+"""
+
+from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.reader import Bundle, TensorInfo, list_variables, read
+from minilstm.tensorbundle.reader import open_bundle as open
+from minilstm.tensorbundle.state import all_checkpoints, latest, publish
+from minilstm.tensorbundle.writer import write
+
+__all__ = [
+    "Bundle",
+    "CheckpointError",
+    "TensorInfo",
+    "all_checkpoints",
+    "latest",
+    "list_variables",
+    "open",
+    "publish",
+    "read",
+    "write",
+]

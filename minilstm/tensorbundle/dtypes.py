@@ -1,0 +1,99 @@
+"""The dtypes of a checkpoint: their codes, their names, and the bytes of their elements.
+
+Elements lie back to back in C order, little-endian; a bool is one byte, 0 or 1, and a complex number its real and then
+its imaginary part. Strings are another matter (`strings`).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    import ml_dtypes
+
+    HAS_BFLOAT16 = True
+except ImportError:  # bfloat16 then comes back as the uint16 of its bits
+    HAS_BFLOAT16 = False
+
+STRING = 7
+_BFLOAT16 = 14
+
+NAMES = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    7: "string",
+    8: "complex64",
+    9: "int64",
+    10: "bool",
+    14: "bfloat16",
+    17: "uint16",
+    18: "complex128",
+    19: "float16",
+    22: "uint32",
+    23: "uint64",
+}
+
+# What the dtypes are in memory, native byte order.
+IN_MEMORY: dict[int, np.dtype[Any]] = {
+    code: np.dtype(name) for code, name in NAMES.items() if code not in (STRING, _BFLOAT16)
+}
+IN_MEMORY[STRING] = np.dtype(object)
+IN_MEMORY[_BFLOAT16] = np.dtype(ml_dtypes.bfloat16 if HAS_BFLOAT16 else np.uint16)
+
+_CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in IN_MEMORY.items() if code not in (STRING, _BFLOAT16)}
+_STRING_KINDS = "OSUT"  # objects, bytes, str, and NumPy's StringDType
+
+
+def code_of(dtype: np.dtype[Any]) -> int | None:
+    """The code under which arrays of a NumPy dtype, in either byte order, are stored; None if there is none.
+
+    Objects are taken for strings; whether they are is for the caller to see.
+    """
+    if dtype.isbuiltin == 2:  # a dtype registered with NumPy by another package
+        return _BFLOAT16 if dtype == IN_MEMORY[_BFLOAT16] else None
+    if dtype.kind in _STRING_KINDS:
+        return STRING
+    return _CODES.get((dtype.kind, dtype.itemsize))
+
+
+def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The memory of a C-contiguous array of any shape as one row of bytes, not copied."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def to_octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes an array is stored as, copied only if it is not contiguous or not little-endian.
+
+    Parameters
+    ----------
+    array : array
+        Of any shape, also [], and any dtype but strings.
+    """
+    if array.dtype.isbuiltin == 2:  # bfloat16
+        array = array.view(np.uint16)
+    # Not ascontiguousarray, which makes [] into [1].
+    array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    stored = octets(array)
+    if array.dtype.kind == "b" and stored.size and stored.max() > 1:  # arrays viewed as bool hold any bytes
+        stored = (stored != 0).view(np.uint8)
+    return stored
+
+
+def empty(shape: tuple[int, ...], code: int) -> NDArray[Any]:
+    """An array to read stored bytes into: of the final shape and item size, in native byte order."""
+    return np.empty(shape, np.uint16 if code == _BFLOAT16 else IN_MEMORY[code])
+
+
+def from_stored(array: NDArray[Any], code: int, big_endian: bool) -> NDArray[Any]:
+    """Make the array whose bytes were read from a file, into what `empty` gave, what it is in memory."""
+    if big_endian != (sys.byteorder == "big"):
+        array = array.byteswap(inplace=True)
+    return array.view(IN_MEMORY[code])

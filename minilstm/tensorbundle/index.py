@@ -1,0 +1,153 @@
+"""The index of a checkpoint, read and judged as a whole: which tensors there are, and where.
+
+Everything that can be wrong without looking at the data files is found here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from minilstm.tensorbundle.dtypes import IN_MEMORY, NAMES, STRING
+from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.proto import Entry, Header, decode_entry, decode_header
+from minilstm.tensorbundle.slices import Region, part_key, tile
+from minilstm.tensorbundle.source import SourceFile
+from minilstm.tensorbundle.table import read_table
+
+_VERSION = 1  # of the format, as its consumer
+_MAX_RANK = 64  # NumPy's
+_MAX_INDEX = 1 << 30  # bytes: more than ten million variables
+_LARGEST = (1 << 63) - 1
+
+
+class Stored(NamedTuple):
+    """A tensor of the index: its entry, and for a partitioned one the parts and their places."""
+
+    entry: Entry
+    parts: tuple[tuple[Region, Entry], ...] = ()
+
+
+class Index(NamedTuple):
+    """What an index file says; the tensors in the order of their UTF-8 names."""
+
+    header: Header
+    tensors: dict[str, Stored]
+
+
+def read_index(path: str) -> Index:
+    """Read an index file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    CheckpointError
+        If there is anything wrong with it; the message names the file and, where there is one, the tensor.
+    """
+    with SourceFile(path) as file:
+        try:
+            if file.size > _MAX_INDEX:
+                raise CheckpointError(f"{file.size} bytes are more than any index has")
+            return _judged(read_table(file))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+
+def _judged(items: Iterator[tuple[bytes, bytes]]) -> Index:
+    key, value = next(items, (None, b""))
+    if key != b"":
+        raise CheckpointError("there is no header")
+    header = _judged_header(value)
+    entries = {}
+    for key, value in items:
+        try:
+            entries[key] = _judged_entry(decode_entry(value), header)
+        except CheckpointError as error:
+            raise CheckpointError(f"tensor {_readable(key)}: {error}") from error
+    # Parts have entries of their own, but are no tensors: first join them to their variables.
+    parts: dict[bytes, tuple[tuple[Region, Entry], ...]] = {}
+    claimed: set[bytes] = set()
+    for key, entry in entries.items():
+        if entry.slices:
+            try:
+                parts[key] = _parts(key, entry, entries)
+            except CheckpointError as error:
+                raise CheckpointError(f"tensor {_readable(key)}: {error}") from error
+            claimed.update(part_key(key, extents) for extents in entry.slices)
+    tensors = {}
+    for key, entry in entries.items():
+        if key not in claimed:
+            try:
+                name = key.decode("utf-8")
+            except UnicodeDecodeError:
+                if key[0] == 0:  # a part whose variable is not there; no such key is UTF-8
+                    continue
+                raise CheckpointError(f"tensor {_readable(key)}: the name is not UTF-8") from None
+            tensors[name] = Stored(entry, parts.get(key, ()))
+    return Index(header, tensors)
+
+
+def _readable(key: bytes) -> str:
+    return repr(key.decode("utf-8", "backslashreplace"))
+
+
+def _judged_header(value: bytes) -> Header:
+    try:
+        header = decode_header(value)
+    except CheckpointError as error:
+        raise CheckpointError(f"the header is damaged: {error}") from error
+    if header.num_shards < 1:
+        raise CheckpointError(f"the header counts {header.num_shards} data files")
+    if header.endianness not in (0, 1):
+        raise CheckpointError(f"the header says byte order {header.endianness}, neither little (0) nor big (1)")
+    if header.min_consumer > _VERSION or _VERSION in header.bad_consumers:
+        raise CheckpointError(
+            f"written for newer readers: it wants version {header.min_consumer} or more and none of "
+            f"{list(header.bad_consumers)}, this is version {_VERSION}"
+        )
+    return header
+
+
+def _judged_entry(entry: Entry, header: Header) -> Entry:
+    if entry.dtype not in NAMES:
+        raise CheckpointError(f"dtype {entry.dtype}, want one of {NAMES}")
+    if len(entry.shape) > _MAX_RANK:
+        raise CheckpointError(f"{len(entry.shape)} dimensions, want at most {_MAX_RANK}")
+    shape = list(entry.shape)
+    if any(size < 0 for size in shape):
+        raise CheckpointError(f"shape {shape} has a negative dimension")
+    item = 1 if entry.dtype == STRING else IN_MEMORY[entry.dtype].itemsize
+    if math.prod(max(size, 1) for size in shape) * item > _LARGEST:  # also if another dimension is zero
+        raise CheckpointError(f"shape {shape} is larger than any memory")
+    if not 0 <= entry.shard_id < header.num_shards:
+        raise CheckpointError(f"data file {entry.shard_id} of {header.num_shards}")
+    if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > _LARGEST:
+        raise CheckpointError(f"{entry.size} bytes at offset {entry.offset}")
+    if not entry.slices:
+        elements = math.prod(shape)
+        if entry.dtype == STRING:
+            if entry.size < elements + 4:  # a length takes a byte at least
+                raise CheckpointError(f"{entry.size} bytes cannot hold {elements} strings")
+        elif entry.size != elements * item:
+            wanted = f"{elements * item} for shape {shape} of {NAMES[entry.dtype]}"
+            raise CheckpointError(f"{entry.size} bytes, want {wanted}")
+    return entry
+
+
+def _parts(
+    key: bytes, whole: Entry, entries: dict[bytes, Entry]
+) -> tuple[tuple[Region, Entry], ...]:
+    """The parts of a partitioned variable, each where it belongs."""
+    joined = []
+    for extents, region in zip(whole.slices, tile(whole.shape, whole.slices), strict=True):
+        part = entries.get(part_key(key, extents))
+        shape = tuple(cut.stop - cut.start for cut in region)
+        if part is None or part.slices:
+            raise CheckpointError(f"the slice {extents} is missing")
+        if part.dtype != whole.dtype or part.shape != shape:
+            found = f"{NAMES[part.dtype]} of shape {list(part.shape)}"
+            raise CheckpointError(f"the slice {extents} is {found}, want {NAMES[whole.dtype]} of {list(shape)}")
+        joined.append((region, part))
+    return tuple(joined)

@@ -1,0 +1,51 @@
+"""The files of a checkpoint: ``PREFIX.index`` and ``PREFIX.data-SSSSS-of-NNNNN``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+
+_DATA = re.compile(r"\.data-[0-9]{5,}-of-[0-9]{5,}")
+
+
+def index_path(prefix: str) -> str:
+    """The file that says which tensors there are and where."""
+    return f"{prefix}.index"
+
+
+def data_path(prefix: str, shard: int, num_shards: int) -> str:
+    """The file that holds the bytes of the tensors of one shard."""
+    return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
+
+
+def checked_prefix(function: str, prefix: str | os.PathLike[str]) -> str:
+    """The prefix as a str.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If it ends in a folder and so names no files; the message begins with the name of the `function` called.
+    """
+    path = os.fspath(prefix)
+    if not isinstance(path, str):
+        raise TypeError(f"{function}: prefix must be a str or a path of str, got {path!r}")
+    if not os.path.basename(path):
+        raise ValueError(f"{function}: prefix must end in a file name such as 'model.ckpt', got {path!r}")
+    return path
+
+
+def checkpoint_files(prefix: str) -> list[str]:
+    """The files of a checkpoint that exist, the index (without which the others are nothing) first."""
+    folder, base = os.path.split(prefix)
+    others = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder or os.curdir) as entries:
+        for entry in entries:
+            if entry.name == f"{base}.meta" or (
+                entry.name.startswith(base) and _DATA.fullmatch(entry.name, len(base))
+            ):
+                others.append(os.path.join(folder, entry.name))
+    index = index_path(prefix)
+    return [index] * os.path.lexists(index) + sorted(others)

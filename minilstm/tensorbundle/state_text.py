@@ -1,0 +1,167 @@
+"""The text of the ``checkpoint`` file: which checkpoints a folder holds, the latest named apart.
+
+A protocol buffer's text form, one field a line, in this order:
+
+    model_checkpoint_path: "run.ckpt-50"
+    all_model_checkpoint_paths: "run.ckpt-30"         one line for each, the oldest first
+    all_model_checkpoint_timestamps: 1700000000.25    one line for each, or none
+    last_preserved_timestamp: 1000000000.0            at most one
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from minilstm.tensorbundle.errors import CheckpointError
+
+
+class StateText(NamedTuple):
+    """The fields of a state file, paths as they are spelled there."""
+
+    model_checkpoint_path: str = ""
+    all_model_checkpoint_paths: tuple[str, ...] = ()
+    all_model_checkpoint_timestamps: tuple[float, ...] = ()
+    last_preserved_timestamp: float | None = None
+
+
+# Writing
+
+_NAMED = {0x0A: "\\n", 0x09: "\\t", 0x0D: "\\r", 0x22: '\\"', 0x27: "\\'", 0x5C: "\\\\"}
+
+
+def format_state(state: StateText) -> bytes:
+    """The bytes of a state file."""
+    lines = [f"model_checkpoint_path: {_quoted(state.model_checkpoint_path)}"]
+    lines += [f"all_model_checkpoint_paths: {_quoted(path)}" for path in state.all_model_checkpoint_paths]
+    lines += [f"all_model_checkpoint_timestamps: {time!r}" for time in state.all_model_checkpoint_timestamps]
+    if state.last_preserved_timestamp is not None:
+        lines.append(f"last_preserved_timestamp: {state.last_preserved_timestamp!r}")
+    return "".join(line + "\n" for line in lines).encode("utf-8")
+
+
+def _quoted(path: str) -> str:
+    quoted = ""
+    for character in path:
+        code = ord(character)
+        if code in _NAMED:
+            quoted += _NAMED[code]
+        elif code < 0x20 or code == 0x7F:
+            quoted += f"\\{code:03o}"
+        elif 0xD800 <= code < 0xE000:  # a byte of a file name that is not UTF-8, as Python spells it
+            quoted += "".join(f"\\{octet:03o}" for octet in os.fsencode(character))
+        else:
+            quoted += character
+    return f'"{quoted}"'
+
+
+# Reading
+
+_SPACE = re.compile(rb"(?:[ \t\r\n\f\v]|#[^\n]*)*")
+_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
+_NUMBER = re.compile(rb"[-+]?(?:inf|nan|[0-9.][0-9.eE]*(?:(?<=[eE])[-+][0-9]+)?)f?")
+_STRING = re.compile(rb"\"(?:[^\"\\\n]|\\[^\n])*\"|'(?:[^'\\\n]|\\[^\n])*'")
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
+_ESCAPED = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_ESCAPED |= {quote: quote for quote in (b"\\", b"'", b'"', b"?")}
+
+
+def parse_state(data: bytes) -> StateText:
+    """Read the bytes of a state file.
+
+    Accepts what protocol buffers accept: either quote, escapes, ``#`` comments, ``[a, b]`` lists, adjacent strings
+    joined, several fields on a line. Of a single field given twice the last counts.
+
+    Raises
+    ------
+    CheckpointError
+        If they are not one, or no latest checkpoint is named.
+    """
+    return _Parser(data).state()
+
+
+class _Parser:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def state(self) -> StateText:
+        state: dict[str, list[str | float]] = {name: [] for name in StateText._fields}
+        while self._skip_space() < len(self._data):
+            name = self._take(_NAME, "the name of a field").decode("ascii")
+            if name not in state:
+                raise self._error(f"the field {name!r} is none of {list(state)}")
+            if not self._accept(b":"):
+                raise self._error(f"no ':' behind {name}")
+            if name.startswith("all_") and self._accept(b"["):
+                while not self._accept(b"]"):
+                    state[name].append(self._value(name))
+                    if not self._accept(b",") and self._data[self._at : self._at + 1] != b"]":
+                        raise self._error("a list without its ']'")
+            else:
+                state[name].append(self._value(name))
+            if not self._accept(b","):
+                self._accept(b";")
+        if not state["model_checkpoint_path"]:
+            raise CheckpointError("no model_checkpoint_path in it")
+        preserved = state["last_preserved_timestamp"]
+        return StateText(
+            str(state["model_checkpoint_path"][-1]),
+            tuple(str(path) for path in state["all_model_checkpoint_paths"]),
+            tuple(float(time) for time in state["all_model_checkpoint_timestamps"]),
+            float(preserved[-1]) if preserved else None,
+        )
+
+    def _value(self, name: str) -> str | float:
+        if name.endswith("timestamps") or name.endswith("timestamp"):
+            number = self._take(_NUMBER, "a number")
+            try:
+                return float(number.removesuffix(b"f") if number[-2:] != b"nf" else number)
+            except ValueError:
+                raise self._error(f"{number!r} is no number") from None
+        joined = self._unquoted(self._take(_STRING, "a string"))
+        while self._data[self._skip_space() : self._at + 1] in (b'"', b"'"):
+            joined += self._unquoted(self._take(_STRING, "a string"))
+        return os.fsdecode(joined)
+
+    def _unquoted(self, quoted: bytes) -> bytes:
+        return _ESCAPE.sub(self._unescaped, quoted[1:-1])
+
+    def _unescaped(self, match: re.Match[bytes]) -> bytes:
+        octal, hexadecimal, short, long, letter = match.groups()
+        if letter is not None:
+            if letter not in _ESCAPED:
+                raise self._error(f"the escape \\{letter.decode('latin-1')}")
+            return _ESCAPED[letter]
+        code = int(octal, 8) if octal else int(hexadecimal or short or long, 16)
+        if octal or hexadecimal:
+            if code > 0xFF:
+                raise self._error(f"the escape of a byte {code}")
+            return bytes([code])
+        try:
+            return chr(code).encode("utf-8")
+        except ValueError:  # a surrogate, or beyond the last character
+            raise self._error(f"the escape of a character {code:#x}") from None
+
+    def _skip_space(self) -> int:
+        match = _SPACE.match(self._data, self._at)
+        assert match is not None  # it matches nothing, too
+        self._at = match.end()
+        return self._at
+
+    def _accept(self, symbol: bytes) -> bool:
+        found = self._data.startswith(symbol, self._skip_space())
+        self._at += len(symbol) * found
+        return found
+
+    def _take(self, pattern: re.Pattern[bytes], wanted: str) -> bytes:
+        match = pattern.match(self._data, self._skip_space())
+        if match is None:
+            raise self._error(f"{self._data[self._at : self._at + 20]!r} where {wanted} belongs")
+        self._at = match.end()
+        return match[0]
+
+    def _error(self, message: str) -> CheckpointError:
+        line = self._data.count(b"\n", 0, self._at) + 1
+        return CheckpointError(f"line {line}: {message}")

@@ -1,0 +1,284 @@
+"""The sorted table: the index file's container, a map from ascending keys to values, both bytes.
+
+    data block, data block, ...    the keys and values
+    metaindex block                empty
+    index block                    for each data block a key at or behind its last key, and the block's handle
+    footer                         48 bytes: metaindex handle, index handle, zeros up to 40, 8 bytes of magic
+
+A handle is varint(offset), varint(size). A block is, on disk, `size` bytes of contents, 1 byte of type (0 as is, 1
+Snappy) and 4 bytes of masked CRC-32C of contents and type. Its contents are
+
+    entries                        varint(shared), varint(unshared), varint(value length), unshared key bytes, value
+    restart array                  uint32 offsets of the entries that share nothing, then uint32, their number
+
+where the first `shared` bytes of a key are those of the key before it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Protocol
+
+from minilstm.tensorbundle import crc32c, snappy
+from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.varint import decode_varint, encode_varint
+
+BLOCK_SIZE = 262144  # a block with as many bytes is written
+RESTART_INTERVAL = 16
+TRAILER_SIZE = 5
+FOOTER_SIZE = 48
+MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+_STORED, _SNAPPY = 0, 1
+_KEY_BYTES, _KEY_FACTOR = 32 << 20, 32  # all keys together: at most so many bytes, and so many times the file
+
+Handle = tuple[int, int]  # offset and size of a block's contents
+
+
+# Writing
+
+
+class BlockBuilder:
+    """Collects entries, of ascending keys, into the contents of one block."""
+
+    def __init__(self, restart_interval: int) -> None:
+        self._interval = restart_interval
+        self._entries = bytearray()
+        self._restarts: list[int] = []
+        self._count = 0
+        self.last_key = b""
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Append an entry."""
+        shared = 0
+        if self._count % self._interval == 0:
+            self._restarts.append(len(self._entries))
+        else:
+            shared = _common_prefix(self.last_key, key)
+        for number in (shared, len(key) - shared, len(value)):
+            self._entries += encode_varint(number)
+        self._entries += key[shared:] + value
+        self._count += 1
+        self.last_key = key
+
+    def __len__(self) -> int:
+        """The number of entries."""
+        return self._count
+
+    @property
+    def size(self) -> int:
+        """The size the contents would have now."""
+        return len(self._entries) + 4 * len(self._restarts) + 4
+
+    def contents(self) -> bytes:
+        """The finished contents."""
+        restarts = self._restarts or [0]  # the first restart is there even without entries
+        return bytes(self._entries) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
+
+
+class TableWriter:
+    """Writes a table through `write`, a function that appends bytes to a file."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._position = 0
+        self._block = BlockBuilder(RESTART_INTERVAL)
+        self._index = BlockBuilder(1)
+        self._waiting: tuple[bytes, Handle] | None = None  # last key and handle of the block written last
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Append an entry; the keys must ascend."""
+        self._index_waiting(key)
+        self._block.add(key, value)
+        if self._block.size >= BLOCK_SIZE:
+            self._write_data_block()
+
+    def finish(self) -> None:
+        """Write what remains: the last block, the index and the footer."""
+        if len(self._block):
+            self._write_data_block()
+        self._index_waiting(None)
+        metaindex = self._write_block(BlockBuilder(1))
+        index = self._write_block(self._index)
+        handles = _encode_handle(metaindex) + _encode_handle(index)
+        self._write(handles.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC)
+
+    def _write_data_block(self) -> None:
+        self._waiting = self._block.last_key, self._write_block(self._block)
+        self._block = BlockBuilder(RESTART_INTERVAL)
+
+    def _index_waiting(self, next_key: bytes | None) -> None:
+        # A block's key in the index lies between its last key and the next block's first, so it has to wait for that.
+        if self._waiting is not None:
+            last_key, handle = self._waiting
+            separator = successor(last_key) if next_key is None else separate(last_key, next_key)
+            self._index.add(separator, _encode_handle(handle))
+            self._waiting = None
+
+    def _write_block(self, block: BlockBuilder) -> Handle:
+        stored = block.contents() + bytes([_STORED])
+        handle = self._position, len(stored) - 1
+        stored += crc32c.mask(crc32c.crc32c(stored)).to_bytes(4, "little")
+        self._write(stored)
+        self._position += len(stored)
+        return handle
+
+
+def _common_prefix(a: bytes, b: bytes) -> int:
+    limit = min(len(a), len(b))
+    if a[:limit] == b[:limit]:
+        return limit
+    return next(place for place in range(limit) if a[place] != b[place])
+
+
+def separate(last_key: bytes, next_key: bytes) -> bytes:
+    """A key k, last_key <= k < next_key, short if that is easy: the index's key between two blocks."""
+    place = _common_prefix(last_key, next_key)
+    if place < min(len(last_key), len(next_key)) and last_key[place] + 1 < next_key[place]:
+        return last_key[:place] + bytes([last_key[place] + 1])
+    return last_key
+
+
+def successor(last_key: bytes) -> bytes:
+    """A short key at or behind `last_key`: the index's key behind the last block."""
+    for place, octet in enumerate(last_key):
+        if octet != 0xFF:
+            return last_key[:place] + bytes([octet + 1])
+    return last_key
+
+
+def _encode_handle(handle: Handle) -> bytes:
+    return encode_varint(handle[0]) + encode_varint(handle[1])
+
+
+# Reading
+
+
+class Source(Protocol):
+    """A file to read from, in pieces."""
+
+    size: int
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read `size` bytes; CheckpointError if they are not there."""
+
+
+def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
+    """Read a table from beginning to end, everything checked on the way.
+
+    Yields
+    ------
+    tuple of bytes
+        Key and value, keys strictly ascending.
+
+    Raises
+    ------
+    CheckpointError
+        As soon as anything is wrong with the bytes. Block by block: no more than one is in memory, and none is larger
+        than the file (a Snappy block: than 22 times the file).
+    """
+    if source.size < FOOTER_SIZE:
+        raise CheckpointError(f"{source.size} bytes are too few for an index: the file is truncated")
+    footer = source.read_at(source.size - FOOTER_SIZE, FOOTER_SIZE)
+    if footer[-len(MAGIC) :] != MAGIC:
+        raise CheckpointError("it does not end as an index does: truncated, overgrown, or another kind of file")
+    end = FOOTER_SIZE - len(MAGIC)
+    metaindex, at = _decode_handle(footer, 0, end)
+    index, at = _decode_handle(footer, at, end)
+    if footer[at:end].strip(b"\0"):
+        raise CheckpointError("the footer's padding is not zero")
+
+    # Keys that share long beginnings take little room in the file and much in memory.
+    budget = _KEY_BYTES + _KEY_FACTOR * source.size
+    for key, _ in read_block(_block_contents(source, metaindex, "metaindex block")):
+        budget -= len(key)  # of no use here; but what is there has to be sound
+        _check_budget(budget)
+    previous_separator: bytes | None = None
+    last_key: bytes | None = None
+    free = 0  # data blocks follow one another, so each byte of the file is read once at most
+    for separator, value in read_block(_block_contents(source, index, "index block")):
+        handle, at = _decode_handle(value, 0, len(value))
+        if at != len(value) or handle[0] < free:
+            raise CheckpointError(f"the index block has no proper handle for the data block before key {separator!r}")
+        free = handle[0] + handle[1] + TRAILER_SIZE
+        budget -= len(separator)
+        _check_budget(budget)
+        for key, entry in read_block(_block_contents(source, handle, f"data block at {handle[0]}")):
+            budget -= len(key)
+            _check_budget(budget)
+            if last_key is not None and key <= last_key:
+                raise CheckpointError(f"key {key!r} stands behind key {last_key!r}")
+            if key > separator or (previous_separator is not None and key <= previous_separator):
+                raise CheckpointError(f"key {key!r} stands in the wrong data block")
+            yield key, entry
+            last_key = key
+        previous_separator = separator
+
+
+def _check_budget(budget: int) -> None:
+    if budget < 0:
+        raise CheckpointError("its keys would fill more memory than those of any real index")
+
+
+def _decode_handle(data: bytes, at: int, end: int) -> tuple[Handle, int]:
+    offset, at = decode_varint(data, at, end)
+    size, at = decode_varint(data, at, end)
+    return (offset, size), at
+
+
+def _block_contents(source: Source, handle: Handle, what: str) -> bytes:
+    offset, size = handle
+    if offset + size + TRAILER_SIZE > source.size - FOOTER_SIZE:
+        raise CheckpointError(f"the {what} ({size} bytes at {offset}) does not fit into {source.size} bytes")
+    stored = source.read_at(offset, size + TRAILER_SIZE)
+    kind, expected = stored[size], int.from_bytes(stored[size + 1 :], "little")
+    found = crc32c.mask(crc32c.crc32c(stored[: size + 1]))
+    if found != expected:
+        raise CheckpointError(f"the {what} is damaged: stored checksum {expected:#010x}, computed {found:#010x}")
+    if kind not in (_STORED, _SNAPPY):
+        raise CheckpointError(f"the {what} is compressed in an unknown way ({kind})")
+    return stored[:size] if kind == _STORED else snappy.decompress(stored[:size])
+
+
+def read_block(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Read the entries of a block.
+
+    Yields
+    ------
+    tuple of bytes
+        Key and value. Whether keys ascend is for the caller to judge.
+
+    Raises
+    ------
+    CheckpointError
+        If an entry or the restart array is not as it should be.
+    """
+    count = int.from_bytes(contents[-4:], "little") if len(contents) >= 8 else 0
+    end = len(contents) - 4 - 4 * count
+    if not count or end < 0:
+        raise CheckpointError("a block without room for its restart array")
+    restarts = struct.unpack_from(f"<{count}I", contents, end)
+    if restarts[0] != 0 or any(a >= b for a, b in pairwise(restarts)):
+        raise CheckpointError("a restart array that does not ascend from zero")
+
+    expected = iter(restarts)
+    restart: int | None = next(expected)
+    at, key = 0, b""
+    while at < end:
+        is_restart = at == restart
+        if is_restart:
+            restart = next(expected, None)
+        shared, at = decode_varint(contents, at, end)
+        unshared, at = decode_varint(contents, at, end)
+        length, at = decode_varint(contents, at, end)
+        if shared > len(key) or (is_restart and shared):
+            raise CheckpointError(f"a key that shares {shared} bytes with one of {len(key)}")
+        if unshared + length > end - at:
+            raise CheckpointError("an entry that runs over the end of its block")
+        key = key[:shared] + contents[at : at + unshared]
+        at += unshared
+        yield key, contents[at : at + length]
+        at += length
+    if restart is not None and (end or count > 1):  # the one of a block without entries is at no entry
+        raise CheckpointError("a restart that is at no entry")
