@@ -18,6 +18,8 @@ from .layers import LSTM, RNN, Dense, Dropout, Embedding, Layer, Sequential, fro
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
 from .tensorbundle import CheckpointError
 from .training import FitResult, fit
+from .variants import BasicRNNCell, CoupledLSTMCell, GRUCell
+from .wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
 
 __all__ = [
     "LSTM",
@@ -27,18 +29,24 @@ __all__ = [
     "Adam",
     "AdamW",
     "BasicLSTMCell",
+    "BasicRNNCell",
     "Checkpoint",
     "CheckpointError",
+    "CoupledLSTMCell",
     "Dense",
     "Dropout",
+    "DropoutWrapper",
     "Embedding",
     "FitResult",
+    "GRUCell",
     "LSTMCell",
     "LSTMState",
     "Layer",
     "Momentum",
+    "MultiRNNCell",
     "Optimizer",
     "RMSProp",
+    "ResidualWrapper",
     "Sequential",
     "__version__",
     "clip_by_global_norm",

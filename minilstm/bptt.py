@@ -38,7 +38,7 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 
 from .cells import ACTIVATIONS, GATES, LSTMCell, LSTMState, LSTMStep
-from .params import get_path, tree_map
+from .params import get_path
 
 Array = Any
 
@@ -131,13 +131,13 @@ def lstm_sequence(
     outputs = np.zeros((time, batch, cell.output_size), inputs.dtype)
     for t in range(time):
         tape.before.append(LSTMState(c, h))
-        step = cell.step(params, _live_inputs(inputs, t, sequence_length), c, h)
+        step = cell.step(params, live_inputs(inputs, t, sequence_length), c, h)
         tape.steps.append(step)
         carried_h = step.h if h_masks is None else step.h * h_masks[t]
         if sequence_length is None:
             outputs[t], c, h = step.h, step.c, carried_h
         else:
-            live = _live(t, sequence_length)
+            live = live_rows(t, sequence_length)
             outputs[t] = np.where(live, step.h, 0)
             c, h = np.where(live, step.c, c), np.where(live, carried_h, h)
     return outputs, np.array(c), np.array(h)
@@ -169,7 +169,7 @@ def lstm_backward(
 
     for t in reversed(range(time)):
         (i, j, f, o, unclipped_c, c, a, m, unclipped_h, _), (c_prev, h_prev) = tape.steps[t], tape.before[t]
-        live = None if sequence_length is None else _live(t, sequence_length)
+        live = None if sequence_length is None else live_rows(t, sequence_length)
         dc_after, dh_after = dc, dh
         if h_masks is not None:
             dh = dh * h_masks[t]
@@ -203,7 +203,7 @@ def lstm_backward(
             d_w_i += np.sum(di * c_prev, axis=0)
             dc = dc + df * w_f + di * w_i
         dz = np.concatenate([di, dj, df, do], axis=1)  # (2)
-        d_kernel += np.concatenate([_live_inputs(inputs, t, sequence_length), h_prev], axis=1).T @ dz  # (1)
+        d_kernel += np.concatenate([live_inputs(inputs, t, sequence_length), h_prev], axis=1).T @ dz  # (1)
         d_bias += np.sum(dz, axis=0)
         dx_and_dh = dz @ kernel.T
         d_inputs[t], dh = dx_and_dh[:, :input_dim], dx_and_dh[:, input_dim:]
@@ -237,34 +237,6 @@ defvjp_argnums(lstm_sequence, _vjps)
 defvjp_argnums(lstm_backward, _no_second_derivative)
 
 
-def traced_sequence(
-    cell: Any,
-    params: dict[str, Any] | list[dict[str, Any]],
-    inputs: Array,
-    state: Any,
-    sequence_length: Array | None = None,
-    h_masks: Array | None = None,
-) -> tuple[Array, Any]:
-    """The same as `sequence`, for any cell, as plain calls of the cell: autograd's trace differentiates it.
-
-    `params` may also be a list with one tree a step, which is how `gradcheck` sees every step's share.
-    """
-    outputs = []
-    for t in range(inputs.shape[0]):
-        params_t = params[t] if isinstance(params, list) else params
-        output, new_state = cell(params_t, _live_inputs(inputs, t, sequence_length), state)
-        if h_masks is not None:
-            new_state = LSTMState(new_state.c, new_state.h * h_masks[t])
-        if sequence_length is None:
-            state = new_state
-        else:
-            live = _live(t, sequence_length)
-            output = anp.where(live, output, 0 * output)
-            state = tree_map(lambda new, old, live=live: anp.where(live, new, old), new_state, state)
-        outputs.append(output)
-    return anp.stack(outputs), state
-
-
 def trace(
     cell: LSTMCell, params: dict[str, Any], inputs: Array, state: LSTMState | None = None
 ) -> dict[str, np.ndarray]:
@@ -290,16 +262,17 @@ def _as_params(weights: tuple[Array, ...]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _live(t: int, sequence_length: Array) -> Array:
+def live_rows(t: int, sequence_length: Array) -> Array:
+    """``[batch, 1]``: whether each sequence goes on at step t."""
     return (t < np.asarray(sequence_length))[:, None]
 
 
-def _live_inputs(inputs: Array, t: int, sequence_length: Array | None) -> Array:
+def live_inputs(inputs: Array, t: int, sequence_length: Array | None) -> Array:
     """x_t, with zeros in the rows that have ended: what stands there, even NaN, must not matter."""
     x_t = inputs[t]
     if sequence_length is None:
         return x_t
-    return anp.where(_live(t, sequence_length), x_t, np.zeros(x_t.shape, x_t.dtype))
+    return anp.where(live_rows(t, sequence_length), x_t, np.zeros(x_t.shape, x_t.dtype))
 
 
 def _zeros_like(weight: Array) -> Array:

@@ -33,6 +33,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from . import initializers
+from .params import tree_map
 
 GATES = ("i", "j", "f", "o")  # TensorFlow 1.x order: every split, permutation and export reads this line
 
@@ -145,10 +146,66 @@ def check_size(value: Any, name: str, where: str) -> int:
     return int(value)
 
 
+def check_units(units: Any, num_units: Any, where: str) -> int:
+    """Return `units`, checked; `num_units`, TensorFlow's word for it, is a TypeError that says so."""
+    if num_units is not None:
+        raise TypeError(f"{where}: num_units is called units here; write {where}({num_units})")
+    return check_size(units, "units", where)
+
+
 # --- cells ----------------------------------------------------------------------------------------------------
 
 
-class LSTMCell:
+class Cell:
+    """What every cell has: a name, sizes, a state of zeros, and the call ``output, state = cell(params, x_t, state)``.
+
+    A cell of one's own needs no base class, only these: `name`, `output_size`, `state_size`, `zero_state`, `init` and
+    the call; `input_dim` and `config` where inputs shall be checked and models saved. Examples: `minilstm.variants`.
+    """
+
+    default_name = "cell"
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or self.default_name
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output."""
+        raise NotImplementedError
+
+    @property
+    def state_size(self) -> Any:
+        """Widths of the state's parts, in the state's structure."""
+        raise NotImplementedError
+
+    def zero_state(self, batch: int, dtype: Any = np.float32) -> Any:
+        """A state of zeros: each part ``[batch, width]``."""
+        return tree_map(lambda size: np.zeros((batch, size), dtype), self.state_size)
+
+    def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """New weights; `seed` is anything ``np.random.default_rng`` takes."""
+        raise NotImplementedError
+
+    def input_dim(self, params: dict[str, Any]) -> int:
+        """The number of input features that `params` were made for."""
+        raise NotImplementedError
+
+    def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Any = None) -> tuple[Array, Any]:
+        """One step: x_t ``[batch, input_dim]`` and a state to the output ``[batch, output_size]`` and the new state.
+
+        `masks` is for cells that drop out (see `DropoutWrapper`); others have none.
+        """
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The options as JSON-able values.
+
+        Raises ValueError for an activation or initializer without a registered name: it could not be read back.
+        """
+        return {"cell": type(self).__name__, "name": self.name}
+
+
+class LSTMCell(Cell):
     """An LSTM cell with every option of ``tf.compat.v1.nn.rnn_cell.LSTMCell``.
 
     Parameters
@@ -169,11 +226,21 @@ class LSTMCell:
         For kernel, peepholes and projection, and for the bias; see `minilstm.initializers`.
     name : str, optional
         Replaces ``lstm_cell`` in variable names.
+    num_units
+        TensorFlow's word for `units`; giving it raises a TypeError that says so.
 
     Raises
     ------
     ValueError
         For sizes that are not positive whole numbers, clips that are not positive, or an unknown activation.
+
+    Notes
+    -----
+    The same weights elsewhere. Keras: gate order i, f, c, o; two matrices, kernel and recurrent_kernel; the forget bias
+    is part of the stored bias; no peepholes, projection or clips. PyTorch: gate order i, f, g, o in rows, not columns;
+    two biases that are added; the forget bias is stored; ``proj_size`` is ``num_proj``; no peepholes or clips.
+    ONNX: gate order i, o, f, c; two biases; peepholes in the order i, o, f. State order is (c, h) in TensorFlow and
+    here, (h, c) in Keras and PyTorch.
 
     Examples
     --------
@@ -189,7 +256,7 @@ class LSTMCell:
 
     def __init__(
         self,
-        units: int,
+        units: int | None = None,
         *,
         forget_bias: float = 1.0,
         use_peepholes: bool = False,
@@ -200,9 +267,11 @@ class LSTMCell:
         initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         name: str | None = None,
+        num_units: Any = None,
     ) -> None:
+        super().__init__(name)
         where = type(self).__name__
-        self.units = check_size(units, "units", where)
+        self.units = check_units(units, num_units, where)
         self.num_proj = None if num_proj is None else check_size(num_proj, "num_proj", where)
         for option, bound in (("cell_clip", cell_clip), ("proj_clip", proj_clip)):
             if bound is not None and not bound > 0:
@@ -218,7 +287,6 @@ class LSTMCell:
         self.activation = check_activation(activation, where)
         self.initializer = initializers.get(initializer)
         self.bias_initializer = initializers.get(bias_initializer, "bias_initializer")
-        self.name = name or self.default_name
 
     @property
     def output_size(self) -> int:
@@ -229,10 +297,6 @@ class LSTMCell:
     def state_size(self) -> LSTMState:
         """Widths of c and h."""
         return LSTMState(self.units, self.output_size)
-
-    def zero_state(self, batch: int, dtype: Any = np.float32) -> LSTMState:
-        """A state of zeros: c ``[batch, units]``, h ``[batch, output_size]``."""
-        return LSTMState(*(np.zeros((batch, size), dtype) for size in self.state_size))
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """New weights: ``kernel``, ``bias``, and where asked for ``w_i_diag``, ``w_f_diag``, ``w_o_diag`` and
@@ -250,6 +314,10 @@ class LSTMCell:
         if self.num_proj is not None:
             params["projection"] = {"kernel": self.initializer(rng, (self.units, self.num_proj), dtype)}
         return params
+
+    def input_dim(self, params: dict[str, Any]) -> int:
+        """The number of input features that `params` were made for."""
+        return int(params["kernel"].shape[0]) - self.output_size
 
     def step(self, params: dict[str, Any], x_t: Array, c: Array, h: Array) -> LSTMStep:
         """Everything that one step computes; `c` and `h` are those of the step before."""
@@ -285,13 +353,10 @@ class LSTMCell:
         return step.h, LSTMState(step.c, step.h)
 
     def config(self) -> dict[str, Any]:
-        """The options as JSON-able values.
-
-        Raises ValueError for an activation or initializer without a registered name: it could not be read back.
-        """
+        """The options as JSON-able values; ValueError for a function without a registered name."""
         where = f"{type(self).__name__}.config"
         return {
-            "cell": type(self).__name__,
+            **super().config(),
             "units": self.units,
             "forget_bias": self.forget_bias,
             "use_peepholes": self.use_peepholes,
@@ -301,7 +366,6 @@ class LSTMCell:
             "activation": registered_name(self.activation, where),
             "initializer": initializers.describe(self.initializer, where),
             "bias_initializer": initializers.describe(self.bias_initializer, where),
-            "name": self.name,
         }
 
     def __repr__(self) -> str:
@@ -326,13 +390,14 @@ class BasicLSTMCell(LSTMCell):
 
     def __init__(
         self,
-        units: int,
+        units: int | None = None,
         *,
         forget_bias: float = 1.0,
         activation: str | Callable[[Array], Array] = "tanh",
         initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",
         name: str | None = None,
+        num_units: Any = None,
     ) -> None:
         super().__init__(
             units,
@@ -341,6 +406,7 @@ class BasicLSTMCell(LSTMCell):
             initializer=initializer,
             bias_initializer=bias_initializer,
             name=name,
+            num_units=num_units,
         )
 
     def config(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt
+from . import bptt, sequences
 from .cells import GATES
 from .gradients import value_and_grad
 from .layers import RNN, Embedding, Sequential
@@ -261,7 +261,7 @@ def _compare_sweeps(cell: Any, params: Tree, inputs: np.ndarray, lengths: Any, r
     def run(biases: list[Any]) -> Any:
         """The loss where every step of every sequence has a bias of its own: its gradient is that step's dz."""
         steps = [{**params, "bias": bias} for bias in biases]
-        outputs, last = bptt.traced_sequence(cell, steps, inputs, state, lengths)
+        outputs, last = sequences.traced(cell, steps, inputs, state, lengths)
         return loss([outputs, *last])
 
     biases = [np.tile(params["bias"], (batch, 1)) for _ in range(time)]

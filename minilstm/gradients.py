@@ -96,8 +96,12 @@ def _like_leaf(grad: Any, leaf: Any) -> Any:
 
 
 def global_norm(tree: Tree) -> float:
-    """The Euclidean norm of all leaves taken as one vector, the squares of each leaf summed in its own dtype."""
-    return math.sqrt(sum(float(np.vdot(leaf, leaf)) for leaf in tree_leaves(tree)))
+    """The Euclidean norm of all leaves taken as one vector; a float32 gradient does not overflow in it."""
+    leaves = tree_leaves(tree)
+    total = sum(float(np.vdot(leaf, leaf)) for leaf in leaves)  # BLAS, in the leaf's dtype: no copy
+    if not math.isfinite(total):  # a square may have overflowed where the norm itself does not
+        total = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in leaves)
+    return math.sqrt(total)
 
 
 def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from autograd.tracer import getval
 
 Tree = Any  # nested dict | list | tuple | NamedTuple | None | array
 
@@ -29,12 +30,13 @@ def tree_leaves(tree: Tree) -> list[Any]:
 
 
 def _collect(tree: Tree, leaves: list[Any]) -> None:
-    if isinstance(tree, dict):
+    kind = getval(tree)  # autograd's own `grad` of a dict passes a box around the dict
+    if isinstance(kind, dict):
         for subtree in tree.values():
             _collect(subtree, leaves)
-    elif isinstance(tree, (list, tuple)):
-        for subtree in tree:
-            _collect(subtree, leaves)
+    elif isinstance(kind, (list, tuple)):
+        for index in range(len(kind)):
+            _collect(tree[index], leaves)
     elif tree is not None:
         leaves.append(tree)
 
@@ -148,7 +150,7 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
 def get_path(tree: Tree, path: str) -> Any:
     """The subtree at `path`, or None where there is none."""
     for part in path.split("/"):
-        if not isinstance(tree, dict) or part not in tree:
+        if not isinstance(getval(tree), dict) or part not in tree:
             return None
         tree = tree[part]
     return tree

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import autograd.numpy as anp
 import numpy as np
 
-from .. import bptt, cells
-from ..params import check_same_structure, tree_leaves, tree_map
+from .. import cells, sequences
+from ..params import check_same_structure, get_path, tree_leaves, tree_map
+from ..wrappers import draw_masks
 from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, swap_batch_time
 
 BACKPROPS = ("bptt", "reference", "autograd")
@@ -68,8 +68,7 @@ class RNN(Layer):
         """The cell's parameters under the cell's name, and ``initial_state`` where it is learned."""
         params = {self.cell.name: self.cell.init(seed, input_dim, dtype)}
         if self.learn_initial_state:
-            state = self.cell.zero_state(1, dtype)
-            params["initial_state"] = {"c": state.c[0], "h": state.h[0]}
+            params["initial_state"] = _state_as_params(self.cell.zero_state(1, dtype))
         return params
 
     def apply(
@@ -93,7 +92,7 @@ class RNN(Layer):
         sequence_length : integer array [batch], optional
             Past it outputs are 0 and the state is carried through.
         rng : optional
-            Given while training; a bare LSTM cell has no use for it.
+            Given while training: a `DropoutWrapper` drops out. Anything ``np.random.default_rng`` takes.
 
         Returns
         -------
@@ -107,12 +106,15 @@ class RNN(Layer):
         """
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
-        cell_params = params[self.cell.name]
+        cell_params = get_path(params, self.cell.name)
+        if cell_params is None:
+            raise ValueError(f"{where}: params must hold {self.cell.name!r}, got {sorted(params)}")
         dtype = params_dtype(params, np.float32)
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
-        check_features(inputs, cell_params["kernel"].shape[0] - self.cell.output_size, where, layout)
+        features = self.cell.input_dim(cell_params) if hasattr(self.cell, "input_dim") else inputs.shape[-1]
+        check_features(inputs, features, where, layout)
         if not self.time_major:
             inputs = swap_batch_time(inputs)
         time, batch = inputs.shape[:2]
@@ -121,8 +123,11 @@ class RNN(Layer):
 
         if self.reverse:
             inputs = _reverse_time(inputs, lengths)
-        run = bptt.sequence if self.uses_derivation else bptt.traced_sequence
-        outputs, state = run(self.cell, cell_params, inputs, state, lengths)
+        masks = None
+        if rng is not None:
+            masks = draw_masks(self.cell, np.random.default_rng(rng), batch, time, dtype, features)
+        run = sequences.traced if self.backprop == "autograd" else sequences.run
+        outputs, state = run(self.cell, cell_params, inputs, state, lengths, masks)
         if not self.return_sequences:
             last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
             return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
@@ -132,16 +137,15 @@ class RNN(Layer):
 
     @property
     def uses_derivation(self) -> bool:
-        """Whether gradients come from a hand-derived pass (else from autograd's trace)."""
-        return self.backprop != "autograd" and bptt.has_derivation(self.cell)
+        """Whether all gradients come from hand-derived passes."""
+        return self.backprop != "autograd" and all(sequences.derived_parts(self.cell))
 
     def _initial_state(self, params: dict[str, Any], state: Any, batch: int, dtype: Any, where: str) -> Any:
         zeros = self.cell.zero_state(batch, dtype)
         if state is None:
             if not self.learn_initial_state:
                 return zeros
-            learned = params["initial_state"]
-            return cells.LSTMState(*(anp.zeros((batch, 1), dtype) + learned[key] for key in ("c", "h")))
+            return _state_from_params(params["initial_state"], zeros)
         try:
             check_same_structure(zeros, state)
         except ValueError as error:
@@ -170,7 +174,10 @@ class RNN(Layer):
         }
 
     def __repr__(self) -> str:
-        path = "hand-derived backpropagation" if self.uses_derivation else "autograd's trace"
+        derived = [False] if self.backprop == "autograd" else sequences.derived_parts(self.cell)
+        path = "hand-derived backpropagation" if all(derived) else "autograd's trace"
+        if any(derived) and not all(derived):
+            path = "hand-derived backpropagation for some cells, autograd's trace for the others"
         return f"{type(self).__name__}({self.cell!r}) [{path}]"
 
 
@@ -188,7 +195,7 @@ class LSTM(RNN):
 
     def __init__(
         self,
-        units: int,
+        units: int | None = None,
         *,
         name: str | None = None,
         backprop: str = "bptt",
@@ -207,6 +214,24 @@ class LSTM(RNN):
             time_major=time_major,
             learn_initial_state=learn_initial_state,
         )
+
+
+def _state_as_params(state: Any) -> dict[str, Any]:
+    """A state of batch 1 as parameters: ``c``, ``h`` for an LSTM, ``h`` for a plain state, ``cell_<n>`` for several."""
+    if isinstance(state, cells.LSTMState):
+        return {"c": state.c[0], "h": state.h[0]}
+    if isinstance(state, (tuple, list)):
+        return {f"cell_{n}": _state_as_params(part) for n, part in enumerate(state)}
+    return {"h": state[0]}
+
+
+def _state_from_params(params: dict[str, Any], zeros: Any) -> Any:
+    """The learned state for every sequence of a batch, in the structure of `zeros`."""
+    if isinstance(zeros, cells.LSTMState):
+        return cells.LSTMState(zeros.c + params["c"], zeros.h + params["h"])
+    if isinstance(zeros, (tuple, list)):
+        return tuple(_state_from_params(params[f"cell_{n}"], part) for n, part in enumerate(zeros))
+    return zeros + params["h"]
 
 
 def _reverse_time(x: Array, lengths: np.ndarray | None) -> Array:

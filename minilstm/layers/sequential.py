@@ -8,6 +8,8 @@ import numpy as np
 
 from .. import cells
 from ..params import flatten_names, get_path, set_path
+from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
+from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
 from .base import Array, Layer
 from .feedforward import Dense, Dropout, Embedding
 from .recurrent import RNN
@@ -114,8 +116,10 @@ class Sequential:
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = get_path(params, name)
             if isinstance(layer, RNN):
-                kernel = get_path(weights, f"{layer.cell.name}/kernel")
-                return None if kernel is None else max(1, kernel.shape[0] - layer.cell.output_size)
+                try:
+                    return max(1, layer.cell.input_dim(weights[layer.cell.name]))
+                except (KeyError, TypeError, AttributeError):  # not this model's parameters, or a foreign cell
+                    return None
             if isinstance(layer, (Dense, Embedding)):
                 kernel = get_path(weights, "kernel")
                 return None if kernel is None else kernel.shape[0]
@@ -158,7 +162,12 @@ def _count_names(layers: tuple[Layer, ...]) -> list[str]:
     return names
 
 
-CELLS = {"LSTMCell": cells.LSTMCell, "BasicLSTMCell": cells.BasicLSTMCell}
+CELLS = {
+    cell.__name__: cell
+    for cell in (
+        cells.LSTMCell, cells.BasicLSTMCell, BasicRNNCell, GRUCell, CoupledLSTMCell, DropoutWrapper, ResidualWrapper,
+    )
+}
 LAYERS = {"RNN": RNN, "Dense": Dense, "Embedding": Embedding, "Dropout": Dropout}
 
 
@@ -182,6 +191,15 @@ def _layer_from_config(config: dict[str, Any]) -> Layer:
     options = dict(config)
     layer = LAYERS[options.pop("layer")]
     if layer is RNN:
-        cell = dict(options.pop("cell"))
-        options["cell"] = CELLS[cell.pop("cell")](**cell)
+        options["cell"] = _cell_from_config(options["cell"])
     return layer(**options)
+
+
+def _cell_from_config(config: dict[str, Any]) -> Any:
+    options = dict(config)
+    kind = options.pop("cell")
+    if kind == "MultiRNNCell":
+        return MultiRNNCell([_cell_from_config(cell) for cell in options.pop("cells")], **options)
+    if "inner" in options:
+        return CELLS[kind](_cell_from_config(options.pop("inner")), **options)
+    return CELLS[kind](**options)

@@ -136,9 +136,7 @@ def _judged_entry(entry: Entry, header: Header) -> Entry:
     return entry
 
 
-def _parts(
-    key: bytes, whole: Entry, entries: dict[bytes, Entry]
-) -> tuple[tuple[Region, Entry], ...]:
+def _parts(key: bytes, whole: Entry, entries: dict[bytes, Entry]) -> tuple[tuple[Region, Entry], ...]:
     """The parts of a partitioned variable, each where it belongs."""
     joined = []
     for extents, region in zip(whole.slices, tile(whole.shape, whole.slices), strict=True):

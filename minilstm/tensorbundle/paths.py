@@ -43,9 +43,7 @@ def checkpoint_files(prefix: str) -> list[str]:
     others = []
     with contextlib.suppress(FileNotFoundError), os.scandir(folder or os.curdir) as entries:
         for entry in entries:
-            if entry.name == f"{base}.meta" or (
-                entry.name.startswith(base) and _DATA.fullmatch(entry.name, len(base))
-            ):
+            if entry.name == f"{base}.meta" or (entry.name.startswith(base) and _DATA.fullmatch(entry.name, len(base))):
                 others.append(os.path.join(folder, entry.name))
     index = index_path(prefix)
     return [index] * os.path.lexists(index) + sorted(others)

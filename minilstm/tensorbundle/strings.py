@@ -54,9 +54,7 @@ def encode_strings(array: NDArray[Any]) -> tuple[list[bytes], int]:
     return [varints, check, joined], crc32c.update(crc32c.update(crc, check), joined)
 
 
-def decode_strings(
-    read: Callable[[int, int], bytes], size: int, count: int, keep: bool
-) -> tuple[list[bytes], int]:
+def decode_strings(read: Callable[[int, int], bytes], size: int, count: int, keep: bool) -> tuple[list[bytes], int]:
     """Read the strings of a tensor.
 
     Parameters

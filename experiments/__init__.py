@@ -1,0 +1,1 @@
+"""Scripts a person runs and copies: ``python -m experiments.sunspots``."""

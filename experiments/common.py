@@ -1,0 +1,101 @@
+"""What every experiment does alike: flags, a folder for its files, a description of the run, tables."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import glob
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import minilstm
+from minilstm import files
+
+OWN_FILES = (
+    "config.json", "results.json", "*.csv", "*.png", "checkpoint", "model.ckpt-*.index", "model.ckpt-*.data-*",
+)  # fmt: skip
+
+
+def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentParser:
+    """The flags that all experiments share, with this experiment's defaults."""
+    flags = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    flags.add_argument("--out", type=Path, default=Path("runs") / module.rpartition(".")[2], help="folder for the files")
+    flags.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
+    flags.add_argument("--epochs", type=positive, default=defaults["epochs"], help="passes over the data")
+    flags.add_argument("--units", type=positive, default=defaults["units"], help="units of the LSTM")
+    flags.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="Adam's, at the start")
+    flags.add_argument("--resume", action="store_true", help="go on with the run in --out instead of starting afresh")
+    flags.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+    return flags
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def prepare(out: Path, resume: bool) -> None:
+    """Make the folder; unless the run is resumed, remove the files that an experiment left there before."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for pattern in OWN_FILES:
+            for name in glob.glob(os.path.join(glob.escape(str(out)), pattern)):
+                os.remove(name)
+
+
+def write_config(out: Path, settings: dict[str, Any]) -> None:
+    """config.json: the settings, the command, versions and the machine's core count."""
+    packages = ("numpy", "autograd", "tqdm", "matplotlib")
+    config = {
+        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+        "command": " ".join(["python", "-m", module_name(), *map(shlex.quote, sys.argv[1:])]),
+        "date": datetime.date.today().isoformat(),
+        "versions": {
+            "minilstm": minilstm.__version__,
+            "python": platform.python_version(),
+            **{package: metadata.version(package) for package in packages},
+        },
+        "cores": os.cpu_count(),
+    }
+    write_json(out / "config.json", config)
+
+
+def module_name() -> str:
+    """The name of the module that runs as a script, such as ``experiments.sunspots``."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else Path(sys.argv[0]).stem
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    files.write_text(str(path), json.dumps(value, indent=2) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file atomically; floats with all their digits."""
+    lines = [",".join(header), *(",".join(str(value) for value in row) for row in rows)]
+    files.write_text(str(path), "\n".join(lines) + "\n")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, aligned so that it reads as text too: the first column left, the others right."""
+    widths = [max(len(str(row[k])) for row in [header, *rows]) for k in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "| " + " | ".join([cells[0].ljust(widths[0]), *padded[1:]]) + " |"
+
+    rule = "|" + "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths)) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])

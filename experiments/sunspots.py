@@ -1,0 +1,234 @@
+"""Yearly sunspot numbers, one year ahead: an LSTM beside persistence and autoregression.
+
+    python -m experiments.sunspots
+
+Trains on 1700-1920 and scores 1921-1955, 1956-1979 and 1980-2008 as average relative variance: the mean squared error
+divided by 1495.6, the variance of 1700-1979. The set-up is that of Weigend, Huberman and Rumelhart 1990; the
+settings below were chosen inside 1700-1920 alone, by ``python -m experiments.sunspots_settings``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minilstm import LSTM, Adam, Dense, FitResult, Sequential, fit, generate, losses, predict, schedules
+from minilstm.data import sliding_windows
+
+from . import common
+
+DATA = Path(__file__).parent / "data" / "sunspots.csv"
+LAST_TRAINING_YEAR = 1920
+SPANS = {"1921-1955": (1921, 1955), "1956-1979": (1956, 1979), "1980-2008": (1980, 2008)}
+VARIANCE = 1495.6  # of 1700-1979: the divisor of the published comparisons
+FREE_YEARS = 30
+BATCH_SIZE = 32
+
+
+class Settings(NamedTuple):
+    """Everything that was chosen by validation."""
+
+    units: int = 8
+    window: int = 24  # years that one forecast sees
+    epochs: int = 60
+    learning_rate: float = 3e-3  # falls to 0 along half a cosine
+    power: float = 0.7  # of the numbers before they are standardised: tames the high maxima
+    output_scale: float = 0.5  # the model predicts this share of the standardised number
+    noise: float = 0.1  # standard deviation of noise on the standardised inputs while training
+
+
+class Scaling(NamedTuple):
+    """From sunspot numbers to what the model reads and back; saved with the model."""
+
+    power: float
+    mean: float
+    std: float
+    output_scale: float
+
+    def encode(self, numbers: np.ndarray) -> np.ndarray:
+        """Sunspot numbers as the model's inputs."""
+        return (numbers**self.power - self.mean) / self.std
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """The model's outputs as sunspot numbers, which are never negative."""
+        return np.maximum(self.mean + self.std * outputs / self.output_scale, 0) ** (1 / self.power)
+
+
+def sunspots() -> tuple[np.ndarray, np.ndarray]:
+    """Years 1700 to 2008 and the sunspot number of each."""
+    years, numbers = np.loadtxt(DATA, delimiter=",", skiprows=1, unpack=True)
+    return years.astype(int), numbers
+
+
+def scaling_for(numbers: np.ndarray, settings: Settings) -> Scaling:
+    """The scaling that training numbers ask for."""
+    powered = numbers**settings.power
+    return Scaling(settings.power, float(powered.mean()), float(powered.std()), settings.output_scale)
+
+
+def build(settings: Settings) -> Sequential:
+    """The model: one LSTM with the cell's defaults, one Dense."""
+    return Sequential(LSTM(settings.units), Dense(1))
+
+
+def train(numbers: np.ndarray, settings: Settings, seed: int, **fit_options: Any) -> tuple[FitResult, Scaling]:
+    """Train on a series of numbers; further options go to `fit`."""
+    scaling = scaling_for(numbers, settings)
+    series = sliding_windows(scaling.encode(numbers), settings.window + 1)[..., None]
+    steps_per_epoch = -(-len(series) // BATCH_SIZE)
+
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Random windows with fresh noise on the inputs; a function of (seed, step), so that a run can be resumed."""
+        rng = np.random.default_rng([seed, 2, step])
+        chosen = series[rng.integers(0, len(series), BATCH_SIZE)]
+        noise = settings.noise * rng.standard_normal(chosen[:, :-1].shape)
+        return chosen[:, :-1] + noise, settings.output_scale * chosen[:, 1:]
+
+    model = build(settings)
+    rate = schedules.cosine(settings.learning_rate, settings.epochs * steps_per_epoch)
+    result = fit(
+        model, model.init(seed, input_dim=1), losses.mse, batch, optimizer=Adam(rate), epochs=settings.epochs,
+        steps_per_epoch=steps_per_epoch, seed=seed, extra={"scaling": scaling._asdict(), "window": settings.window},
+        **fit_options,
+    )  # fmt: skip
+    return result, scaling
+
+
+def one_year_ahead(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling) -> np.ndarray:
+    """The forecast of each year from the `window` years before it; NaN for the first years."""
+    windows = sliding_windows(scaling.encode(numbers)[:-1], settings.window)[..., None]
+    outputs = predict(build(settings), params, windows)[:, -1, 0]
+    return np.concatenate([np.full(settings.window, np.nan), scaling.decode(outputs.astype(np.float64))])
+
+
+def autoregression(numbers: np.ndarray, lags: int, training: np.ndarray) -> np.ndarray:
+    """One-step forecasts of AR(lags) with a constant, least squares on the years where `training` is True."""
+    rows = np.column_stack([np.ones(len(numbers) - lags), sliding_windows(numbers[:-1], lags)])
+    inside = training[lags:]
+    coefficients, *_ = np.linalg.lstsq(rows[inside], numbers[lags:][inside], rcond=None)
+    return np.concatenate([np.full(lags, np.nan), rows @ coefficients])
+
+
+def simple_forecasts(numbers: np.ndarray, training: np.ndarray) -> dict[str, np.ndarray]:
+    """The forecasts that an LSTM has to beat."""
+    return {
+        "persistence": np.concatenate([[np.nan], numbers[:-1]]),
+        "ar2": autoregression(numbers, 2, training),
+        "ar12": autoregression(numbers, 12, training),
+    }
+
+
+def arv(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Average relative variance: mean squared error over the variance of 1700-1979."""
+    return float(np.mean((truth - prediction) ** 2) / VARIANCE)
+
+
+def scores(years: np.ndarray, numbers: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """The ARV on each test span."""
+    inside = {name: (years >= first) & (years <= last) for name, (first, last) in SPANS.items()}
+    return {name: arv(numbers[span], prediction[span]) for name, span in inside.items()}
+
+
+def free_run(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling, steps: int) -> np.ndarray:
+    """The model fed with its own forecasts for `steps` years behind the last of `numbers`."""
+    primer = scaling.encode(numbers[-settings.window :])[None, :, None]
+    outputs = generate(
+        build(settings), params, primer, steps, next_input=lambda output: output / np.float32(scaling.output_scale)
+    )
+    return scaling.decode(outputs[0, :, 0].astype(np.float64))
+
+
+def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run the experiment; returns what results.json holds."""
+    defaults = Settings()
+    flags = common.parser("experiments.sunspots", "Yearly sunspots, one year ahead.", **defaults._asdict())
+    flags.add_argument("--window", type=common.positive, default=defaults.window, help="years that one forecast sees")
+    flags.add_argument("--power", type=float, default=defaults.power, help="power of the numbers before scaling")
+    flags.add_argument("--output-scale", type=float, default=defaults.output_scale, help="share that is predicted")
+    flags.add_argument("--noise", type=float, default=defaults.noise, help="noise on the inputs while training")
+    flags.add_argument("--seeds", type=common.positive, default=5, help="train so many seeds, counted from --seed")
+    args = flags.parse_args(argv)
+    settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
+    started = time.perf_counter()
+    years, numbers = sunspots()
+    training = years <= LAST_TRAINING_YEAR
+    common.prepare(args.out, args.resume)
+    common.write_config(args.out, vars(args))
+
+    simple = simple_forecasts(numbers, training)
+    simple_losses = {}
+    by_seed: dict[int, dict[str, float]] = {}
+    for seed in range(args.seed, args.seed + args.seeds):
+        options: dict[str, Any] = {"progress": False if args.quiet else None}
+        if seed == args.seed:  # the run that is kept: its checkpoint, history and pictures
+            options.update(checkpoint_dir=args.out, checkpoint_every=100, resume=args.resume)
+        result, scaling = train(numbers[training], settings, seed, **options)
+        prediction = one_year_ahead(result.params, numbers, settings, scaling)
+        by_seed[seed] = scores(years, numbers, prediction)
+        if seed == args.seed:
+            kept, kept_prediction, kept_scaling = result, prediction, scaling
+            for name, forecast in simple.items():
+                known = training & np.isfinite(forecast)
+                errors = scaling.encode(numbers[known]) - scaling.encode(np.maximum(forecast[known], 0))
+                simple_losses[name] = float(np.mean((scaling.output_scale * errors) ** 2))
+
+    free = free_run(kept.params, numbers, settings, kept_scaling, FREE_YEARS)
+    free_years = np.arange(years[-1] + 1, years[-1] + 1 + FREE_YEARS)
+    arvs = {"lstm": by_seed[args.seed], **{name: scores(years, numbers, f) for name, f in simple.items()}}
+    results = {
+        "arv": arvs,
+        "lstm_by_seed": {str(seed): score for seed, score in by_seed.items()},
+        "lstm_median": {span: float(np.median([score[span] for score in by_seed.values()])) for span in SPANS},
+        "seed": args.seed,
+        "step": kept.step,
+    }
+    write_files(args.out, years, numbers, kept_prediction, free_years, free, kept.history, simple_losses)
+    common.write_json(args.out / "results.json", results)
+    if not args.quiet:
+        report(results_table(results))
+        report(f"\naverage relative variance, {args.seeds} seeds, {time.perf_counter() - started:.0f} s; files:")
+        for path in sorted(args.out.iterdir()):
+            report(f"  {path}")
+    return results
+
+
+def write_files(
+    out: Path,
+    years: np.ndarray,
+    numbers: np.ndarray,
+    prediction: np.ndarray,
+    free_years: np.ndarray,
+    free: np.ndarray,
+    history: dict[str, list[float]],
+    baselines: dict[str, float],
+) -> None:
+    """forecast.csv and the two pictures."""
+    from minilstm import plotting  # matplotlib is slow to load, and only needed here
+
+    known = np.isfinite(prediction)
+    rows = [*zip(years[known], numbers[known], prediction[known], strict=True)]
+    rows += [(year, "", value) for year, value in zip(free_years, free, strict=True)]
+    common.write_csv(out / "forecast.csv", ("year", "truth", "prediction"), rows)
+    plotting.save(plotting.plot_loss(history, baselines=baselines), out / "loss.png")
+    ax = plotting.plot_forecast(
+        years, numbers, prediction, spans=SPANS, free_times=free_years, free=free,
+        xlabel="year", ylabel="sunspot number", title="Yearly sunspots: trained on 1700-1920",
+    )  # fmt: skip
+    plotting.save(ax, out / "forecast.png")
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """Every seed, their median, and the simple forecasts, a row each."""
+    rows = [(f"LSTM, seed {seed}", score) for seed, score in results["lstm_by_seed"].items()]
+    rows.append(("LSTM, median", results["lstm_median"]))
+    names = {"ar12": "AR(12)", "ar2": "AR(2)", "persistence": "persistence"}
+    rows += [(label, results["arv"][name]) for name, label in names.items()]
+    return common.table(("forecast", *SPANS), [(name, *(f"{score[s]:.3f}" for s in SPANS)) for name, score in rows])
+
+
+if __name__ == "__main__":
+    main()
