@@ -28,7 +28,8 @@ def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentP
     flags = argparse.ArgumentParser(
         prog=f"python -m {module}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    flags.add_argument("--out", type=Path, default=Path("runs") / module.rpartition(".")[2], help="folder for the files")
+    folder = Path("runs") / module.rpartition(".")[2]
+    flags.add_argument("--out", type=Path, default=folder, help="folder for all files")
     flags.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     flags.add_argument("--epochs", type=positive, default=defaults["epochs"], help="passes over the data")
     flags.add_argument("--units", type=positive, default=defaults["units"], help="units of the LSTM")

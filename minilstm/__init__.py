@@ -9,12 +9,12 @@ result = fit(model, params, losses.mse, (inputs, targets), optimizer=Adam(1e-3),
 
 from . import data, gradcheck, initializers, losses, schedules, tensorbundle
 from ._version import __version__
-from .bptt import trace
 from .cells import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .gradients import clip_by_global_norm, global_norm, value_and_grad
 from .inference import generate, predict
-from .layers import LSTM, RNN, Dense, Dropout, Embedding, Layer, Sequential, from_config
+from .introspection import gradient_flow, trace
+from .layers import LSTM, RNN, Bidirectional, Dense, Dropout, Embedding, Layer, Sequential, from_config
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
 from .tensorbundle import CheckpointError
 from .training import FitResult, fit
@@ -30,6 +30,7 @@ __all__ = [
     "AdamW",
     "BasicLSTMCell",
     "BasicRNNCell",
+    "Bidirectional",
     "Checkpoint",
     "CheckpointError",
     "CoupledLSTMCell",
@@ -56,6 +57,7 @@ __all__ = [
     "generate",
     "global_norm",
     "gradcheck",
+    "gradient_flow",
     "initializers",
     "latest_checkpoint",
     "load_checkpoint",

@@ -37,7 +37,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 
-from .cells import ACTIVATIONS, GATES, LSTMCell, LSTMState, LSTMStep
+from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
 from .params import get_path
 
 Array = Any
@@ -235,23 +235,6 @@ def _no_second_derivative(*_: Any) -> Any:
 
 defvjp_argnums(lstm_sequence, _vjps)
 defvjp_argnums(lstm_backward, _no_second_derivative)
-
-
-def trace(
-    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: LSTMState | None = None
-) -> dict[str, np.ndarray]:
-    """The gates i, j, f, o and the states c, h of every step, each ``[time, batch, units]``, for looking at.
-
-    `inputs` is ``[time, batch, input_dim]``; the state starts at zeros where none is given.
-    """
-    c, h = cell.zero_state(inputs.shape[1], inputs.dtype) if state is None else state
-    rows: dict[str, list[Array]] = {name: [] for name in (*GATES, "c", "h")}
-    for x_t in inputs:
-        step = cell.step(params, x_t, c, h)
-        c, h = step.c, step.h
-        for name, values in rows.items():
-            values.append(getattr(step, name))
-    return {name: np.stack(values) for name, values in rows.items()}
 
 
 def _as_params(weights: tuple[Array, ...]) -> dict[str, Any]:

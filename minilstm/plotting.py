@@ -89,14 +89,32 @@ def plot_forecast(
 def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: int = 0) -> Axes:
     """Mean activity of the gates i, j, f, o over the units at every step of one sequence, with the range of units.
 
-    `trace` is what `minilstm.trace` returns: arrays ``[time, batch, units]``.
+    `trace` is what `minilstm.trace` returns: arrays ``[batch, time, units]``; `sequence` is the row that is drawn.
     """
     ax = _clean(new_axes() if ax is None else ax)
     for gate, colour in GATE_COLOURS.items():
-        values = np.asarray(trace[gate])[:, sequence]
+        values = np.asarray(trace[gate])[sequence]
         steps = np.arange(len(values))
         ax.plot(steps, values.mean(axis=1), color=colour, label=gate)
         ax.fill_between(steps, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.12, linewidth=0)
     ax.set(xlabel="time step", ylabel="activity", ylim=(-1.05, 1.05), title="Gates")
     ax.legend(frameon=False, ncols=4)
+    return ax
+
+
+def plot_gradient_flow(flow: Mapping[str, Any], ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """The norms of dc and dh (over batch and units) at every step, on a logarithmic scale.
+
+    `flow` is what `minilstm.gradient_flow` returns: arrays ``[batch, time, units]``. Drawing several on the same `ax`,
+    each with its `label`, compares them.
+    """
+    ax = _clean(new_axes() if ax is None else ax)
+    colour = f"C{len(ax.lines) // 2}"
+    for name, style in (("dc", "-"), ("dh", "--")):
+        values = np.asarray(flow[name])
+        norms = np.sqrt(np.sum(values**2, axis=(0, 2)))
+        shown = f"|{name}|" if label is None else f"|{name}|, {label}"
+        ax.plot(np.arange(len(norms)), np.where(norms > 0, norms, np.nan), style, color=colour, label=shown)
+    ax.set(xlabel="time step", ylabel="norm", yscale="log", title="What flows back")
+    ax.legend(frameon=False)
     return ax

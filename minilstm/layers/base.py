@@ -8,7 +8,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from ..params import tree_leaves
+from ..params import get_path, tree_leaves
 
 Array = Any
 
@@ -60,6 +60,14 @@ def check_name(name: str, where: str) -> None:
     parts = name.split("/") if isinstance(name, str) else [""]
     if not all(parts) or parts[0].startswith("minilstm"):
         raise ValueError(f"{where}: name must be a non-empty path that does not start with 'minilstm', got {name!r}")
+
+
+def required(params: Any, name: str, where: str) -> Any:
+    """The subtree or array `name` of a layer's parameters; ValueError, naming it, where it is missing."""
+    value = get_path(params, name)
+    if value is None:
+        raise ValueError(f"{where}: params must hold {name!r}, got {sorted(params) or 'nothing'}")
+    return value
 
 
 def params_dtype(params: Any, default: Any) -> np.dtype:

@@ -11,7 +11,7 @@ from autograd.tracer import getval
 
 from .. import initializers
 from ..cells import activation_function, check_activation, check_size, registered_name
-from .base import Array, Layer, as_floating, check_features
+from .base import Array, Layer, as_floating, check_features, required
 
 
 class Dense(Layer):
@@ -66,10 +66,10 @@ class Dense(Layer):
         rng: Any = None,
     ) -> tuple[Array, None]:
         """Inputs ``[..., features]`` to outputs ``[..., units]``; there is no state."""
-        kernel = params["kernel"]
+        kernel = required(params, "kernel", "Dense.apply")
         inputs = as_floating(inputs, kernel.dtype, "Dense.apply: inputs")
         check_features(inputs, kernel.shape[0], "Dense.apply", "[..., features]")
-        outputs = affine(inputs, kernel, params["bias"])
+        outputs = affine(inputs, kernel, required(params, "bias", "Dense.apply"))
         return (outputs if self.activation is None else activation_function(self.activation)(outputs)), None
 
     def output_dim(self, input_dim: int | None) -> int:
@@ -151,12 +151,13 @@ class Embedding(Layer):
             raise ValueError(f"Embedding.apply: inputs must be whole numbers, got {indices.dtype}")
         if indices.size == 0:
             raise ValueError(f"Embedding.apply: inputs must not be empty, got shape {indices.shape}")
-        rows = params["embeddings"].shape[0]
+        table = required(params, "embeddings", "Embedding.apply")
+        rows = table.shape[0]
         if indices.min() < 0 or indices.max() >= rows:
             raise ValueError(
                 f"Embedding.apply: inputs must lie from 0 to {rows - 1}, got {indices.min()} to {indices.max()}"
             )
-        return lookup(params["embeddings"], indices), None
+        return lookup(table, indices), None
 
     def output_dim(self, input_dim: int | None) -> int:
         """`units`."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import cells, sequences
-from ..params import check_same_structure, get_path, tree_leaves, tree_map
+from ..params import check_same_structure, tree_leaves, tree_map
 from ..wrappers import draw_masks
-from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, swap_batch_time
+from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, required, swap_batch_time
 
 BACKPROPS = ("bptt", "reference", "autograd")
 
@@ -106,9 +106,7 @@ class RNN(Layer):
         """
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
-        cell_params = get_path(params, self.cell.name)
-        if cell_params is None:
-            raise ValueError(f"{where}: params must hold {self.cell.name!r}, got {sorted(params)}")
+        cell_params = required(params, self.cell.name, where)
         dtype = params_dtype(params, np.float32)
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         if inputs.ndim != 3:

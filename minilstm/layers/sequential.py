@@ -11,6 +11,7 @@ from ..params import flatten_names, get_path, set_path
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
 from .base import Array, Layer
+from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
 from .recurrent import RNN
 
@@ -115,6 +116,8 @@ class Sequential:
         """The number of input features that `params` were made for; None where the first weights do not tell."""
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = get_path(params, name)
+            if isinstance(layer, Bidirectional):
+                layer, weights = layer.forward, get_path(weights, "fw")
             if isinstance(layer, RNN):
                 try:
                     return max(1, layer.cell.input_dim(weights[layer.cell.name]))
@@ -168,7 +171,9 @@ CELLS = {
         cells.LSTMCell, cells.BasicLSTMCell, BasicRNNCell, GRUCell, CoupledLSTMCell, DropoutWrapper, ResidualWrapper,
     )
 }
-LAYERS = {"RNN": RNN, "Dense": Dense, "Embedding": Embedding, "Dropout": Dropout}
+LAYERS: dict[str, type[Layer]] = {
+    layer.__name__: layer for layer in (RNN, Bidirectional, Dense, Embedding, Dropout)
+}
 
 
 def from_config(config: dict[str, Any]) -> Sequential:
@@ -192,6 +197,8 @@ def _layer_from_config(config: dict[str, Any]) -> Layer:
     layer = LAYERS[options.pop("layer")]
     if layer is RNN:
         options["cell"] = _cell_from_config(options["cell"])
+    for direction in {"forward", "backward"} & options.keys():
+        options[direction] = _layer_from_config(options[direction])
     return layer(**options)
 
 

@@ -141,7 +141,7 @@ class _Parser:
             return bytes([code])
         try:
             return chr(code).encode("utf-8")
-        except ValueError:  # a surrogate, or beyond the last character
+        except (ValueError, OverflowError):  # a surrogate, or beyond the last character
             raise self._error(f"the escape of a character {code:#x}") from None
 
     def _skip_space(self) -> int:

@@ -1,0 +1,100 @@
+"""Looking inside: the gates and states of every step, and the gradients that flow back through them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import bptt
+from .cells import GATES, LSTMCell, LSTMState
+from .layers import RNN, Sequential
+from .params import get_path
+
+Array = Any
+
+
+def trace(layer: Any, params: Any, inputs: Array, state: Any = None, sequence_length: Any = None) -> dict[str, Array]:
+    """The gates i, j, f, o and the states c, h of every step.
+
+    Parameters
+    ----------
+    layer : RNN or LSTM
+        Around an `LSTMCell`, without wrappers. Of a `Sequential`, its first layer is taken.
+    params : dict
+        The layer's (or the model's) parameters.
+    inputs : array [batch, time, features]
+    state : pair (c, h), optional
+        Default zeros.
+    sequence_length : integer array [batch], optional
+        Values past it are NaN.
+
+    Returns
+    -------
+    dict of arrays [batch, time, units]
+        Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``.
+    """
+    tape = _run(layer, params, inputs, state, sequence_length)[2]
+    steps = {name: np.stack([getattr(step, name) for step in tape.steps], axis=1) for name in (*GATES, "c", "h")}
+    if sequence_length is not None:
+        past = np.arange(inputs.shape[1]) >= np.asarray(sequence_length)[:, None]
+        for values in steps.values():
+            values[past] = np.nan
+    return steps
+
+
+def gradient_flow(
+    layer: Any,
+    params: Any,
+    inputs: Array,
+    d_outputs: Array,
+    d_state: Any = None,
+    state: Any = None,
+    sequence_length: Any = None,
+) -> dict[str, Array]:
+    """The derivatives of a loss with respect to the states of every step: what flows backwards through time.
+
+    Parameters
+    ----------
+    layer, params, inputs, state, sequence_length
+        As in `trace`.
+    d_outputs : array [batch, time, output_size]
+        The derivative of the loss with respect to the layer's outputs. A 1 at the last step alone shows how much of
+        it reaches each earlier one.
+    d_state : pair (dc, dh), optional
+        The derivative with respect to the final state; default zeros.
+
+    Returns
+    -------
+    dict of arrays [batch, time, ...]
+        ``dc``, ``dh``: with respect to c_t and h_t, all paths counted; ``di``, ``dj``, ``df``, ``do``: with respect to
+        the gates' pre-activations.
+    """
+    cell, weights, tape, result = _run(layer, params, inputs, state, sequence_length)
+    dc, dh = (np.zeros_like(result[1]), np.zeros_like(result[2])) if d_state is None else d_state
+    cotangents = np.ascontiguousarray(np.swapaxes(np.asarray(d_outputs, result[0].dtype), 0, 1))
+    if cotangents.shape != result[0].shape:
+        wanted = (result[0].shape[1], result[0].shape[0], *result[0].shape[2:])
+        raise ValueError(f"gradient_flow: d_outputs must have shape {wanted}, got {np.shape(d_outputs)}")
+    sweep = bptt.lstm_backward(
+        cotangents, dc, dh, np.swapaxes(inputs, 0, 1), *weights, cell=cell, sequence_length=sequence_length, tape=tape
+    )
+    flow = {"dc": sweep.dc, "dh": sweep.dh}
+    for k, gate in enumerate(GATES):
+        flow[f"d{gate}"] = sweep.gates[..., k * cell.units : (k + 1) * cell.units]
+    return {name: np.swapaxes(values, 0, 1) for name, values in flow.items()}
+
+
+def _run(layer: Any, params: Any, inputs: Array, state: Any, lengths: Any) -> tuple[LSTMCell, list[Any], Any, Any]:
+    """The cell, its weights in the order of `bptt.WEIGHTS`, the tape and what the forward pass returned."""
+    if isinstance(layer, Sequential):
+        params, layer = get_path(params, layer.names[0]), layer.layers[0]
+    if not isinstance(layer, RNN) or not bptt.has_derivation(layer.cell):
+        raise ValueError(f"trace: wanted an RNN layer around an LSTMCell without wrappers, got {layer!r}")
+    cell = layer.cell
+    weights = [get_path(params[cell.name], name) for name in bptt.WEIGHTS]
+    x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
+    c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)
+    tape = bptt.Tape()
+    result = bptt.lstm_sequence(x, c, h, *weights, cell=cell, sequence_length=lengths, tape=tape)
+    return cell, weights, tape, result
