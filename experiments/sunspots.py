@@ -27,6 +27,8 @@ SPANS = {"1921-1955": (1921, 1955), "1956-1979": (1956, 1979), "1980-2008": (198
 VARIANCE = 1495.6  # of 1700-1979: the divisor of the published comparisons
 FREE_YEARS = 30
 BATCH_SIZE = 32
+STEPS_PER_EPOCH = 10  # batches are random windows, so that an epoch is only a unit of counting
+CLIP_NORM = 1.0
 
 
 class Settings(NamedTuple):
@@ -34,11 +36,14 @@ class Settings(NamedTuple):
 
     units: int = 8
     window: int = 24  # years that one forecast sees
-    epochs: int = 60
+    warm_up: int = 6  # of these, the years whose forecasts do not count in training
+    epochs: int = 60  # of STEPS_PER_EPOCH batches
     learning_rate: float = 3e-3  # falls to 0 along half a cosine
     power: float = 0.7  # of the numbers before they are standardised: tames the high maxima
-    output_scale: float = 0.5  # the model predicts this share of the standardised number
-    noise: float = 0.1  # standard deviation of noise on the standardised inputs while training
+    input_scale: float = 2.0  # the model reads so many times the standardised number
+    output_scale: float = 0.5  # and predicts this share of it
+    noise: float = 0.15  # standard deviation of noise on the standardised inputs while training
+    amplitude: float = 0.15  # training windows are scaled by exp(amplitude * N(0, 1)): cycles of other heights
 
 
 class Scaling(NamedTuple):
@@ -47,15 +52,21 @@ class Scaling(NamedTuple):
     power: float
     mean: float
     std: float
+    input_scale: float
     output_scale: float
 
-    def encode(self, numbers: np.ndarray) -> np.ndarray:
-        """Sunspot numbers as the model's inputs."""
+    def standardise(self, numbers: np.ndarray) -> np.ndarray:
+        """Sunspot numbers to mean 0 and standard deviation 1 over the training years, after the power."""
         return (numbers**self.power - self.mean) / self.std
+
+    def inputs(self, numbers: np.ndarray) -> np.ndarray:
+        """Sunspot numbers as the model reads them."""
+        return self.input_scale * self.standardise(numbers)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """The model's outputs as sunspot numbers, which are never negative."""
-        return np.maximum(self.mean + self.std * outputs / self.output_scale, 0) ** (1 / self.power)
+        standard = outputs.astype(np.float64) / self.output_scale
+        return np.maximum(self.mean + self.std * standard, 0) ** (1 / self.power)
 
 
 def sunspots() -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +78,8 @@ def sunspots() -> tuple[np.ndarray, np.ndarray]:
 def scaling_for(numbers: np.ndarray, settings: Settings) -> Scaling:
     """The scaling that training numbers ask for."""
     powered = numbers**settings.power
-    return Scaling(settings.power, float(powered.mean()), float(powered.std()), settings.output_scale)
+    mean, std = float(powered.mean()), float(powered.std())
+    return Scaling(settings.power, mean, std, settings.input_scale, settings.output_scale)
 
 
 def build(settings: Settings) -> Sequential:
@@ -78,31 +90,37 @@ def build(settings: Settings) -> Sequential:
 def train(numbers: np.ndarray, settings: Settings, seed: int, **fit_options: Any) -> tuple[FitResult, Scaling]:
     """Train on a series of numbers; further options go to `fit`."""
     scaling = scaling_for(numbers, settings)
-    series = sliding_windows(scaling.encode(numbers), settings.window + 1)[..., None]
-    steps_per_epoch = -(-len(series) // BATCH_SIZE)
+    windows = sliding_windows(numbers, settings.window + 1)
+    counts = np.arange(settings.window) >= settings.warm_up
 
-    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Random windows with fresh noise on the inputs; a function of (seed, step), so that a run can be resumed."""
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Random windows of other heights with noise on the inputs: a function of (seed, step), so a run resumes.
+
+        A window that was made larger has larger errors; its weight makes up for about as much.
+        """
         rng = np.random.default_rng([seed, 2, step])
-        chosen = series[rng.integers(0, len(series), BATCH_SIZE)]
-        noise = settings.noise * rng.standard_normal(chosen[:, :-1].shape)
-        return chosen[:, :-1] + noise, settings.output_scale * chosen[:, 1:]
+        factors = np.exp(settings.amplitude * rng.standard_normal((BATCH_SIZE, 1)))
+        standard = scaling.standardise(factors * windows[rng.integers(0, len(windows), BATCH_SIZE)])
+        noise = settings.noise * rng.standard_normal((BATCH_SIZE, settings.window))
+        inputs = scaling.input_scale * (standard[:, :-1] + noise)
+        targets = scaling.output_scale * standard[:, 1:]
+        return inputs[..., None], targets[..., None], factors ** (-2 * settings.power) * counts
 
     model = build(settings)
-    rate = schedules.cosine(settings.learning_rate, settings.epochs * steps_per_epoch)
+    rate = schedules.cosine(settings.learning_rate, settings.epochs * STEPS_PER_EPOCH)
     result = fit(
         model, model.init(seed, input_dim=1), losses.mse, batch, optimizer=Adam(rate), epochs=settings.epochs,
-        steps_per_epoch=steps_per_epoch, seed=seed, extra={"scaling": scaling._asdict(), "window": settings.window},
-        **fit_options,
+        steps_per_epoch=STEPS_PER_EPOCH, seed=seed, clip_norm=CLIP_NORM,
+        extra={"scaling": scaling._asdict(), "window": settings.window}, **fit_options,
     )  # fmt: skip
     return result, scaling
 
 
 def one_year_ahead(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling) -> np.ndarray:
     """The forecast of each year from the `window` years before it; NaN for the first years."""
-    windows = sliding_windows(scaling.encode(numbers)[:-1], settings.window)[..., None]
+    windows = sliding_windows(scaling.inputs(numbers)[:-1], settings.window)[..., None]
     outputs = predict(build(settings), params, windows)[:, -1, 0]
-    return np.concatenate([np.full(settings.window, np.nan), scaling.decode(outputs.astype(np.float64))])
+    return np.concatenate([np.full(settings.window, np.nan), scaling.decode(outputs)])
 
 
 def autoregression(numbers: np.ndarray, lags: int, training: np.ndarray) -> np.ndarray:
@@ -135,11 +153,14 @@ def scores(years: np.ndarray, numbers: np.ndarray, prediction: np.ndarray) -> di
 
 def free_run(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling, steps: int) -> np.ndarray:
     """The model fed with its own forecasts for `steps` years behind the last of `numbers`."""
-    primer = scaling.encode(numbers[-settings.window :])[None, :, None]
-    outputs = generate(
-        build(settings), params, primer, steps, next_input=lambda output: output / np.float32(scaling.output_scale)
-    )
-    return scaling.decode(outputs[0, :, 0].astype(np.float64))
+    primer = scaling.inputs(numbers[-settings.window :])[None, :, None]
+
+    def next_input(output: np.ndarray) -> np.ndarray:
+        """What the model would have read, had its forecast been the truth; never below the input of a 0."""
+        return scaling.inputs(scaling.decode(output))
+
+    outputs = generate(build(settings), params, primer, steps, next_input=next_input)
+    return scaling.decode(outputs[0, :, 0])
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
@@ -147,9 +168,12 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     defaults = Settings()
     flags = common.parser("experiments.sunspots", "Yearly sunspots, one year ahead.", **defaults._asdict())
     flags.add_argument("--window", type=common.positive, default=defaults.window, help="years that one forecast sees")
+    flags.add_argument("--warm-up", type=int, default=defaults.warm_up, help="years of a window that do not count")
     flags.add_argument("--power", type=float, default=defaults.power, help="power of the numbers before scaling")
-    flags.add_argument("--output-scale", type=float, default=defaults.output_scale, help="share that is predicted")
+    flags.add_argument("--input-scale", type=float, default=defaults.input_scale, help="factor on what is read")
+    flags.add_argument("--output-scale", type=float, default=defaults.output_scale, help="factor on what is predicted")
     flags.add_argument("--noise", type=float, default=defaults.noise, help="noise on the inputs while training")
+    flags.add_argument("--amplitude", type=float, default=defaults.amplitude, help="spread of the windows' heights")
     flags.add_argument("--seeds", type=common.positive, default=5, help="train so many seeds, counted from --seed")
     args = flags.parse_args(argv)
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
@@ -165,7 +189,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     for seed in range(args.seed, args.seed + args.seeds):
         options: dict[str, Any] = {"progress": False if args.quiet else None}
         if seed == args.seed:  # the run that is kept: its checkpoint, history and pictures
-            options.update(checkpoint_dir=args.out, checkpoint_every=100, resume=args.resume)
+            options.update(checkpoint_dir=args.out, checkpoint_every=10 * STEPS_PER_EPOCH, resume=args.resume)
         result, scaling = train(numbers[training], settings, seed, **options)
         prediction = one_year_ahead(result.params, numbers, settings, scaling)
         by_seed[seed] = scores(years, numbers, prediction)
@@ -173,7 +197,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
             kept, kept_prediction, kept_scaling = result, prediction, scaling
             for name, forecast in simple.items():
                 known = training & np.isfinite(forecast)
-                errors = scaling.encode(numbers[known]) - scaling.encode(np.maximum(forecast[known], 0))
+                standard = [scaling.standardise(x[known]) for x in (numbers, np.maximum(forecast, 0))]
+                errors = standard[0] - standard[1]
                 simple_losses[name] = float(np.mean((scaling.output_scale * errors) ** 2))
 
     free = free_run(kept.params, numbers, settings, kept_scaling, FREE_YEARS)

@@ -226,7 +226,18 @@ def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dic
     return pull
 
 
-def _no_second_derivative(*_: Any) -> Any:
+def every_dz(
+    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Any, cotangents: Any
+) -> Array:
+    """The dz of every step ``[time, batch, 4 * units]``; `cotangents` maps the forward pass's results to theirs."""
+    weights = [get_path(params, name) for name in WEIGHTS]
+    options = {"cell": cell, "sequence_length": sequence_length, "tape": Tape()}
+    results = lstm_sequence(inputs, *state, *weights, **options)
+    return lstm_backward(*cotangents(results), inputs, *weights, **options).gates
+
+
+def no_second_derivative(*_: Any) -> Any:
+    """What stands for the derivative of a backward pass: an error that says what to do."""
     raise NotImplementedError(
         "the hand-derived backward pass has no derivative of its own: for second derivatives build the layer with "
         'backprop="autograd", which traces every step'
@@ -234,7 +245,7 @@ def _no_second_derivative(*_: Any) -> Any:
 
 
 defvjp_argnums(lstm_sequence, _vjps)
-defvjp_argnums(lstm_backward, _no_second_derivative)
+defvjp_argnums(lstm_backward, no_second_derivative)
 
 
 def _as_params(weights: tuple[Array, ...]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ in string tensors, which ``tf.compat.v1.train.Saver`` ignores: ``minilstm/model`
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -291,6 +290,8 @@ def _fit(flat: dict[str, Any], like: Any, prefix: str) -> dict[str, Any]:
         check_dtype = False
     else:
         wanted, check_dtype = flatten_names(like), True
+    import difflib  # only needed to help after a failure
+
     faults = []
     for name, array in wanted.items():
         if name not in flat:

@@ -161,7 +161,8 @@ def as_source(
     generator together with `resume`.
     """
     prepare = (lambda batch: batch) if plain else (lambda batch: as_batch(batch, "fit: data"))
-    is_tree = isinstance(data, (dict, tuple, np.ndarray)) or (isinstance(data, list) and not plain)
+    of_arrays = isinstance(data, list) and not plain and not any(isinstance(part, (dict, tuple)) for part in data)
+    is_tree = isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None)
     if is_tree:
         if steps_per_epoch is not None:
             raise ValueError("fit: steps_per_epoch is for a callable or an iterable; arrays have their own length")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt, sequences
+from . import bptt, kernels, sequences
 from .cells import GATES
 from .gradients import value_and_grad
 from .layers import RNN, Embedding, Sequential
@@ -248,12 +248,14 @@ def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng
         weights = get_path(params, name) or {}
         if isinstance(layer, RNN) and layer.uses_derivation:
             x = np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
-            sentences.append(f"{name}: {_compare_sweeps(layer.cell, weights[layer.cell.name], x, lengths, rng)}")
+            compared = _compare_sweeps(layer, weights[layer.cell.name], x, lengths, rng)
+            sentences.append(f"{name}: {compared}")
         inputs = layer.apply(weights, inputs, None, lengths)[0]
     return sentences
 
 
-def _compare_sweeps(cell: Any, params: Tree, inputs: np.ndarray, lengths: Any, rng: np.random.Generator) -> str:
+def _compare_sweeps(layer: RNN, params: Tree, inputs: np.ndarray, lengths: Any, rng: np.random.Generator) -> str:
+    cell = layer.cell
     time, batch, _ = inputs.shape
     state = cell.zero_state(batch, np.float64)
     loss = _RandomLoss(rng)
@@ -267,16 +269,16 @@ def _compare_sweeps(cell: Any, params: Tree, inputs: np.ndarray, lengths: Any, r
     biases = [np.tile(params["bias"], (batch, 1)) for _ in range(time)]
     _, traced = value_and_grad(run)(biases)
 
-    tape = bptt.Tape()
-    weights = [get_path(params, weight) for weight in bptt.WEIGHTS]
-    options = {"cell": cell, "sequence_length": lengths, "tape": tape}
-    results = bptt.lstm_sequence(inputs, *state, *weights, **options)
-    cotangents = [p + q * a for a, (p, q) in zip(results, loss.factors, strict=True)]
-    sweep = bptt.lstm_backward(*cotangents, inputs, *weights, **options)
+    def cotangents(results: Any) -> list[np.ndarray]:
+        return [p + q * a for a, (p, q) in zip(results, loss.factors, strict=True)]
+
+    fast = layer.backprop == "bptt" and lengths is None and kernels.applies(cell)
+    every_dz = kernels.every_dz if fast else bptt.every_dz
+    derived = every_dz(cell, params, inputs, state, lengths, cotangents)
     for t in reversed(range(time)):
         for k, gate in enumerate(GATES):
             part = np.s_[:, k * cell.units : (k + 1) * cell.units]
-            if error(sweep.gates[t][part], traced[t][part]) > TRACE_TOLERANCE:
+            if error(derived[t][part], traced[t][part]) > TRACE_TOLERANCE:
                 return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
     return "every step's gates agree with the trace; a fault lies behind them, in the sums over time or in dx"
 

@@ -19,10 +19,10 @@ def trace(layer: Any, params: Any, inputs: Array, state: Any = None, sequence_le
 
     Parameters
     ----------
-    layer : RNN or LSTM
-        Around an `LSTMCell`, without wrappers. Of a `Sequential`, its first layer is taken.
+    layer : RNN, LSTM or LSTMCell
+        Without wrappers. Of a `Sequential`, its first layer is taken.
     params : dict
-        The layer's (or the model's) parameters.
+        The layer's (the cell's, the model's) parameters.
     inputs : array [batch, time, features]
     state : pair (c, h), optional
         Default zeros.
@@ -89,10 +89,10 @@ def _run(layer: Any, params: Any, inputs: Array, state: Any, lengths: Any) -> tu
     """The cell, its weights in the order of `bptt.WEIGHTS`, the tape and what the forward pass returned."""
     if isinstance(layer, Sequential):
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
-    if not isinstance(layer, RNN) or not bptt.has_derivation(layer.cell):
-        raise ValueError(f"trace: wanted an RNN layer around an LSTMCell without wrappers, got {layer!r}")
-    cell = layer.cell
-    weights = [get_path(params[cell.name], name) for name in bptt.WEIGHTS]
+    cell, params = (layer.cell, params[layer.cell.name]) if isinstance(layer, RNN) else (layer, params)
+    if not bptt.has_derivation(cell):
+        raise ValueError(f"trace: wanted an LSTMCell without wrappers, or an RNN layer around one, got {layer!r}")
+    weights = [get_path(params, name) for name in bptt.WEIGHTS]
     x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
     c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)
     tape = bptt.Tape()

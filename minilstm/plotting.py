@@ -86,6 +86,18 @@ def plot_forecast(
     return ax
 
 
+def plot_continuation(series: np.ndarray, forecast: np.ndarray, start: int, ax: Axes | None = None) -> Axes:
+    """A series ``[time]``, and a forecast ``[steps]`` that begins at time step `start` of it."""
+    ax = _clean(new_axes(9.0, 3.2) if ax is None else ax)
+    ax.plot(np.arange(len(series)), series, color=TRUTH, linewidth=1.4, label="truth")
+    ax.plot(start + np.arange(len(forecast)), forecast, color=FREE, linewidth=1.6, linestyle="--", label="running free")
+    ax.axvspan(start, start + len(forecast) - 1, color=SHADES[0], alpha=0.15, linewidth=0)
+    ax.set(xlabel="time step")
+    ax.margins(x=0.01)
+    ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return ax
+
+
 def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: int = 0) -> Axes:
     """Mean activity of the gates i, j, f, o over the units at every step of one sequence, with the range of units.
 

@@ -12,7 +12,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt
+from . import bptt, kernels
 from .params import tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, times_state
 
@@ -27,6 +27,7 @@ def run(
     lengths: np.ndarray | None = None,
     masks: Masks = None,
     state_masks: Any = None,
+    fast: bool = True,
 ) -> tuple[Array, Any]:
     """Run `cell` over inputs ``[time, batch, features]``, by hand-derived passes wherever there are any.
 
@@ -41,6 +42,8 @@ def run(
     state_masks : optional
         Factors for the state that is carried from step to step, in the state's structure with leaves
         ``[time, batch, width]`` or None: an outer wrapper's state dropout.
+    fast : bool, default True
+        Whether `minilstm.kernels` may be used, or only its reference, `minilstm.bptt`.
 
     Returns
     -------
@@ -48,22 +51,24 @@ def run(
     """
     if type(cell) is DropoutWrapper:
         if masks is None:
-            return run(cell.cell, params, inputs, state, lengths, None, state_masks)
+            return run(cell.cell, params, inputs, state, lengths, None, state_masks, fast)
         inputs = inputs if masks["input"] is None else inputs * masks["input"]
         inner_state_masks = _product(masks["state"], state_masks)
-        outputs, state = run(cell.cell, params, inputs, state, lengths, masks["cell"], inner_state_masks)
+        outputs, state = run(cell.cell, params, inputs, state, lengths, masks["cell"], inner_state_masks, fast)
         return (outputs if masks["output"] is None else outputs * masks["output"]), state
     if type(cell) is ResidualWrapper:
-        outputs, state = run(cell.cell, params, inputs, state, lengths, masks, state_masks)
+        outputs, state = run(cell.cell, params, inputs, state, lengths, masks, state_masks, fast)
         return outputs + _zero_past_end(inputs, lengths), state
     if type(cell) is MultiRNNCell:
         states = []
         for n, (inner, weights) in enumerate(zip(cell.cells, cell.inner_params(params), strict=True)):
             inner_masks = None if masks is None else masks[n]
             inner_state_masks = None if state_masks is None else state_masks[n]
-            inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks)
+            inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast)
             states.append(new)
         return inputs, tuple(states)
+    if fast and lengths is None and state_masks is None and kernels.applies(cell):
+        return kernels.sequence(cell, params, inputs, state)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
         return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)

@@ -90,6 +90,8 @@ def fit(
         the order of epoch k from ``default_rng([seed, 1, k])``.
     loss_fn : callable, optional
         ``(params, batch, state, rng) -> (loss, state)`` in place of `model` and `loss`.
+    steps_per_epoch : int, optional
+        How many batches an epoch has; for a callable or an iterable alone, and needed there.
     validation_data : optional
         A tree of arrays as `data`; its loss, without dropout, is `val_loss` in the history.
     clip_norm : float, optional
@@ -238,7 +240,8 @@ def _resume(directory: Any, params: Tree, opt_state: Any) -> tuple[Tree, Any, _P
     loaded = checkpoint.load_checkpoint(directory, like=params)
     if loaded.training is None:
         raise checkpoint.CheckpointError(f"fit: {loaded.prefix} was not written by fit: it has no minilstm/training")
-    found = opt_state._replace(step=loaded.step) if len(opt_state) == 1 else loaded.opt_state
+    stateless = loaded.opt_state is None and len(opt_state) == 1  # SGD has only a step, and no slots tell of it
+    found = opt_state._replace(step=loaded.step) if stateless else loaded.opt_state
     if type(found) is not type(opt_state):
         raise checkpoint.CheckpointError(
             f"fit: {loaded.prefix} holds {type(found).__name__}, but the optimizer wants {type(opt_state).__name__}"

@@ -124,8 +124,11 @@ class RNN(Layer):
         masks = None
         if rng is not None:
             masks = draw_masks(self.cell, np.random.default_rng(rng), batch, time, dtype, features)
-        run = sequences.traced if self.backprop == "autograd" else sequences.run
-        outputs, state = run(self.cell, cell_params, inputs, state, lengths, masks)
+        if self.backprop == "autograd":
+            outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
+        else:
+            fast = self.backprop == "bptt"
+            outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=fast)
         if not self.return_sequences:
             last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
             return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state

@@ -1,0 +1,255 @@
+"""The plain LSTM cell again, laid out for speed; `minilstm.bptt` is its reference and its referee.
+
+What is computed is (1) to (9) of `minilstm.cells` and the sweep of `minilstm.bptt`, for a cell with the activation
+tanh and without peepholes, clips, projection, masks or lengths. What differs is where numbers lie and how often
+NumPy is called:
+
+- **Gate blocks.** The gates of all steps lie in one array ``[5, time + 1, batch, units]`` with the blocks o, i, f, j
+  and c_{t-1}. Every block of a step is contiguous, three sigmoids are one call, and i * j, f * c_{t-1} are one
+  product, because their factors lie side by side.
+- **One nonlinearity.** sigmoid(x) = (1 + tanh(x / 2)) / 2. The 1/2 is folded into the kernel's copy, so that one tanh
+  serves all four gates; NumPy's tanh is vectorised and cheaper than exp and a division.
+- **Few products.** Few inputs are read by the recurrent product itself, from rows [x_t, 1, h_{t-1}]; many are
+  multiplied for all steps at once. The kernel's gradient is one product over all steps, straight into TensorFlow's
+  layout, since dz is stored as rows ``[time, batch, gate, units]``.
+- **Factors first.** All that the backward loop multiplies dh and dc with is known beforehand. It is formed for as many
+  steps at once as stay in the cache, and only dh and dc themselves go through the loop: seven calls a step.
+- **Workspaces.** Big temporaries cost page faults, views cost 0.2 us each. Both are kept for the next call of the same
+  shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from autograd.extend import defvjp_argnums, primitive
+
+from .bptt import no_second_derivative
+from .cells import LSTMCell, LSTMState
+
+Array = Any
+
+O, I, F, J, C = range(5)  # the blocks of a workspace: sigmoids first, the factors of c_t side by side
+FOLD_INPUTS = 16  # up to so many inputs the recurrent product reads them too: one call fewer a step
+CACHE_BYTES = 1 << 18  # of factors formed at once: they shall still be in the second-level cache when used
+FREE_WORKSPACES = 2  # kept for each shape; more are only needed while more passes are unfinished
+FREE_SHAPES = 8
+
+
+def applies(cell: Any) -> bool:
+    """Whether this module can run the cell: an LSTM cell with tanh and no further option."""
+    return (
+        isinstance(cell, LSTMCell)
+        and type(cell).step is LSTMCell.step
+        and type(cell).__call__ is LSTMCell.__call__
+        and cell.activation == "tanh"
+        and not cell.use_peepholes
+        and cell.cell_clip is None
+        and cell.num_proj is None
+    )
+
+
+def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) -> tuple[Array, LSTMState]:
+    """As `minilstm.bptt.sequence`, for cells that `applies` names: inputs ``[time, batch, input_dim]``."""
+    c, h = state
+    result = lstm_sequence(inputs, c, h, params["kernel"], params["bias"], forget_bias=cell.forget_bias, tape=Tape())
+    return result[0], LSTMState(result[1], result[2])
+
+
+class Workspace:
+    """The arrays of one pass, and the views of every step, made once."""
+
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
+        folded = input_dim + 1 if input_dim <= FOLD_INPUTS else 0  # columns that the recurrent product reads besides h
+        self.blocks = np.empty((5, time + 1, batch, units), dtype)
+        self.rows = np.empty((time + 1, batch, folded + units), dtype)  # [x_t, 1, h_{t-1}], or h_{t-1} alone
+        self.h = self.rows[..., folded:]
+        self.x = self.rows[:time, :, :folded] if folded else np.empty((time, batch, input_dim + 1), dtype)
+        self.x[..., input_dim] = 1  # what the bias is multiplied with
+        self.kernel = np.empty((4, input_dim + 1 + units, units), dtype)  # rows for x, the bias, h; blocks o, i, f, j
+        self.tanh_c = np.empty((time, batch, units), dtype)
+        self.z = np.empty((4, batch, units), dtype)
+        self.products = np.empty((2, batch, units), dtype)
+        self.folded = bool(folded)
+        self.forward_views = [
+            (
+                self.rows[t], self.blocks[:4, t], self.blocks[:3, t], self.blocks[I : F + 1, t],
+                self.blocks[J:, t], self.blocks[C, t + 1], self.blocks[O, t], self.tanh_c[t], self.h[t + 1],
+            )
+            for t in range(time)
+        ]  # fmt: skip
+
+        # The backward pass. dz has a fifth block, in which dc is made out of dh by the same call that makes do.
+        self.dz = np.empty((time, batch, 5, units), dtype)
+        self.transposed = np.empty((4 * units, units), dtype)
+        self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * batch * units * self.dz.itemsize))))
+        self.factors = np.empty((5, self.chunk, batch, units), dtype)  # of di, dj, df, do and of dc
+        self.slopes = np.empty((3, self.chunk, batch, units), dtype)
+        self.dh = np.empty((batch, units), dtype)
+        self.dc = np.empty((batch, units), dtype)
+        by_gate = self.dz.transpose(0, 2, 1, 3)
+        gates = self.dz.reshape(time, batch, 5 * units)[..., : 4 * units]
+        self.backward_views = [
+            (by_gate[t, 3:], by_gate[t, 4], by_gate[t, :3], self.blocks[F, t], gates[t]) for t in range(time)
+        ]
+        self.factor_views = [(self.factors[3:, n], self.factors[:3, n]) for n in range(self.chunk)]
+
+
+_free: dict[tuple[Any, ...], list[Workspace]] = {}
+_lock = threading.Lock()
+
+
+def _take(key: tuple[Any, ...]) -> Workspace:
+    with _lock:
+        free = _free.get(key)
+        if free:
+            return free.pop()
+    return Workspace(*key)
+
+
+def _give_back(key: tuple[Any, ...], workspace: Workspace) -> None:
+    with _lock:
+        free = _free.pop(key, [])
+        if len(free) < FREE_WORKSPACES:
+            free.append(workspace)
+        _free[key] = free  # the shape used last comes last
+        while len(_free) > FREE_SHAPES:
+            del _free[next(iter(_free))]
+
+
+class Tape:
+    """Holds the workspace of a forward pass for the backward one, and gives it back when nobody can ask any more."""
+
+    def __init__(self) -> None:
+        self.key: tuple[Any, ...] | None = None
+        self.workspace: Workspace | None = None
+
+    def take(self, *key: Any) -> Workspace:
+        """A workspace for this shape."""
+        self.key, self.workspace = key, _take(key)
+        return self.workspace
+
+    def __del__(self) -> None:
+        if self.key is not None and self.workspace is not None:
+            _give_back(self.key, self.workspace)
+
+
+@primitive
+def lstm_sequence(
+    inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *, forget_bias: float, tape: Tape
+) -> tuple[Array, Array, Array]:
+    """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
+    time, batch, input_dim = inputs.shape
+    units = bias.shape[0] // 4
+    w = tape.take(time, batch, input_dim, units, inputs.dtype)
+    w.x[..., :input_dim] = inputs
+    w.h[0] = h
+    w.blocks[C, 0] = c
+    _copy_kernel(w.kernel, kernel, bias, forget_bias, input_dim)
+    recurrent = w.kernel if w.folded else w.kernel[:, input_dim + 1 :]
+    if not w.folded:
+        gates = w.blocks[:4, :time].reshape(4, time * batch, units)
+        np.matmul(w.x.reshape(time * batch, input_dim + 1), w.kernel[:, : input_dim + 1], out=gates)
+    matmul, multiply, add, tanh, z, products = np.matmul, np.multiply, np.add, np.tanh, w.z, w.products
+    for row, gates, sigmoids, i_f, j_c, c, o, tanh_c, h in w.forward_views:
+        if w.folded:
+            matmul(row, recurrent, out=gates)
+        else:
+            matmul(row, recurrent, out=z)
+            add(gates, z, out=gates)
+        tanh(gates, out=gates)
+        multiply(sigmoids, 0.5, out=sigmoids)
+        add(sigmoids, 0.5, out=sigmoids)
+        multiply(i_f, j_c, out=products)
+        add(products[0], products[1], out=c)
+        tanh(c, out=tanh_c)
+        multiply(o, tanh_c, out=h)
+    return w.h[1:].copy(), w.blocks[C, time].copy(), w.h[time].copy()
+
+
+def _copy_kernel(copy: Array, kernel: Array, bias: Array, forget_bias: float, input_dim: int) -> None:
+    """The kernel by blocks o, i, f, j, with the bias as a row behind the input's, halved for the sigmoids."""
+    units = copy.shape[2]
+    for block, gate in ((O, 3), (I, 0), (F, 2), (J, 1)):
+        columns = slice(gate * units, (gate + 1) * units)
+        half = 1.0 if block == J else 0.5
+        np.multiply(kernel[:input_dim, columns], half, out=copy[block, :input_dim])
+        np.multiply(kernel[input_dim:, columns], half, out=copy[block, input_dim + 1 :])
+        np.multiply(bias[columns] + (forget_bias if block == F else 0), half, out=copy[block, input_dim])
+
+
+@primitive
+def lstm_backward(
+    d_outputs: Array, dc: Array, dh: Array, inputs: Array, kernel: Array, *, tape: Tape, wants_inputs: bool
+) -> tuple[Array | None, Array, Array, Array, Array]:
+    """The sweep: derivatives with respect to inputs (where wanted), c, h, kernel and bias."""
+    time, batch, input_dim = inputs.shape
+    w = tape.workspace
+    assert w is not None
+    units = w.dh.shape[1]
+    np.copyto(w.transposed, kernel[input_dim:].T)  # BLAS reads it faster this way round, and reads it every step
+    np.copyto(w.dc, dc)
+    np.add(dh, d_outputs[time - 1], out=w.dh)
+    multiply, add, matmul, dh, dc, transposed = np.multiply, np.add, np.matmul, w.dh, w.dc, w.transposed
+    for start in reversed(range(0, time, w.chunk)):
+        _form_factors(w, start, min(start + w.chunk, time))
+        for t in reversed(range(start, min(start + w.chunk, time))):
+            o_and_c, into_c, i_j_f, f, gates = w.backward_views[t]
+            from_dh, from_dc = w.factor_views[t - start]
+            multiply(from_dh, dh, out=o_and_c)
+            add(dc, into_c, out=dc)
+            multiply(from_dc, dc, out=i_j_f)
+            multiply(dc, f, out=dc)
+            matmul(gates, transposed, out=dh)
+            if t:
+                add(dh, d_outputs[t - 1], out=dh)
+    dz = w.dz.reshape(time * batch, 5 * units)[:, : 4 * units]
+    d_kernel = np.empty_like(kernel)
+    np.matmul(w.h[:time].reshape(time * batch, units).T, dz, out=d_kernel[input_dim:])
+    d_x_and_bias = w.x.reshape(time * batch, input_dim + 1).T @ dz
+    d_kernel[:input_dim] = d_x_and_bias[:input_dim]
+    d_bias = d_x_and_bias[input_dim].copy()
+    d_inputs = (dz @ kernel[:input_dim].T).reshape(inputs.shape) if wants_inputs else None
+    return d_inputs, dc.copy(), dh.copy(), d_kernel, d_bias
+
+
+def _form_factors(w: Workspace, start: int, stop: int) -> None:
+    """What dh and dc are multiplied with at the steps from `start` to before `stop`."""
+    blocks, tanh_c = w.blocks[:, start:stop], w.tanh_c[start:stop]
+    slopes, factors = w.slopes[:, : stop - start], w.factors[:, : stop - start]
+    d_i_and_f, d_j, d_o, into_c = factors[0:3:2], factors[1], factors[3], factors[4]
+    np.multiply(blocks[:3], blocks[:3], out=slopes)
+    np.subtract(blocks[:3], slopes, out=slopes)  # s (1 - s) of o, i, f
+    np.multiply(slopes[I : F + 1], blocks[J:], out=d_i_and_f)  # i (1 - i) j and f (1 - f) c_prev
+    np.multiply(slopes[O], tanh_c, out=d_o)  # o (1 - o) tanh(c)
+    for answer, gate, factor in ((blocks[J], blocks[I], d_j), (tanh_c, blocks[O], into_c)):
+        np.multiply(answer, answer, out=factor)
+        np.subtract(1, factor, out=factor)
+        np.multiply(factor, gate, out=factor)  # i (1 - j^2) and o (1 - tanh(c)^2)
+
+
+def every_dz(
+    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: None, cotangents: Any
+) -> Array:
+    """As `minilstm.bptt.every_dz`."""
+    tape, kernel = Tape(), params["kernel"]
+    results = lstm_sequence(inputs, *state, kernel, params["bias"], forget_bias=cell.forget_bias, tape=tape)
+    lstm_backward(*cotangents(results), inputs, kernel, tape=tape, wants_inputs=False)
+    assert tape.workspace is not None
+    return tape.workspace.dz[:, :, :4].reshape(*inputs.shape[:2], 4 * cell.units).copy()
+
+
+def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    inputs, _, _, kernel, _ = args
+
+    def pull(g: tuple[Array, Array, Array]) -> list[Array]:
+        grads = lstm_backward(*g, inputs, kernel, tape=kwargs["tape"], wants_inputs=0 in argnums)
+        return [grads[argnum] for argnum in argnums]
+
+    return pull
+
+
+defvjp_argnums(lstm_sequence, _vjps)
+defvjp_argnums(lstm_backward, no_second_derivative)
