@@ -30,9 +30,8 @@ FOLD_YEARS = 20
 FIRST_YEARS = tuple(range(1781, 1902, FOLD_YEARS // 2))
 GRID: dict[str, Sequence[Any]] = {  # what is not named here has its default
     "units": (8, 16),
-    "epochs": (40, 60),
-    "noise": (0.1, 0.15),
-    "amplitude": (0.0, 0.15),
+    "epochs": (30, 40, 60),
+    "noise": (0.0, 0.1),
 }
 SEEDS = (100, 101, 102)  # not those that the experiment reports
 

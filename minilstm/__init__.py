@@ -11,13 +11,14 @@ from . import data, gradcheck, initializers, losses, schedules, tensorbundle
 from ._version import __version__
 from .cells import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
-from .gradients import clip_by_global_norm, global_norm, value_and_grad
+from .gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
 from .inference import generate, predict
 from .introspection import gradient_flow, trace
 from .layers import LSTM, RNN, Bidirectional, Dense, Dropout, Embedding, Layer, Sequential, from_config
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
 from .tensorbundle import CheckpointError
-from .training import FitResult, fit
+from .training import FitResult, ema_update, fit
+from .truncation import tbptt
 from .variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from .wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
 
@@ -51,7 +52,9 @@ __all__ = [
     "Sequential",
     "__version__",
     "clip_by_global_norm",
+    "clip_by_value",
     "data",
+    "ema_update",
     "fit",
     "from_config",
     "generate",
@@ -67,6 +70,7 @@ __all__ = [
     "save_checkpoint",
     "schedules",
     "split_gates",
+    "tbptt",
     "tensorbundle",
     "trace",
     "value_and_grad",

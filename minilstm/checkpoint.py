@@ -30,7 +30,8 @@ SLOTS: dict[type, dict[str, str]] = {
     RMSPropState: {"mean_square": "RMSProp", "momentum": "RMSProp_1"},
 }
 SCALARS = ("beta1_power", "beta2_power")
-OTHER_SLOTS = {"Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1", "ExponentialMovingAverage"}
+AVERAGE = "ExponentialMovingAverage"
+OTHER_SLOTS = {"Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1", AVERAGE}
 KNOWN_SLOTS = {slot for slots in SLOTS.values() for slot in slots.values()} | OTHER_SLOTS
 OWN = "minilstm/"
 NAMINGS = ("tf", "tf1.0")
@@ -41,7 +42,8 @@ OLD_TO_NEW = {old: new for new, old in NEW_TO_OLD.items()}
 class Checkpoint(NamedTuple):
     """What `load_checkpoint` found; None, or an empty dict, where the file has no such thing.
 
-    `others` holds tensors that are neither parameters nor known training state, by name.
+    `averaged` is the tree of TensorFlow's ``ExponentialMovingAverage`` of every parameter. `others` holds tensors that
+    are neither parameters nor known training state, by name.
     """
 
     prefix: str
@@ -52,6 +54,7 @@ class Checkpoint(NamedTuple):
     extra: Any
     training: Any
     others: dict[str, np.ndarray]
+    averaged: dict[str, Any] | None = None
 
 
 def save_checkpoint(
@@ -63,8 +66,11 @@ def save_checkpoint(
     model: Sequential | None = None,
     extra: Any = None,
     training: Any = None,
+    averaged: Tree = None,
+    own: dict[str, Any] | None = None,
     max_to_keep: int | None = 5,
     names: str = "tf",
+    publish: bool = True,
 ) -> str:
     """Write a checkpoint that TensorFlow's Saver restores.
 
@@ -82,10 +88,16 @@ def save_checkpoint(
         Its description is stored, so that the checkpoint opens without its script.
     extra, training : optional
         Anything JSON can hold; `training` is for `fit`.
+    averaged : dict, optional
+        Moving averages of the parameters, in their structure; stored as TensorFlow's ``ExponentialMovingAverage``.
+    own : dict, optional
+        Further arrays, stored under ``minilstm/<key>``; they come back in `others`.
     max_to_keep : int or None, default 5
         Older checkpoints that the ``checkpoint`` file lists are removed once this one is complete. 0 or None keeps all.
     names : {"tf", "tf1.0"}
         "tf1.0" writes a cell's ``kernel`` and ``bias`` as TensorFlow 1.0 and 1.1 named them: ``weights``, ``biases``.
+    publish : bool, default True
+        Whether the folder's ``checkpoint`` file shall name it as the newest.
 
     Returns
     -------
@@ -110,17 +122,21 @@ def save_checkpoint(
     tensors = {name: np.asarray(value) for name, value in variables.items()}
     if opt_state is not None:
         tensors.update(_slot_tensors(opt_state, variables))
+    if averaged is not None:
+        tensors.update({f"{name}/{AVERAGE}": np.asarray(value) for name, value in flatten_names(averaged).items()})
     if names == "tf1.0":
         tensors = {_old_name(name, _cell_names(model)): value for name, value in tensors.items()}
     if step is not None:
         tensors["global_step"] = np.asarray(step, np.int64)
+    tensors.update({OWN + key: np.asarray(value) for key, value in (own or {}).items()})
     described = {"model": _described(model, params), "extra": extra, "training": training}
     for key, value in described.items():
         if value is not None:
             tensors[OWN + key] = np.asarray(_to_json(value, key), object)
     path = os.fspath(prefix) if step is None else f"{os.fspath(prefix)}-{step}"
     tensorbundle.write(path, tensors)
-    tensorbundle.publish(path, max_to_keep)
+    if publish:
+        tensorbundle.publish(path, max_to_keep)
     return path
 
 
@@ -162,6 +178,7 @@ def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = Non
     step = None if step_tensor is None else _as_step(step_tensor, prefix)
     scalars = {name: tensors.pop(name) for name in SCALARS if name in tensors}
     slots = {name: tensors.pop(name) for name in list(tensors) if _is_slot(name, tensors)}
+    averages = {name: slots.pop(name) for name in list(slots) if name.endswith("/" + AVERAGE)}
     flat = {name: value for name, value in tensors.items() if _is_parameter(name, value)}
     others = {name: value for name, value in tensors.items() if name not in flat}
     if like is not None:
@@ -171,9 +188,14 @@ def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = Non
         others.update(slots, **scalars)
     try:
         params = unflatten_names(flat)
+        averaged = None
+        if averages and {f"{name}/{AVERAGE}" for name in flat} == averages.keys():
+            averaged = unflatten_names({name: averages[f"{name}/{AVERAGE}"] for name in flat})
+        else:
+            others.update(averages)
     except ValueError as error:
         raise CheckpointError(f"{prefix}: {error}") from error
-    return Checkpoint(prefix, params, opt_state, step, model, own["extra"], own["training"], others)
+    return Checkpoint(prefix, params, opt_state, step, model, own["extra"], own["training"], others, averaged)
 
 
 def _resolve(prefix_or_directory: str | os.PathLike[str]) -> str:

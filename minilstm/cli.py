@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cells, checkpoint, gradcheck, tensorbundle
+from . import cells, checkpoint, gradcheck, replay, tensorbundle
 from ._version import __version__
 from .layers import RNN, Dense, Sequential
 
@@ -41,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", help="a prefix such as runs/demo/model.ckpt-600, or a directory (its newest)")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(run=_inspect)
+
+    again = commands.add_parser("replay", help="run the step again at which fit met a number that is not finite")
+    again.add_argument("path", help="the failed-<step> that fit's error names")
+    again.set_defaults(run=_replay)
 
     check = commands.add_parser("gradcheck", help="compare hand-derived, traced and numerical gradients")
     check.add_argument("path", nargs="?", help="a checkpoint with a model in it; without it, a new cell is checked")
@@ -97,6 +101,12 @@ def _inspect(options: argparse.Namespace) -> int:
         print(f"  model: {json.dumps(layer)}")
     print("all checksums are right" if whole else "DAMAGED")
     return 0 if whole else 1
+
+
+def _replay(options: argparse.Namespace) -> int:
+    with np.errstate(all="ignore"):
+        print(replay.replay(options.path))
+    return 0
 
 
 def _gradcheck(options: argparse.Namespace) -> int:

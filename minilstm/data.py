@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,95 +88,124 @@ def sliding_windows(series: np.ndarray, length: int, stride: int = 1) -> np.ndar
     return series[starts[:, None] + np.arange(length)]
 
 
-# --- where the batches of a run come from ---------------------------------------------------------------------
+class ContiguousBatches:
+    """Batches of a long stream whose rows go on where those of the batch before ended.
 
+    The arrangement of Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329): the stream is cut into `batch_size` rows
+    of equal length, and each batch is the next `num_steps` columns of them; targets are the inputs one step later.
+    Called with a step it returns a batch; ``len()`` is the number of batches an epoch. `fit` carries the state from one
+    batch to the next and starts anew where ``reset`` says so: at the start of an epoch.
 
-class ArraySource:
-    """Batches out of one tree of arrays, shuffled anew every epoch."""
+    Parameters
+    ----------
+    stream : array [time] or [time, features]
+        Labels or numbers.
+    batch_size, num_steps : int
+    targets : array [time, ...], optional
+        Default: the stream itself; target t belongs to input t - 1.
 
-    def __init__(self, data: Any, dtype: Any, batch_size: int, seed: int, where: str = "fit: data") -> None:
-        if batch_size < 1:
-            raise ValueError(f"fit: batch_size must be at least 1, got {batch_size}")
-        self.data = to_dtype(data, dtype)
-        self.size = check_batch(self.data, where)
-        self.batch_size, self.seed = batch_size, seed
-        self.steps_per_epoch = -(-self.size // batch_size)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from its step `start` on."""
-        return itertools.islice(shuffled_batches(self.data, self.batch_size, self.seed, epoch), start, None)
-
-
-class CallableSource:
-    """Batches from a function ``step -> batch``: any place can be gone to directly."""
-
-    def __init__(self, data: Callable[[int], Any], dtype: Any, steps_per_epoch: int, prepare: Any) -> None:
-        self.data, self.dtype, self.steps_per_epoch, self.prepare = data, dtype, steps_per_epoch, prepare
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from its step `start` on."""
-        for step in range(epoch * self.steps_per_epoch + start, (epoch + 1) * self.steps_per_epoch):
-            yield _checked(self.prepare(self.data(step)), self.dtype, step)
-
-
-class IterableSource:
-    """Batches from an iterable, which may be endless; a new iterator is taken from it when a run starts."""
-
-    def __init__(self, data: Iterable[Any], dtype: Any, steps_per_epoch: int, prepare: Any) -> None:
-        self.iterator = iter(data)
-        self.dtype, self.steps_per_epoch, self.prepare = dtype, steps_per_epoch, prepare
-        self.consumed = 0
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from its step `start` on; what lies before is consumed and thrown away."""
-        for step in range(epoch * self.steps_per_epoch + start, (epoch + 1) * self.steps_per_epoch):
-            while True:
-                try:
-                    batch = next(self.iterator)
-                except StopIteration:
-                    raise ValueError(
-                        f"fit: data ended after {self.consumed} batches, wanted one for step {step}"
-                    ) from None
-                self.consumed += 1
-                if self.consumed > step:
-                    break
-            yield _checked(self.prepare(batch), self.dtype, step)
-
-
-def _checked(batch: Any, dtype: Any, step: int) -> Any:
-    batch = to_dtype(batch, dtype)
-    check_batch(batch, f"fit: data, batch of step {step}")
-    return batch
-
-
-def as_source(
-    data: Any, dtype: Any, *, batch_size: int, seed: int, steps_per_epoch: int | None, resume: bool, plain: bool
-) -> Any:
-    """The source that `data` means: a tree of arrays, a callable ``step -> batch`` or an iterable of batches.
-
-    With `plain`, batches are any trees; otherwise each is made a dict by `as_batch`.
-
-    Raises ValueError for anything else, without the `steps_per_epoch` that the last two need, and for a one-shot
-    generator together with `resume`.
+    Raises
+    ------
+    ValueError
+        Where the stream is too short for one batch.
     """
-    prepare = (lambda batch: batch) if plain else (lambda batch: as_batch(batch, "fit: data"))
-    of_arrays = isinstance(data, list) and not plain and not any(isinstance(part, (dict, tuple)) for part in data)
-    is_tree = isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None)
-    if is_tree:
-        if steps_per_epoch is not None:
-            raise ValueError("fit: steps_per_epoch is for a callable or an iterable; arrays have their own length")
-        return ArraySource(prepare(data), dtype, batch_size, seed)
-    if not callable(data) and not isinstance(data, Iterable):
-        raise ValueError(f"fit: data must be arrays, a callable or an iterable of batches, got {type(data).__name__}")
-    if steps_per_epoch is None or steps_per_epoch < 1:
-        raise ValueError(
-            f"fit: steps_per_epoch must be at least 1 for {type(data).__name__} data, got {steps_per_epoch}"
-        )
-    if callable(data):
-        return CallableSource(data, dtype, steps_per_epoch, prepare)
-    if resume and isinstance(data, Iterator):
-        raise ValueError(
-            "fit: data is a one-shot iterator, which cannot be consumed again on resume; pass a list, an object with "
-            "__iter__, or a callable step -> batch"
-        )
-    return IterableSource(data, dtype, steps_per_epoch, prepare)
+
+    def __init__(
+        self, stream: np.ndarray, batch_size: int, num_steps: int, targets: np.ndarray | None = None
+    ) -> None:
+        stream = np.asarray(stream)
+        targets = stream if targets is None else np.asarray(targets)
+        columns = (len(stream) - 1) // batch_size if batch_size > 0 else 0
+        if batch_size < 1 or num_steps < 1 or columns < 1 or len(targets) != len(stream):
+            raise ValueError(
+                f"contiguous_batches: a stream of {len(stream)} steps (targets: {len(targets)}) does not make batches "
+                f"of {batch_size} x {num_steps}"
+            )
+        rows = batch_size * columns
+        self.inputs = stream[:rows].reshape(batch_size, columns, *stream.shape[1:])
+        self.targets = targets[1 : rows + 1].reshape(batch_size, columns, *targets.shape[1:])
+        self.num_steps = num_steps
+
+    def __len__(self) -> int:
+        return -(-self.inputs.shape[1] // self.num_steps)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step; the last of an epoch may have fewer columns."""
+        k = step % len(self)
+        columns = slice(k * self.num_steps, (k + 1) * self.num_steps)
+        reset = np.full(len(self.inputs), k == 0)
+        return {"inputs": self.inputs[:, columns], "targets": self.targets[:, columns], "reset": reset}
+
+
+contiguous_batches = ContiguousBatches  # the name that reads as a function, as it is used
+
+
+def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of different lengths as one array, with zeros behind their ends, and their lengths.
+
+    Parameters
+    ----------
+    sequences : list of arrays [time, ...]
+        Alike but for the time.
+    length : int, optional
+        Default that of the longest.
+
+    Returns
+    -------
+    (padded [batch, length, ...], lengths [batch])
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is longer than `length`.
+    """
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    lengths = np.array([len(array) for array in arrays], np.int64)
+    length = int(max(lengths, default=0)) if length is None else length
+    if not arrays or lengths.max() > length:
+        raise ValueError(f"pad_sequences: wanted sequences of at most {length} steps, got lengths {lengths.tolist()}")
+    padded = np.zeros((len(arrays), length, *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded, lengths
+
+
+class BucketedBatches:
+    """Batches of sequences of similar length, so that little of a batch is padding.
+
+    Called with a step it returns a padded batch with `sequence_length` and `weights`; ``len()`` is the number of
+    batches an epoch. Sequences are sorted by length and cut into batches once; the batches' order is a function of
+    (seed, epoch).
+
+    Parameters
+    ----------
+    inputs, targets : lists of arrays [time, ...]
+        ``targets[k]`` has the length of ``inputs[k]``.
+    batch_size : int
+    seed : int, default 0
+    """
+
+    def __init__(
+        self, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], batch_size: int, seed: int = 0
+    ) -> None:
+        lengths = [len(sequence) for sequence in inputs]
+        if not lengths or min(lengths) < 1 or lengths != [len(sequence) for sequence in targets] or batch_size < 1:
+            raise ValueError(
+                "BucketedBatches: wanted inputs and targets of equal lengths, each at least 1, and a batch_size of at "
+                f"least 1, got {len(inputs)} inputs, {len(targets)} targets, batch_size {batch_size}"
+            )
+        self.inputs, self.targets, self.seed = inputs, targets, seed
+        order = np.argsort(lengths, kind="stable")
+        self.groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step."""
+        epoch, k = divmod(step, len(self))
+        group = self.groups[np.random.default_rng([self.seed, 1, epoch]).permutation(len(self))[k]]
+        inputs, lengths = pad_sequences([self.inputs[n] for n in group])
+        targets, _ = pad_sequences([self.targets[n] for n in group])
+        weights = (np.arange(inputs.shape[1]) < lengths[:, None]).astype(np.float64)
+        return {"inputs": inputs, "targets": targets, "weights": weights, "sequence_length": lengths}

@@ -104,6 +104,13 @@ def global_norm(tree: Tree) -> float:
     return math.sqrt(total)
 
 
+def clip_by_value(grads: Tree, clip_value: float) -> Tree:
+    """Limit every entry to [-clip_value, clip_value], as ``tf.clip_by_value``; ValueError unless it is positive."""
+    if not clip_value > 0:
+        raise ValueError(f"clip_by_value: clip_value must be positive, got {clip_value}")
+    return tree_map(lambda g: np.clip(g, -clip_value, clip_value), grads)
+
+
 def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:
     """Scale all gradients by one factor so that their global norm is at most `clip_norm`.
 

@@ -16,9 +16,13 @@ class HistoryFile:
     """Appends the newest entries of a history to ``history.csv``; every row is on disk before the next epoch begins.
 
     On resume, rows beyond the epoch that the checkpoint holds are dropped. Without a directory it does nothing.
+    `constants` are columns that stay the same: the losses of trivial forecasts.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None, epoch: int) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str] | None, epoch: int, constants: dict[str, float] | None = None
+    ) -> None:
+        self.constants = {f"baseline_{name}": value for name, value in (constants or {}).items()}
         self.path = None if directory is None else os.path.join(directory, FILE_NAME)
         self.fields: list[str] | None = None
         if self.path is not None and os.path.exists(self.path):
@@ -37,6 +41,7 @@ class HistoryFile:
             return
         row: dict[str, Any] = {"epoch": epoch, "step": step}
         row.update({name: repr(values[-1]) for name, values in history.items()})
+        row.update(self.constants)
         row["seconds"] = f"{seconds:.3f}"
         header = self.fields is None
         self.fields = self.fields or list(row)

@@ -8,7 +8,8 @@ NumPy is called:
   and c_{t-1}. Every block of a step is contiguous, three sigmoids are one call, and i * j, f * c_{t-1} are one
   product, because their factors lie side by side.
 - **One nonlinearity.** sigmoid(x) = (1 + tanh(x / 2)) / 2. The 1/2 is folded into the kernel's copy, so that one tanh
-  serves all four gates; NumPy's tanh is vectorised and cheaper than exp and a division.
+  serves all four gates; NumPy's tanh is vectorised and cheaper than exp and a division. The price: a closed gate is
+  accurate to 1e-7 (float32) of 1, not of its own tiny value, as it is in the reference.
 - **Few products.** Few inputs are read by the recurrent product itself, from rows [x_t, 1, h_{t-1}]; many are
   multiplied for all steps at once. The kernel's gradient is one product over all steps, straight into TensorFlow's
   layout, since dz is stored as rows ``[time, batch, gate, units]``.

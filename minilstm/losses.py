@@ -37,7 +37,6 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
     Raises ValueError where a label is not an integer of 0 .. classes - 1, or shapes do not fit.
     """
     labels = np.asarray(targets)
-    classes = outputs.shape[-1]
     if labels.dtype.kind not in "iu":
         raise ValueError(f"softmax_cross_entropy: targets must be integer labels, got dtype {labels.dtype}")
     if labels.shape != outputs.shape[:-1]:
@@ -45,11 +44,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
             f"softmax_cross_entropy: targets must have shape {outputs.shape[:-1]} to go with outputs "
             f"{outputs.shape}, got {labels.shape}"
         )
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(
-            f"softmax_cross_entropy: targets must be labels from 0 to {classes - 1}, "
-            f"got {labels.min()} to {labels.max()}"
-        )
+    check_range(softmax_cross_entropy, labels, outputs.shape[-1])
     return _softmax_cross_entropy(outputs, labels, _entry_weights("softmax_cross_entropy", outputs, weights))
 
 
@@ -59,11 +54,23 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
     Raises ValueError where shapes do not fit or a target is outside [0, 1].
     """
     targets = _check_targets("sigmoid_cross_entropy", outputs, targets)
-    if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
-        raise ValueError(
-            f"sigmoid_cross_entropy: targets must lie in [0, 1], got {targets.min()} to {targets.max()}"
-        )
+    check_range(sigmoid_cross_entropy, targets, outputs.shape[-1])
     return _sigmoid_cross_entropy(outputs, targets, _entry_weights("sigmoid_cross_entropy", outputs, weights))
+
+
+def check_range(loss: Any, targets: Array, features: int) -> None:
+    """Raise ValueError where `loss` cannot take these targets for outputs with so many features.
+
+    The losses do this themselves; `fit` does it beforehand for all data at once, before anything is written.
+    """
+    if loss is softmax_cross_entropy:
+        low, high, wanted = 0, features - 1, f"be labels from 0 to {features - 1}"
+    elif loss is sigmoid_cross_entropy:
+        low, high, wanted = 0, 1, "lie in [0, 1]"
+    else:
+        return
+    if np.size(targets) and not (np.min(targets) >= low and np.max(targets) <= high):
+        raise ValueError(f"{loss.__name__}: targets must {wanted}, got {np.min(targets)} to {np.max(targets)}")
 
 
 def _check_targets(loss: str, outputs: Array, targets: Array) -> Array:

@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checkpoint
-from .data import ArraySource, as_batch, as_source
-from .gradients import clip_by_global_norm, global_norm, value_and_grad
+from . import losses
+from .baselines import baselines
+from .checkpoint import latest_checkpoint
+from .data import as_batch
+from .gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
 from .history import HistoryFile
+from .interruption import Interruption
 from .layers.base import params_dtype
-from .params import Tree, check_same_structure, tree_leaves
+from .params import Tree, flatten_names, tree_leaves, tree_map
 from .progress import ProgressBar
+from .replay import dump_failure
+from .runstate import Place, RunState
+from .sources import ArraySource, as_source
+from .truncation import Truncation, Window, reset_rows, tbptt, windows
 
 LossFunction = Callable[..., Any]
-CHECKPOINT_NAME = "model.ckpt"
+EXPLODING = 1000.0  # a gradient norm so many times the mean of its epoch is worth a warning
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns. `history` maps a quantity to a list with one entry an epoch."""
+    """What `fit` returns.
+
+    `history` maps a quantity to a list with one entry an epoch. `baselines` are the losses of trivial forecasts on the
+    training data (see `minilstm.baselines`). `averaged` is the moving average of the parameters, with `ema_decay`.
+    """
 
     params: Tree
     opt_state: Any
     step: int
     history: dict[str, list[float]]
-
-
-class _Place(NamedTuple):
-    """Where a run stands: the epoch, the step within it, and the sums of the epoch so far."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    loss_sum: float = 0.0
-    norm_sum: float = 0.0
-    sequences: int = 0
-
-    def after(self, loss: float, norm: float, sequences: int) -> _Place:
-        return self._replace(
-            step_in_epoch=self.step_in_epoch + 1,
-            loss_sum=self.loss_sum + loss * sequences,
-            norm_sum=self.norm_sum + norm,
-            sequences=self.sequences + sequences,
-        )
+    baselines: dict[str, float]
+    averaged: Tree = None
 
 
 def fit(
@@ -62,6 +60,10 @@ def fit(
     steps_per_epoch: int | None = None,
     validation_data: Any = None,
     clip_norm: float | None = None,
+    clip_value: float | None = None,
+    tbptt: tbptt | None = None,
+    early_stopping: int | None = None,
+    ema_decay: float | None = None,
     callbacks: Iterable[Callable[[FitResult], Any]] = (),
     progress: bool | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -85,24 +87,35 @@ def fit(
     epochs : int
         The total over all resumes.
     batch_size : int, default 32
+        For arrays.
     seed : int, default 0
         Randomness is a function of it and of the place: dropout of step s draws from ``default_rng([seed, 0, s])``,
         the order of epoch k from ``default_rng([seed, 1, k])``.
     loss_fn : callable, optional
         ``(params, batch, state, rng) -> (loss, state)`` in place of `model` and `loss`.
     steps_per_epoch : int, optional
-        How many batches an epoch has; for a callable or an iterable alone, and needed there.
+        How many batches an epoch has; for a callable or an iterable, unless it is a callable with a length.
     validation_data : optional
-        A tree of arrays as `data`; its loss, without dropout, is `val_loss` in the history.
-    clip_norm : float, optional
-        Bound on the global norm of the gradient.
+        As `data`, arrays or a callable with a length; its loss, without dropout, is `val_loss` in the history.
+    clip_norm, clip_value : float, optional
+        Bounds on the global norm of the gradient, and on each of its entries.
+    tbptt : tbptt, optional
+        Truncated backpropagation: see `minilstm.tbptt`. Each batch of arrays is cut into windows along time, with the
+        state carried from one to the next. Batches of a callable or an iterable are such windows themselves: the state
+        is carried from batch to batch, and starts anew in the rows where the batch's ``reset`` ``[batch]`` is True.
+        It is the default for `minilstm.data.contiguous_batches`.
+    early_stopping : int, optional
+        End after so many epochs without a lower `val_loss`, and return the parameters of the best epoch.
+    ema_decay : float, optional
+        Keep a moving average of the parameters, ``a = decay * a + (1 - decay) * w`` after every step; `val_loss` is
+        then the average's.
     callbacks : functions
         Each is called with a `FitResult` after every epoch; one that returns True ends the run.
     progress : bool, optional
         Show a progress bar; default where there is a terminal or a notebook.
     checkpoint_dir : path, optional
-        Save there at the end of every epoch, and write ``history.csv``. A directory that holds a run is refused unless
-        `resume`.
+        Save there at the end of every epoch, and write ``history.csv``. SIGINT and SIGTERM then save and end the
+        program with one line that says how to go on. A directory that holds a run is refused unless `resume`.
     checkpoint_every : int, optional
         Save every so many steps in place of every epoch; the end of the run is always saved.
     max_to_keep : int or None, default 5
@@ -116,95 +129,155 @@ def fit(
     Returns
     -------
     FitResult
-        ``(params, opt_state, step, history)``; history holds `loss`, `grad_norm` (before clipping) and `val_loss`,
-        each the mean over an epoch.
+        ``(params, opt_state, step, history, baselines, averaged)``; history holds `loss`, `grad_norm` (before clipping)
+        and `val_loss`, each the mean over an epoch.
 
     Raises
     ------
     ValueError
         For arguments that do not fit, before anything is written.
     FloatingPointError
-        Where the loss or a gradient is not finite; what was saved before stays untouched.
+        Where the loss or a gradient is not finite, with the step and the parameter; what was saved before stays
+        untouched, and ``failed-<step>`` in `checkpoint_dir` replays the step: ``minilstm replay``.
+    SystemExit
+        After SIGINT or SIGTERM, where there is a `checkpoint_dir`: 128 plus the signal's number.
     """
-    if loss_fn is None:
-        if model is None or loss is None:
-            raise ValueError("fit: wanted model and loss, or loss_fn")
-        loss_fn = model_loss(model, loss)
-    elif model is not None or loss is not None:
-        raise ValueError("fit: loss_fn stands in place of model and loss; wanted one or the other, got both")
-    plain = model is None
     if params is None or data is None:
         raise ValueError(f"fit: {'params' if params is None else 'data'} is missing")
-    for name, value in (("epochs", epochs), ("checkpoint_every", checkpoint_every)):
+    if loss_fn is not None and (model is not None or loss is not None):
+        raise ValueError("fit: loss_fn stands in place of model and loss; wanted one or the other, got both")
+    if loss_fn is None and (model is None or loss is None):
+        raise ValueError("fit: wanted model and loss, or loss_fn")
+    for name, value in (("epochs", epochs), ("checkpoint_every", checkpoint_every), ("early_stopping", early_stopping)):
         if value is not None and (value != int(value) or value < 1):
             raise ValueError(f"fit: {name} must be a whole number of at least 1, got {value!r}")
-    dtype = params_dtype(params, np.float32)
-    source = as_source(
-        data, dtype, batch_size=batch_size, seed=seed, steps_per_epoch=steps_per_epoch, resume=resume, plain=plain
-    )
+    if early_stopping is not None and validation_data is None:
+        raise ValueError("fit: early_stopping needs validation_data")
+    if ema_decay is not None and not 0 <= ema_decay < 1:
+        raise ValueError(f"fit: ema_decay must lie in [0, 1), got {ema_decay!r}")
+    for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if bound is not None and not bound > 0:
+            raise ValueError(f"fit: {name} must be positive, got {bound!r}")
+
+    run_loss = model_loss(model, loss) if loss_fn is None else loss_fn
+    plain, dtype = model is None, params_dtype(params, np.float32)
+    if tbptt is None and hasattr(data, "num_steps"):
+        tbptt = _TBPTT(data.num_steps)
+    truncation = None if tbptt is None else tbptt.checked()
+    source_options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "plain": plain, "resume": resume}
+    source = as_source(data, dtype, steps_per_epoch=steps_per_epoch, **source_options)
     validation = None
     if validation_data is not None:
-        tree = validation_data if plain else as_batch(validation_data, "fit: validation_data")
-        validation = ArraySource(tree, dtype, batch_size, seed, "fit: validation_data")
+        validation = as_source(
+            validation_data, dtype, steps_per_epoch=None, where="fit: validation_data", **source_options
+        )
+    if truncation is not None and (plain or (source.continues and truncation.window != truncation.stride)):
+        why = "loss_fn" if plain else "a callable or an iterable, whose batches are the windows, with a longer window"
+        raise ValueError(f"fit: tbptt cannot be used with {why}")
+    compared = {} if plain else _check_before(model, loss, params, {"data": source, "validation_data": validation})
 
-    opt_state, place = optimizer.init(params), _Place()
-    history: dict[str, list[float]] = {"loss": [], "grad_norm": [], **({"val_loss": []} if validation else {})}
-    if checkpoint_dir is not None and checkpoint.latest_checkpoint(checkpoint_dir) is not None:
+    run = RunState(params, optimizer.init(params), 0, Place(), {"loss": [], "grad_norm": []})
+    if validation is not None:
+        run.history["val_loss"] = []
+    if ema_decay is not None:
+        run.averaged = params
+    saved_at = -1
+    if checkpoint_dir is not None and latest_checkpoint(checkpoint_dir) is not None:
         if not resume:
             raise ValueError(
                 f"fit: checkpoint_dir {os.fspath(checkpoint_dir)!r} already holds a run; pass resume=True to go on "
                 "with it, or choose another directory"
             )
-        params, opt_state, place, history = _resume(checkpoint_dir, params, opt_state)
-    step = int(opt_state.step)
-    saved_at = step if resume else -1
+        run.load(checkpoint_dir)
+        saved_at = run.step
 
     def save() -> None:
-        if checkpoint_dir is not None:
-            checkpoint.save_checkpoint(
-                os.path.join(checkpoint_dir, CHECKPOINT_NAME), params, opt_state=opt_state, step=step, model=model,
-                extra=extra, training={"place": place._asdict(), "history": history}, max_to_keep=max_to_keep,
-            )  # fmt: skip
+        nonlocal saved_at
+        if checkpoint_dir is not None and saved_at != run.step:
+            run.save(checkpoint_dir, model, extra, max_to_keep)
+            saved_at = run.step
 
-    step_function = value_and_grad(loss_fn, has_aux=True)
-    rows = HistoryFile(checkpoint_dir, place.epoch)
-    total = epochs * source.steps_per_epoch
-    with ProgressBar(total, step, progress) as bar:
-        while place.epoch < epochs:
+    def result() -> FitResult:
+        return FitResult(run.params, run.opt_state, run.step, run.history, compared, run.averaged)
+
+    def keep_going() -> bool:
+        return run.place.epoch < epochs and not (
+            early_stopping is not None and _epochs_since_best(run.history["val_loss"]) >= early_stopping
+        )
+
+    derive = value_and_grad(run_loss, has_aux=True)
+    rows = HistoryFile(checkpoint_dir, run.place.epoch, compared)
+    with (
+        ProgressBar(epochs * source.batches_per_epoch, _batches_done(run.place, source), progress) as bar,
+        Interruption(active=checkpoint_dir is not None) as interruption,
+    ):
+        while keep_going():
             started = time.perf_counter()
-            for batch in source.epoch(place.epoch, place.step_in_epoch):
-                (value, _), grads = step_function(params, batch, None, [seed, 0, step])
-                norm = global_norm(grads)
-                _check_finite(value, norm, grads, step, place.epoch, checkpoint_dir)
-                if clip_norm is not None:
-                    grads, _ = clip_by_global_norm(grads, clip_norm)
-                params, opt_state = optimizer.update(params, grads, opt_state)
-                step += 1
-                place = place.after(float(value), norm, len(tree_leaves(batch)[0]))
-                bar.advance(loss=place.loss_sum / place.sequences)
-                if checkpoint_every and step % checkpoint_every == 0 and place.step_in_epoch < source.steps_per_epoch:
-                    save()
-                    saved_at = step
-            history["loss"].append(place.loss_sum / place.sequences)
-            history["grad_norm"].append(place.norm_sum / source.steps_per_epoch)
+            for batch in source.epoch(run.place.epoch, run.place.batch):
+                if source.continues:
+                    run.carried = reset_rows(run.carried, batch.pop("reset", None) if truncation else True)
+                for window in _windows_of(batch, truncation, source.continues, run.place.window):
+                    start = run.carried if truncation else None
+                    (value, state), grads = derive(run.params, window.batch, start, [seed, 0, run.step])
+                    norm = global_norm(grads)
+                    if not (math.isfinite(value) and math.isfinite(norm)):
+                        _stop(run, value, grads, window.batch, seed, model, loss, checkpoint_dir)
+                    if norm > EXPLODING * run.place.norm > 0:
+                        warnings.warn(
+                            f"fit: the gradient's norm at step {run.step} is {norm:.3g}, {norm / run.place.norm:.3g} "
+                            "times the mean of its epoch; clip_norm would bound it",
+                            RuntimeWarning,
+                            stacklevel=2,
+                        )
+                    if clip_value is not None:
+                        grads = clip_by_value(grads, clip_value)
+                    if clip_norm is not None:
+                        grads, _ = clip_by_global_norm(grads, clip_norm)
+                    if truncation is not None:
+                        run.carried = _advance(model, run.params, window, start, state, [seed, 0, run.step])
+                    run.params, run.opt_state = optimizer.update(run.params, grads, run.opt_state)
+                    if ema_decay is not None:
+                        run.averaged = ema_update(run.averaged, run.params, ema_decay)
+                    run.step += 1
+                    sequences = len(tree_leaves(batch)[0])
+                    run.place = run.place.after_update(float(value), norm, sequences * window.counted, window.last)
+                    if window.last and not source.continues:
+                        run.carried = None
+                    if interruption.wanted is not None:
+                        save()
+                        _leave(interruption.wanted, run, checkpoint_dir)
+                    if checkpoint_every and run.step % checkpoint_every == 0:
+                        save()
+                numbers = {"loss": run.place.loss, "norm": run.place.norm, **_last(run.history), **compared}
+                bar.advance(len(tree_leaves(batch)[0]), numbers)
+            run.history["loss"].append(run.place.loss)
+            run.history["grad_norm"].append(run.place.norm)
             if validation is not None:
-                history["val_loss"].append(evaluate(loss_fn, params, validation))
-            place = _Place(epoch=place.epoch + 1)
-            if not checkpoint_every or step % checkpoint_every == 0 or place.epoch == epochs:
+                tested = run.params if run.averaged is None else run.averaged
+                run.history["val_loss"].append(evaluate(run_loss, tested, validation, carry=truncation is not None))
+                if early_stopping is not None and _epochs_since_best(run.history["val_loss"]) == 0:
+                    run.best = tested
+            run.place = Place(epoch=run.place.epoch + 1)
+            run.carried = None
+            if not checkpoint_every or not keep_going():
+                saved_at = -1  # the same step may have been saved in the midst of the epoch
                 save()
-                saved_at = step
-            rows.append(place.epoch, step, history, time.perf_counter() - started)
-            result = FitResult(params, opt_state, step, history)
-            wishes = [callback(result) for callback in callbacks]  # every callback is called, also after a True
+            rows.append(run.place.epoch, run.step, run.history, time.perf_counter() - started)
+            wishes = [callback(result()) for callback in callbacks]  # every callback is called, also after a True
             if any(wishes):
                 break
-        if saved_at != step:
-            save()
-    return FitResult(params, opt_state, step, history)
+    save()
+    if early_stopping is not None and run.best is not None:
+        return result()._replace(params=run.best)
+    return result()
 
 
-def model_loss(model: Any, loss: LossFunction) -> LossFunction:
+_TBPTT = tbptt  # the name of the class, where the argument of `fit` hides it
+
+
+def model_loss(model: Any, loss: LossFunction | None) -> LossFunction:
     """The ``loss_fn`` of a model and a loss on batches that are dicts."""
+    assert loss is not None
 
     def loss_fn(params: Tree, batch: dict[str, Any], state: Any, rng: Any) -> tuple[Any, Any]:
         outputs, state = model.apply(
@@ -215,36 +288,98 @@ def model_loss(model: Any, loss: LossFunction) -> LossFunction:
     return loss_fn
 
 
-def evaluate(loss_fn: LossFunction, params: Tree, source: ArraySource) -> float:
-    """The mean loss over all sequences of a source, without dropout."""
-    total, sequences = 0.0, 0
+def evaluate(loss_fn: LossFunction, params: Tree, source: Any, carry: bool = False) -> float:
+    """The mean loss over a source, without dropout; with `carry` the state goes from batch to batch."""
+    total, entries, state = 0.0, 0, None
     for batch in source.epoch(0):
-        size = len(tree_leaves(batch)[0])
-        total += float(loss_fn(params, batch, None, None)[0]) * size
-        sequences += size
-    return total / sequences
+        reset = batch.pop("reset", None) if isinstance(batch, dict) else None
+        state = reset_rows(state, reset) if carry and source.continues else None
+        value, state = loss_fn(params, batch, state, None)
+        leaf = tree_leaves(batch)[0]
+        count = len(leaf) * (leaf.shape[1] if source.continues and leaf.ndim > 1 else 1)
+        total += float(value) * count
+        entries += count
+    return total / entries
 
 
-def _check_finite(value: Any, norm: float, grads: Tree, step: int, epoch: int, checkpoint_dir: Any) -> None:
-    if np.isfinite(value) and np.isfinite(norm):
-        return
-    what = f"the loss is {float(value)}" if not np.isfinite(value) else "a gradient is not finite"
-    kept = "" if checkpoint_dir is None else f"; checkpoints already in {os.fspath(checkpoint_dir)!r} are untouched"
-    raise FloatingPointError(
-        f"fit: {what} at step {step} (epoch {epoch + 1}); try a smaller learning_rate or clip_norm{kept}"
+def ema_update(averaged: Tree, params: Tree, decay: float) -> Tree:
+    """``decay * averaged + (1 - decay) * params``: one step of an exponential moving average."""
+    return tree_map(lambda a, w: a - (1 - decay) * (a - w), averaged, params)
+
+
+def _check_before(model: Any, loss: Any, params: Tree, sources: dict[str, Any]) -> dict[str, float]:
+    """Try out whatever can be wrong with shapes and labels before the first step; returns the baselines of the data."""
+    compared: dict[str, float] = {}
+    for name, source in sources.items():
+        if source is None:
+            continue
+        batch = as_batch(source.first(), f"fit: {name}")
+        if "targets" not in batch:
+            raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
+        rows = getattr(source, "batch_size", None)  # of arrays, as many as the first step will take
+        some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
+        outputs, _ = model.apply(params, some["inputs"], sequence_length=some.get("sequence_length"))
+        losses.check_range(loss, batch["targets"], outputs.shape[-1])
+        loss(outputs, some["targets"], some.get("weights"))
+        if name == "data":
+            compared = baselines(loss, batch)
+    return compared
+
+
+def _windows_of(batch: Any, truncation: Truncation | None, continues: bool, first: int) -> Iterator[Window]:
+    """The windows of a batch: itself, where there is no truncation or where batches are windows already."""
+    if truncation is None or continues:
+        time = batch["inputs"].shape[1] if truncation is not None else 1
+        return iter([Window(batch, time, time, last=True)])
+    return windows(batch, truncation, first)
+
+
+def _advance(model: Any, params: Tree, window: Window, start: Any, state: Any, rng: Any) -> Any:
+    """The state at the start of the next window: the one behind this window, or one in the midst of it."""
+    length = window.batch["inputs"].shape[1]
+    if window.advance == length:
+        return state
+    if window.advance == 0:
+        return start
+    lengths = window.batch.get("sequence_length")
+    lengths = None if lengths is None else np.minimum(lengths, window.advance)
+    inputs = window.batch["inputs"][:, : window.advance]
+    return model.apply(params, inputs, state=start, sequence_length=lengths, rng=rng)[1]
+
+
+def _batches_done(place: Place, source: Any) -> int:
+    return int(place.epoch * source.batches_per_epoch + place.batch)
+
+
+def _epochs_since_best(values: list[float]) -> int:
+    return len(values) - 1 - int(np.argmin(values)) if values else 0
+
+
+def _last(history: dict[str, list[float]]) -> dict[str, float]:
+    return {"val": history["val_loss"][-1]} if history.get("val_loss") else {}
+
+
+def _leave(number: int, run: RunState, checkpoint_dir: Any) -> None:
+    print(
+        f"\nfit: stopped by signal {number} at step {run.step}; saved in {os.fspath(checkpoint_dir)!r}: "
+        "the same call with resume=True (for an experiment: --resume) goes on",
+        file=sys.stderr,
     )
+    raise SystemExit(128 + number)
 
 
-def _resume(directory: Any, params: Tree, opt_state: Any) -> tuple[Tree, Any, _Place, dict[str, list[float]]]:
-    """The parameters, optimizer state, place and history that the newest checkpoint holds."""
-    loaded = checkpoint.load_checkpoint(directory, like=params)
-    if loaded.training is None:
-        raise checkpoint.CheckpointError(f"fit: {loaded.prefix} was not written by fit: it has no minilstm/training")
-    stateless = loaded.opt_state is None and len(opt_state) == 1  # SGD has only a step, and no slots tell of it
-    found = opt_state._replace(step=loaded.step) if stateless else loaded.opt_state
-    if type(found) is not type(opt_state):
-        raise checkpoint.CheckpointError(
-            f"fit: {loaded.prefix} holds {type(found).__name__}, but the optimizer wants {type(opt_state).__name__}"
-        )
-    check_same_structure(opt_state, found)
-    return loaded.params, found, _Place(**loaded.training["place"]), loaded.training["history"]
+def _stop(
+    run: RunState, value: Any, grads: Tree, batch: Any, seed: int, model: Any, loss: Any, checkpoint_dir: Any
+) -> None:
+    """Raise what tells where a loss or gradient was not finite, and leave the failing step behind to be replayed."""
+    bad = [name for name, grad in flatten_names(grads).items() if not np.isfinite(grad).all()]
+    what = f"the loss is {float(value)}" if not math.isfinite(value) else f"the gradient of {bad[0]} is not finite"
+    message = f"fit: {what} at step {run.step} (epoch {run.place.epoch + 1}); try a smaller learning_rate or clip_norm"
+    if checkpoint_dir is not None:
+        dumped = dump_failure(checkpoint_dir, run, batch, seed, model, loss)
+        message += f". Checkpoints already in {os.fspath(checkpoint_dir)!r} are untouched"
+        message += f"; replay the step with: minilstm replay {dumped}" if dumped else ""
+    raise FloatingPointError(message)
+
+
+__all__ = ["ArraySource", "FitResult", "ema_update", "evaluate", "fit", "model_loss"]

@@ -1,0 +1,99 @@
+"""Truncated backpropagation through time: how a long sequence becomes windows with the state carried between them.
+
+At every `stride` steps one update is made from the loss of those steps, and its gradient goes back through `window`
+steps, no further: the state that a window starts from is a number, not a function of the parameters. This is
+BPTT(h; h') of Williams and Peng 1990, with h = window and h' = stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .params import Tree, tree_map
+
+
+class tbptt(NamedTuple):  # in small letters, since it reads as an option: fit(..., tbptt=tbptt(stride=20))
+    """How far apart updates are and how far back their gradients go, in time steps.
+
+    Parameters
+    ----------
+    stride : int
+        Steps whose loss one update is made from.
+    window : int, optional
+        Steps that its gradient goes back through; at least `stride`, which is the default.
+    """
+
+    stride: int
+    window: int | None = None
+
+    def checked(self) -> Truncation:
+        """Both numbers with the default filled in; ValueError where one is out of range."""
+        window = self.stride if self.window is None else self.window
+        if self.stride < 1 or window < self.stride:
+            raise ValueError(
+                "tbptt: stride must be at least 1 and window at least stride, "
+                f"got stride={self.stride}, window={window}"
+            )
+        return Truncation(self.stride, window)
+
+
+class Truncation(NamedTuple):
+    """A `tbptt` with its default filled in."""
+
+    stride: int
+    window: int
+
+
+class Window(NamedTuple):
+    """One window of a batch: what the model reads, how many steps count, and where the next window starts.
+
+    `advance` is the number of steps from this window's start to the next one's; the state there is carried on. `last`
+    says that the batch has no further window.
+    """
+
+    batch: dict[str, Any]
+    counted: int
+    advance: int
+    last: bool
+
+
+def count_windows(time: int, truncation: Truncation) -> int:
+    """How many updates a sequence of `time` steps makes."""
+    return -(-time // truncation.stride)
+
+
+def windows(batch: dict[str, Any], truncation: Truncation, first: int = 0) -> Iterator[Window]:
+    """The windows of a batch, from number `first` on.
+
+    Inputs and targets are cut along their second dimension. Steps that an earlier window counted get the weight 0.
+    """
+    stride, length = truncation
+    time = batch["inputs"].shape[1]
+    count = count_windows(time, truncation)
+    for number in range(first, count):
+        begin_counted, end = number * stride, min((number + 1) * stride, time)
+        begin, next_begin = (max(0, (n + 1) * stride - length) for n in (number, number + 1))
+        part = {key: batch[key][:, begin:end] for key in ("inputs", "targets")}
+        weights = batch.get("weights")
+        if weights is not None or begin < begin_counted:
+            full = np.ones((len(part["inputs"]), end - begin)) if weights is None else weights[:, begin:end].copy()
+            full[:, : begin_counted - begin] = 0
+            part["weights"] = full.astype(batch["inputs"].dtype if batch["inputs"].dtype.kind == "f" else np.float32)
+        if batch.get("sequence_length") is not None:
+            part["sequence_length"] = np.clip(batch["sequence_length"] - begin, 0, end - begin)
+        yield Window(part, end - begin_counted, min(next_begin, end) - begin, number == count - 1)
+
+
+def reset_rows(state: Tree, reset: Any) -> Tree:
+    """`state` with zeros in the rows where `reset` ``[batch]`` is True; None (a new start) where all of them are."""
+    if state is None or reset is None:
+        return state
+    reset = np.asarray(reset, bool)
+    if reset.all():
+        return None
+    if not reset.any():
+        return state
+    return tree_map(lambda part: np.where(reset[:, None], np.zeros_like(part), part), state)
