@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     power: float = 0.7  # of the numbers before they are standardised: tames the high maxima
     input_scale: float = 2.0  # the model reads so many times the standardised number
     output_scale: float = 0.5  # and predicts this share of it
-    noise: float = 0.1  # standard deviation of noise on the standardised inputs while training
+    noise: float = 0.0  # standard deviation of noise on the standardised inputs while training
 
 
 class Scaling(NamedTuple):

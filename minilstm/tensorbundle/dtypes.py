@@ -57,11 +57,17 @@ def code_of(dtype: np.dtype[Any]) -> int | None:
 
     Objects are taken for strings; whether they are is for the caller to see.
     """
-    if dtype.isbuiltin == 2:  # a dtype registered with NumPy by another package
-        return _BFLOAT16 if dtype == IN_MEMORY[_BFLOAT16] else None
+    if _is_bfloat16(dtype):
+        return _BFLOAT16
+    if dtype.isbuiltin == 2:  # another dtype registered with NumPy by another package
+        return None
     if dtype.kind in _STRING_KINDS:
         return STRING
     return _CODES.get((dtype.kind, dtype.itemsize))
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    return HAS_BFLOAT16 and dtype.type is ml_dtypes.bfloat16
 
 
 def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -77,8 +83,8 @@ def to_octets(array: NDArray[Any]) -> NDArray[np.uint8]:
     array : array
         Of any shape, also [], and any dtype but strings.
     """
-    if array.dtype.isbuiltin == 2:  # bfloat16
-        array = array.view(np.uint16)
+    if _is_bfloat16(array.dtype):
+        array = array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
     # Not ascontiguousarray, which makes [] into [1].
     array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
     stored = octets(array)

@@ -101,8 +101,7 @@ class TableWriter:
         self._index_waiting(None)
         metaindex = self._write_block(BlockBuilder(1))
         index = self._write_block(self._index)
-        handles = _encode_handle(metaindex) + _encode_handle(index)
-        self._write(handles.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC)
+        self._write(_footer(metaindex, index))
 
     def _write_data_block(self) -> None:
         self._waiting = self._block.last_key, self._write_block(self._block)
@@ -148,6 +147,11 @@ def successor(last_key: bytes) -> bytes:
     return last_key
 
 
+def _footer(metaindex: Handle, index: Handle) -> bytes:
+    handles = _encode_handle(metaindex) + _encode_handle(index)
+    return handles.ljust(FOOTER_SIZE - len(MAGIC), b"\0") + MAGIC
+
+
 def _encode_handle(handle: Handle) -> bytes:
     return encode_varint(handle[0]) + encode_varint(handle[1])
 
@@ -185,9 +189,9 @@ def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
         raise CheckpointError("it does not end as an index does: truncated, overgrown, or another kind of file")
     end = FOOTER_SIZE - len(MAGIC)
     metaindex, at = _decode_handle(footer, 0, end)
-    index, at = _decode_handle(footer, at, end)
-    if footer[at:end].strip(b"\0"):
-        raise CheckpointError("the footer's padding is not zero")
+    index, _ = _decode_handle(footer, at, end)
+    if footer != _footer(metaindex, index):  # numbers in more bytes than they need, or padding that is not zero
+        raise CheckpointError("the footer is not written as footers are: it is damaged")
 
     # Keys that share long beginnings take little room in the file and much in memory.
     budget = _KEY_BYTES + _KEY_FACTOR * source.size

@@ -70,8 +70,9 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
     token = files.new_token()
     new_index, new_data = files.temporary_name(index, token), files.temporary_name(data, token)
     replacing = os.path.exists(index)
-    if replacing:  # else an earlier save may have been interrupted, and its temporary files be all that is left
+    if replacing:
         _sweep(index, data)
+    interrupted = bool(files.temporaries(index))  # maybe all that is left, until this save is complete
 
     flushed = False
     try:
@@ -98,8 +99,8 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
         files.replace(new_index, index)
         files.fsync_directory(folder)
     except BaseException:
-        # The temporary files are of no use, unless the old index is gone already.
-        if not (replacing and flushed and not os.path.exists(index)):
+        # The temporary files are of no use, unless what they replace is no longer whole.
+        if not (flushed and (replacing or interrupted) and not os.path.exists(index)):
             files.discard(new_index, new_data)
         raise
     _sweep(index, data)
