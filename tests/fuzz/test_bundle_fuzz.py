@@ -1,0 +1,34 @@
+"""A short run of the fuzz harness; MINILSTM_FULL=1 makes it the long one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import bundle_fuzz
+import pytest
+
+FULL = os.environ.get("MINILSTM_FULL") == "1"
+
+
+def test_mutated_checkpoints_are_refused_or_what_their_index_says():
+    outcomes = bundle_fuzz.run(count=400, seed=0)
+    assert outcomes["index refused"] > 100
+    assert outcomes["tensor refused"] > 20
+    assert outcomes["read"] > 20
+
+
+def test_memory_stays_within_bounds():
+    if not bundle_fuzz.peak_megabytes():
+        pytest.skip("the peak of memory is not known here")
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "tests.fuzz.bundle_fuzz", "--count", "20000" if FULL else "300", "--seed", "1"]
+    printed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    megabytes = float(printed.splitlines()[-1].split()[0])
+    assert megabytes < 100
+
+
+def test_a_case_can_be_run_alone():
+    assert sum(bundle_fuzz.run(count=0, seed=0, only=7).values()) >= 1

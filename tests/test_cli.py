@@ -1,0 +1,148 @@
+"""The console script: what it prints, and its exit codes (0 yes, 1 no, 2 could not be done)."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minilstm
+from minilstm import LSTM, Adam, Dense, Sequential, bptt, save_checkpoint
+from minilstm.cli import main
+
+MODEL = Sequential(LSTM(3, forget_bias=0.5), Dense(1))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    params = MODEL.init(0, 2)
+    return save_checkpoint(tmp_path / "model.ckpt", params, opt_state=Adam().init(params), step=12, model=MODEL)
+
+
+def damage(prefix):
+    """Flip one bit of the first tensor's bytes."""
+    path = f"{prefix}.data-00000-of-00001"
+    with open(path, "r+b") as file:
+        file.seek(40)
+        byte = file.read(1)[0]
+        file.seek(40)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_inspect_lists_names_shapes_step_and_model(saved, capsys):
+    assert main(["inspect", saved]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0] == f"{saved}: step 12"
+    kernel = next(line for line in lines if line.split()[0] == "rnn/lstm_cell/kernel")
+    assert "float32" in kernel
+    assert "(5, 12)" in kernel or "[5, 12]" in kernel
+    assert "240 bytes" in kernel
+    assert any('"forget_bias": 0.5' in line for line in lines)
+    assert "all checksums are right" in lines[-1]
+
+
+def test_inspect_of_a_directory_takes_the_newest(saved, capsys):
+    assert main(["inspect", str(saved).rpartition("/")[0]]) == 0
+    assert capsys.readouterr().out.startswith(f"{saved}: step 12")
+
+
+def test_inspect_json_is_one_object(saved, capsys):
+    assert main(["inspect", saved, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["prefix"], found["ok"], found["step"]) == (saved, True, 12)
+    assert {layer["layer"] for layer in found["model"]["layers"]} == {"RNN", "Dense"}
+    tensors = {tensor["name"]: tensor for tensor in found["tensors"]}
+    assert tensors["rnn/lstm_cell/kernel"]["shape"] == [5, 12]
+    assert tensors["rnn/lstm_cell/kernel/Adam_1"]["bytes"] == 240
+    assert {tensor["verdict"] for tensor in tensors.values()} == {"ok"}
+    assert len(tensors) == 4 * 3 + 4  # weights and slots, two powers, the step, the model
+
+
+def test_inspect_names_the_damaged_tensor_and_returns_1(saved, capsys):
+    damage(saved)
+    assert main(["inspect", saved]) == 1
+    assert "DAMAGED" in capsys.readouterr().out
+    assert main(["inspect", saved, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False
+    assert len([tensor for tensor in found["tensors"] if tensor["verdict"] != "ok"]) == 1
+
+
+@pytest.mark.parametrize("command", ["inspect", "gradcheck"])
+def test_where_nothing_is_there_the_answer_is_2_and_says_so(command, tmp_path, capsys):
+    for path in (tmp_path, tmp_path / "absent"):
+        assert main([command, str(path)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"minilstm {command}: ")
+        assert str(path) in err
+
+
+def test_gradcheck_of_a_checkpoint_and_of_a_new_cell(saved, capsys):
+    assert main(["gradcheck", saved]) == 0
+    assert "rnn/lstm_cell/kernel" in capsys.readouterr().out
+    flags = ["--use-peepholes", "--num-proj", "2", "--cell-clip", "1.5", "--forget-bias", "0", "--time", "4"]
+    assert main(["gradcheck", "--cell", "LSTMCell", "--units", "3", *flags]) == 0
+    out = capsys.readouterr().out
+    for weight in ("w_f_diag", "projection/kernel", "dense/bias"):
+        assert weight in out
+    assert "all agree" in out
+    assert main(["gradcheck", "--cell", "BasicLSTMCell", "--units", "2", "--time", "3"]) == 0
+    assert "rnn/basic_lstm_cell/kernel" in capsys.readouterr().out
+
+
+def test_gradcheck_returns_1_where_gradients_disagree(monkeypatch, capsys):
+    original = bptt.lstm_backward
+
+    def wrong(*args, **kwargs):
+        sweep = original(*args, **kwargs)
+        return sweep._replace(inputs=sweep.inputs * 1.0005)
+
+    monkeypatch.setattr(bptt, "lstm_backward", wrong)
+    assert main(["gradcheck", "--units", "2", "--time", "3", "--use-peepholes"]) == 1
+    wrong_lines = [line for line in capsys.readouterr().out.splitlines() if "WRONG" in line]
+    assert [line.split()[0] for line in wrong_lines] == ["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gradcheck", "--units", "0"], "units must be a positive whole number, got 0"),
+        (["gradcheck", "--cell", "BasicLSTMCell", "--use-peepholes"], "use_peepholes"),
+        (["gradcheck", "--proj-clip", "1"], "proj_clip=1.0 needs num_proj"),
+    ],
+)
+def test_options_that_make_no_sense_return_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["inspect"], ["gradcheck", "--cell", "Neuron"]])
+def test_commands_that_do_not_exist_return_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: minilstm" in capsys.readouterr().err
+
+
+def test_gradcheck_of_a_checkpoint_without_a_model_asks_for_a_cell(tmp_path, capsys):
+    prefix = save_checkpoint(tmp_path / "m", {"w": np.zeros(2, np.float32)})
+    assert main(["gradcheck", prefix]) == 2
+    assert "--cell" in capsys.readouterr().err
+
+
+def test_python_m_minilstm_is_the_console_script(saved):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "minilstm", *arguments], capture_output=True, text=True, timeout=60
+        )
+
+    version = run("--version")
+    assert (version.returncode, version.stdout.strip()) == (0, f"minilstm {minilstm.__version__}")
+    assert run("inspect", saved).returncode == 0
+    assert run("inspect", saved + "0").returncode == 2
+    damage(saved)
+    assert run("inspect", saved).returncode == 1

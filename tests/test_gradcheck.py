@@ -1,0 +1,180 @@
+"""The report agrees with right gradients and, of wrong ones, names the weight, the gate and the step."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from minilstm import (
+    LSTM,
+    RNN,
+    BasicLSTMCell,
+    Dense,
+    Dropout,
+    Embedding,
+    GRUCell,
+    MultiRNNCell,
+    Sequential,
+    bptt,
+    gradcheck,
+)
+
+MODELS = {
+    "plain": Sequential(LSTM(4), Dense(1)),
+    "full": Sequential(
+        LSTM(4, use_peepholes=True, num_proj=3, cell_clip=2.0, proj_clip=1.5, forget_bias=-0.5), Dense(2)
+    ),
+    "basic": Sequential(RNN(BasicLSTMCell(3, activation="sigmoid")), Dense(1)),
+    "stacked": Sequential(LSTM(3), Dropout(0.5), LSTM(2, reverse=True), Dense(1)),
+    "learned state": Sequential(LSTM(3, learn_initial_state=True)),
+    "last output": Sequential(LSTM(3, return_sequences=False), Dense(2, activation="tanh")),
+    "embedding": Sequential(Embedding(5, 3), LSTM(3), Dense(5)),
+    "multi": Sequential(RNN(MultiRNNCell([BasicLSTMCell(3), GRUCell(2)])), Dense(1)),
+    "no recurrence": Sequential(Dense(3, activation="tanh"), Dense(1)),
+}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_right_gradients_agree(model):
+    for lengths in (None, [4, 0, 2]):
+        report = gradcheck.report(model, time=4, sequence_length=lengths, entries=8)
+        assert report.agrees, str(report)
+        assert report.first_wrong == []
+        assert "all agree" in str(report)
+
+
+def test_the_table_has_a_row_for_every_weight_and_gate_and_something_in_each():
+    report = gradcheck.report(MODELS["full"], time=4, entries=5)
+    rows = [(row.name, row.gate) for row in report.rows]
+    cell = "rnn/lstm_cell"
+    assert {(f"{cell}/{weight}", gate) for weight in ("kernel", "bias") for gate in "ijfo"} <= set(rows)
+    others = {"w_i_diag", "w_f_diag", "w_o_diag", "projection/kernel"}
+    assert {name for name, gate in rows if not gate} >= {f"{cell}/{name}" for name in others}
+    assert {"dense/kernel", "dense/bias", "inputs"} <= {name for name, _ in rows}
+    assert len([name for name, _ in rows if "initial" in name]) == 2
+    assert all(row.largest > 1e-3 for row in report.rows)
+    assert all(1 <= row.entries <= 5 for row in report.rows)
+    assert str(report).count("ok") == len(rows)
+
+
+def test_a_layer_alone_and_given_params_are_checked():
+    params = MODELS["plain"].init(3, 6)
+    report = gradcheck.report(MODELS["plain"], params, time=3, entries=4)
+    assert report.agrees
+    assert gradcheck.report(LSTM(3), time=3, entries=4).agrees
+    assert params["rnn"]["lstm_cell"]["kernel"].dtype == np.float32
+    assert not params["dense"]["bias"].any()  # drawn anew in the check, not here
+
+
+# --- planted bugs ---------------------------------------------------------------------------------------------
+# They are put into minilstm/bptt.py, so the layers say "reference": whatever is faster may stand in for "bptt".
+
+REFERENCE = Sequential(LSTM(4, backprop="reference"), Dense(1))
+FULL = Sequential(LSTM(4, use_peepholes=True, num_proj=3, cell_clip=2.0, proj_clip=1.5, backprop="reference"), Dense(2))
+
+
+def plant(monkeypatch, change):
+    """Put `change(sweep, time)` behind the hand-derived pass."""
+    original = bptt.lstm_backward
+
+    def wrong(d_outputs, *args, **kwargs):
+        return change(original(d_outputs, *args, **kwargs))
+
+    monkeypatch.setattr(bptt, "lstm_backward", wrong)
+
+
+def wrong_rows(report):
+    return {(row.name, row.gate) for row in report.rows if not row.agrees}
+
+
+def scaled(k, columns, factor):
+    def change(sweep):
+        weights = list(sweep.weights)
+        weights[k] = weights[k].copy()
+        weights[k][..., columns] *= factor
+        return sweep._replace(weights=weights)
+
+    return change
+
+
+@pytest.mark.parametrize(("gate", "columns"), [(gate, slice(4 * k, 4 * k + 4)) for k, gate in enumerate("ijfo")])
+def test_a_kernel_gradient_off_by_a_twentieth_of_a_percent_is_named(gate, columns, monkeypatch):
+    plant(monkeypatch, scaled(0, columns, 1.0005))
+    report = gradcheck.report(REFERENCE, time=4, entries=16)
+    assert not report.agrees
+    assert wrong_rows(report) == {("rnn/lstm_cell/kernel", gate)}
+    assert report.worst.startswith("rnn/lstm_cell/kernel[")
+    assert "WRONG" in str(report)
+    assert "they disagree" in str(report)
+    assert "every step's gates agree" in report.first_wrong[0]  # the sweep is right, the sum over time is not
+
+
+@pytest.mark.parametrize(
+    ("k", "name"), [(1, "bias"), (2, "w_i_diag"), (3, "w_f_diag"), (4, "w_o_diag"), (5, "projection/kernel")]
+)
+def test_any_other_weights_gradient_off_by_as_much_is_named(k, name, monkeypatch):
+    plant(monkeypatch, scaled(k, slice(None), 1.0005))
+    wrong = wrong_rows(gradcheck.report(FULL, time=4, entries=6))
+    assert {row_name for row_name, _ in wrong} == {f"rnn/lstm_cell/{name}"}
+
+
+@pytest.mark.parametrize("field", ["inputs", "c", "h"])
+def test_wrong_gradients_of_inputs_and_states_are_named(field, monkeypatch):
+    plant(monkeypatch, lambda sweep: sweep._replace(**{field: getattr(sweep, field) * 1.0005}))
+    wrong = wrong_rows(gradcheck.report(REFERENCE, time=4, entries=6))
+    assert wrong == {("inputs" if field == "inputs" else f"rnn initial {field}", "")}
+
+
+def rewrite(monkeypatch, old, new):
+    """The hand-derived pass with one of its lines changed."""
+    source = inspect.getsource(bptt.lstm_backward.fun)
+    assert source.count(old) == 1, old
+    namespace = dict(vars(bptt))
+    exec(source.replace(old, new), namespace)
+    monkeypatch.setattr(bptt, "lstm_backward", namespace["lstm_backward"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "step", "gate"),
+    [
+        ("dh = dh + d_outputs[t]", "dh = 1.0 * d_outputs[t]", 4, "i"),  # what comes from the next step is dropped
+        ("dx_and_dh[:, input_dim:]", "0 * dx_and_dh[:, input_dim:]", 3, "i"),
+        ("dc = dc * f", "dc = dc", 3, "i"),
+        ("[di, dj, df, do]", "[di, df, dj, do]", 4, "j"),  # two gates are swapped
+        ("[di, dj, df, do]", "[di, dj, do, df]", 4, "f"),
+        ("df = df * f * (1 - f)", "df = df * f", 4, "f"),
+        ("do = do * o * (1 - o)", "do = do * o * (1 - o if t != 2 else 1 + o)", 2, "o"),
+        ("dj = dj * derivative(j)", "dj = dj * derivative(a)", 4, "j"),
+        ("dc = dc + da * derivative(a)", "dc = dc - da * derivative(a)", 4, "i"),
+    ],
+)
+def test_a_wrong_line_is_caught_at_the_gate_and_step_where_it_first_shows(old, new, step, gate, monkeypatch):
+    rewrite(monkeypatch, old, new)
+    report = gradcheck.report(REFERENCE, time=5, entries=6)
+    assert not report.agrees
+    assert report.first_wrong == [f"rnn: the sweep first goes wrong at step {step} of 0..4, gate {gate}"]
+    assert report.first_wrong[0] in str(report)
+
+
+def test_a_swap_of_two_gates_is_wrong_in_these_two_gates_alone(monkeypatch):
+    def swap(sweep):
+        weights = list(sweep.weights)
+        weights[1] = weights[1][[*range(4, 8), *range(4), *range(8, 16)]]
+        return sweep._replace(weights=weights)
+
+    plant(monkeypatch, swap)
+    assert wrong_rows(gradcheck.report(REFERENCE, time=5)) == {("rnn/lstm_cell/bias", gate) for gate in "ij"}
+
+
+def test_nan_in_a_gradient_never_agrees(monkeypatch):
+    plant(monkeypatch, lambda sweep: sweep._replace(inputs=sweep.inputs * np.nan))
+    report = gradcheck.report(REFERENCE, time=3, entries=3)
+    assert not report.agrees
+    assert wrong_rows(report) == {("inputs", "")}
+
+
+def test_the_error_norm_is_relative_above_one_and_absolute_below():
+    assert gradcheck.error([1.0, 2.0], [1.0, 4.0]) == 0.5
+    assert gradcheck.error([0.001], [0.002]) == pytest.approx(0.001)
+    assert gradcheck.error([np.inf], [np.inf]) == np.inf
+    assert gradcheck.error([], []) == 0

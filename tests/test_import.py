@@ -1,0 +1,52 @@
+"""What `import minilstm` costs and what it leaves alone."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+resource = pytest.importorskip("resource", reason="the times of children are counted on POSIX alone")
+
+NOT_LOADED = {
+    "matplotlib", "tqdm", "scipy", "tensorflow", "keras", "tf_keras", "torch", "h5py", "safetensors", "onnx", "dask",
+    "onnxruntime", "google_crc32c", "joblib", "tensorboardX", "IPython", "pandas", "numba",
+}  # fmt: skip
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_importing_loads_no_library_that_a_script_may_never_need():
+    loaded = set(json.loads(python("import minilstm, sys, json; print(json.dumps(sorted(sys.modules)))")))
+    assert "minilstm.training" in loaded
+    assert not loaded & NOT_LOADED
+
+
+def cpu_seconds(statement, environment):
+    """User and system time of a fresh interpreter that runs one statement."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", statement], env=environment, timeout=120, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_importing_costs_less_than_one_and_a_half_times_autograd(tmp_path):
+    """Medians of interpreters that take turns, so that a busy machine slows both. Byte code is there, as for a user."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    statements = {"ours": "import minilstm", "autograds": "import autograd.numpy"}
+    for statement in statements.values():
+        cpu_seconds(statement, environment)  # writes the byte code
+    for _ in range(3):  # noise may spoil one attempt, hardly three
+        times = {name: [] for name in statements}
+        for _ in range(7):
+            for name, statement in statements.items():
+                times[name].append(cpu_seconds(statement, environment))
+        ratio = statistics.median(times["ours"]) / statistics.median(times["autograds"])
+        if ratio < 1.5:
+            return
+    raise AssertionError(f"import minilstm costs {ratio:.2f} times import autograd.numpy: {times}")

@@ -1,0 +1,74 @@
+"""trace and gradient_flow: the numbers inside are the ones that make the outputs and the gradients."""
+
+import numpy as np
+import pytest
+from helpers import RandomLoss, assert_close
+from hypothesis import given
+from strategies import networks
+
+from minilstm import LSTM, RNN, Dense, GRUCell, LSTMState, Sequential, gradient_flow, trace, value_and_grad
+from minilstm.params import tree_map
+
+
+@given(networks(lengths=False))
+def test_trace_shows_the_gates_that_make_the_states(network):
+    layer, params = RNN(network.cell), {network.cell.name: network.params}
+    seen = trace(layer, params, network.inputs, network.state)
+    outputs, state = layer.apply(params, network.inputs, network.state)
+    assert_close(seen["h"], outputs, 1e-13, "h")
+    assert_close(seen["c"][:, -1], state.c, 1e-13, "c")
+    before = np.concatenate([network.state.c[:, None], seen["c"][:, :-1]], axis=1)
+    bound = network.options.get("cell_clip") or np.inf
+    assert_close(seen["c"], np.clip(seen["f"] * before + seen["i"] * seen["j"], -bound, bound), 1e-15, "c")
+
+
+def test_trace_takes_the_first_layer_of_a_model_and_hides_what_is_past_the_end():
+    model = Sequential(LSTM(3), Dense(1))
+    params, inputs = model.init(0, 2), np.ones((2, 4, 2), np.float32)
+    seen = trace(model, params, inputs, sequence_length=[4, 2])
+    for name, values in seen.items():
+        assert values.shape == (2, 4, 3), name
+        assert np.isfinite(values[0]).all(), name
+        assert np.isnan(values[1, 2:]).all(), name
+        assert_close(values[1, :2], trace(model.layers[0], params["rnn"], inputs)[name][1, :2], 1e-7, name)
+
+
+def test_gradient_flow_is_the_derivative_with_respect_to_the_states():
+    rng = np.random.default_rng(0)
+    layer = LSTM(3, use_peepholes=True, num_proj=2)
+    params = tree_map(lambda w: rng.normal(0, 0.5, w.shape), layer.init(0, 2, np.float64))
+    inputs, loss = rng.normal(size=(2, 5, 2)), RandomLoss(0)
+    outputs, state = layer.apply(params, inputs)
+    _, d = value_and_grad(lambda results: loss(results))([outputs, state])
+    flow = gradient_flow(layer, params, inputs, d[0], d[1])
+    for t in range(1, 5):  # the state after step t, as the initial state of the rest
+        before = LSTMState(*(a for a in layer.apply(params, inputs[:, :t])[1]))
+
+        def rest(before, t=t):
+            later, last = layer.apply(params, inputs[:, t:], before)
+            return sum(a for a in [(later * d[0][:, t:]).sum(), (last.c * d[1].c).sum(), (last.h * d[1].h).sum()])
+
+        _, wanted = value_and_grad(rest)(before)
+        # d_outputs at t - 1 itself acts through h alone, which carries it into c as well
+        assert_close(flow["dh"][:, t - 1], wanted.h + d[0][:, t - 1], 1e-12, f"dh after step {t - 1}")
+    assert np.abs(flow["dc"]).max() > 1e-2
+
+
+def test_gradient_flow_of_the_gates_adds_up_to_the_bias_gradient():
+    rng = np.random.default_rng(1)
+    layer = LSTM(3)
+    params, inputs = layer.init(0, 2, np.float64), rng.normal(size=(4, 5, 2))
+    d_outputs = rng.normal(size=(4, 5, 3))
+    flow = gradient_flow(layer, params, inputs, d_outputs, sequence_length=[5, 2, 0, 4])
+    _, grads = value_and_grad(lambda p: (layer(p, inputs, sequence_length=[5, 2, 0, 4]) * d_outputs).sum())(params)
+    bias = np.concatenate([flow[f"d{gate}"].sum(axis=(0, 1)) for gate in "ijfo"])
+    assert_close(bias, grads["lstm_cell"]["bias"], 1e-13, "bias")
+
+
+def test_what_cannot_be_looked_into_is_refused():
+    layer = RNN(GRUCell(3))
+    with pytest.raises(ValueError, match=r"trace: wanted an LSTMCell .*got RNN"):
+        trace(layer, layer.init(0, 2), np.ones((1, 2, 2)))
+    layer = LSTM(3)
+    with pytest.raises(ValueError, match=r"d_outputs must have shape \(1, 2, 3\), got \(1, 2\)"):
+        gradient_flow(layer, layer.init(0, 2), np.ones((1, 2, 2), np.float32), np.ones((1, 2)))

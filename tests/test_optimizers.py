@@ -1,0 +1,193 @@
+"""Ten steps of each optimizer against real TensorFlow's, slots too; then what every optimizer has to do."""
+
+import numpy as np
+import pytest
+from helpers import assert_close, assert_trees_equal, golden, golden_cases
+
+from minilstm import SGD, Adagrad, Adam, AdamW, Momentum, RMSProp, schedules, value_and_grad
+
+CLASSES = {
+    "GradientDescentOptimizer": (SGD, {}),
+    "MomentumOptimizer": (Momentum, {"momentum": "Momentum"}),
+    "AdagradOptimizer": (Adagrad, {"accumulator": "Adagrad"}),
+    "RMSPropOptimizer": (RMSProp, {"mean_square": "RMSProp", "momentum": "RMSProp_1"}),
+    "AdamOptimizer": (Adam, {"m": "Adam", "v": "Adam_1"}),
+}
+CENTERED = {"mean_square": "RMSProp", "mean_gradient": "RMSProp_1", "momentum": "RMSProp_2"}
+TENSORFLOW = [name for name in golden_cases() if name.startswith("k_tf1_")]
+
+# One line for each optimizer: the tests below run over all of them.
+TABLE = [
+    SGD(0.1),
+    SGD(schedules.exponential(0.2, 100, 0.5)),
+    Momentum(0.02, 0.9),
+    Momentum(0.02, 0.9, use_nesterov=True),
+    Adagrad(0.5),
+    RMSProp(0.01),
+    RMSProp(0.005, momentum=0.5),
+    RMSProp(0.01, centered=True, epsilon=1e-4),
+    Adam(0.05),
+    AdamW(0.05, weight_decay=1e-5),
+]
+IDS = [f"{k}-{type(optimizer).__name__}" for k, optimizer in enumerate(TABLE)]
+
+
+def row(arrays, kind, n):
+    """Row n of a golden case's values or gradients as a tree."""
+    return {p: arrays[f"{kind}/{p}"][n] for p in ("w", "b", "V")}
+
+
+@pytest.mark.parametrize("name", TENSORFLOW)
+def test_ten_steps_are_tensorflows(name):
+    case, arrays = golden(name)
+    cls, slots = CLASSES[case["optimizer"]]
+    slots = CENTERED if case["options_effective"].get("centered") else slots
+    optimizer = cls(**case["options_given"])
+    tolerance = 1e-12 if case["dtype"] == "float64" else 1e-6
+    params = row(arrays, "value", 0)
+    state = optimizer.init(params)
+    for n in range(11):
+        for p, value in params.items():
+            assert_close(value, arrays[f"value/{p}"][n], tolerance, f"{p} after {n} steps")
+            assert value.dtype == case["dtype"], p
+            for field, slot in slots.items():
+                found = getattr(state, field)[p]
+                assert_close(found, arrays[f"slot/{p}/{slot}"][n], tolerance, f"{p}/{slot} after {n} steps")
+                assert found.dtype == case["dtype"], slot
+        for power in {"beta1_power", "beta2_power"} & set(getattr(state, "_fields", ())):
+            found, wanted = getattr(state, power), arrays[f"slot/{power}"][n]
+            assert found.dtype == np.float32
+            assert found == wanted, f"{power} after {n} steps"
+        assert state.step == n
+        if n < 10:
+            params, state = optimizer.update(params, row(arrays, "grad", n), state)
+    recorded = {key for key in arrays if key.startswith("slot/")}
+    compared = {f"slot/{p}/{slot}" for p in "wbV" for slot in slots.values()}
+    assert recorded - compared <= {"slot/beta1_power", "slot/beta2_power"}
+    if compared:
+        assert compared <= recorded
+
+
+def test_every_optimizer_of_tensorflow_has_a_case_in_both_dtypes():
+    cases = [golden(name)[0] for name in TENSORFLOW]
+    assert {case["optimizer"] for case in cases} == set(CLASSES)
+    assert {case["optimizer"] for case in cases if case["dtype"] == "float32"} >= set(CLASSES) - {"AdagradOptimizer"}
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("k_keras_adamw", AdamW(0.0625, 0.5, 0.75, epsilon=1e-7, weight_decay=0.125)),
+        ("k_keras_adam_bigeps", Adam(0.0625, 0.5, 0.75, epsilon=0.125)),
+    ],
+)
+def test_ten_steps_are_kerass(name, optimizer):
+    _, arrays = golden(name)
+    params = row(arrays, "value", 0)
+    state = optimizer.init(params)
+    for n in range(10):
+        params, state = optimizer.update(params, row(arrays, "grad", n), state)
+        for p, value in params.items():
+            assert_close(value, arrays[f"value/{p}"][n + 1], 1e-7, f"{p} after {n + 1} steps")
+
+
+def test_adams_epsilon_is_not_pytorchs():
+    _, arrays = golden("k_torch_adam_bigeps")
+    optimizer, params = Adam(0.0625, 0.5, 0.75, epsilon=0.125), row(arrays, "value", 0)
+    params, _ = optimizer.update(params, row(arrays, "grad", 0), optimizer.init(params))
+    assert np.abs(params["w"] - arrays["value/w"][1]).max() > 1e-3
+
+
+def parabola(tree):
+    x, y = tree["x"], tree["deep"][0]
+    return (x[0] - 0.3) ** 2 + 2 * (x[1] + 0.2) ** 2 + 0.5 * (y - 0.7) ** 2
+
+
+def rosenbrock(tree):
+    x, y = tree["x"]
+    return 0.1 * ((1 - x) ** 2 + 5 * (y - x**2) ** 2)
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_reaches_the_minimum_of_a_parabola(optimizer):
+    params = {"x": np.array([1.0, -1.0]), "deep": [np.array(0.0)]}
+    params = minimize(optimizer, parabola, params, 600)
+    np.testing.assert_allclose(params["x"], [0.3, -0.2], atol=0.02)
+    np.testing.assert_allclose(params["deep"][0], 0.7, atol=0.02)
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_gets_far_down_rosenbrocks_valley(optimizer):
+    start = {"x": np.array([-0.6, 0.8])}
+    end = minimize(optimizer, rosenbrock, start, 1500)
+    assert rosenbrock(end) < 0.02 * rosenbrock(start)
+
+
+def minimize(optimizer, function, params, steps):
+    state = optimizer.init(params)
+    gradient = value_and_grad(function)
+    for _ in range(steps):
+        params, state = optimizer.update(params, gradient(params)[1], state)
+    assert state.step == steps
+    return params
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_update_keeps_dtypes_and_structure_and_changes_nothing_that_came_in(optimizer, dtype):
+    params = {"a": {"w": np.ones((2, 3), dtype)}, "b": [np.full(4, 2, dtype)]}
+    grads = {"b": [np.full(4, 0.5, dtype)], "a": {"w": np.full((2, 3), -1, dtype)}}  # another order of keys
+    state = optimizer.init(params)
+    kept = {"a": {"w": np.ones((2, 3), dtype)}, "b": [np.full(4, 2, dtype)]}, optimizer.init(params)
+    new, new_state = optimizer.update(params, grads, state)
+    assert_trees_equal((params, state), kept)
+    assert type(new_state) is type(state)
+    assert (state._fields[0], new_state.step) == ("step", 1)
+    assert new["a"]["w"].dtype == new["b"][0].dtype == dtype
+    assert (new["a"]["w"] > 1).all()  # downhill, each by its own gradient
+    assert (new["b"][0] < 2).all()
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_a_gradient_of_another_structure_is_refused(optimizer):
+    params = {"a": np.ones(2), "b": np.ones(2)}
+    with pytest.raises(ValueError, match="'b'"):
+        optimizer.update(params, {"a": np.ones(2)}, optimizer.init(params))
+
+
+def test_adagrads_initial_accumulator_is_the_one_option_that_tensorflow_does_not_round():
+    assert Adagrad(0.1).init({"w": np.zeros(2)}).accumulator["w"].tolist() == [0.1, 0.1]
+
+
+def test_a_rate_may_depend_on_the_step():
+    optimizer, params = SGD(lambda step: [1.0, 0.25][step]), {"w": np.array([4.0])}
+    params, state = optimizer.update(params, {"w": np.array([1.0])}, optimizer.init(params))
+    assert params["w"] == 3
+    params, _ = optimizer.update(params, {"w": np.array([1.0])}, state)
+    assert params["w"] == 2.75
+
+
+def test_repr_names_the_class_and_its_rate():
+    assert repr(SGD(0.5)) == "SGD(learning_rate=0.5)"
+    assert repr(Adam(0.5)).startswith("Adam(learning_rate=0.5, ")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(0.0), "SGD: learning_rate must be above 0, got 0.0"),
+        (lambda: SGD(-1), "learning_rate"),
+        (lambda: SGD(np.nan), "learning_rate"),
+        (lambda: Adam(0.1, beta1=1.0), "Adam: beta1 must be at least 0 and below 1, got 1.0"),
+        (lambda: Adam(0.1, beta2=1.5), "beta2"),
+        (lambda: Adam(0.1, epsilon=-1e-8), "epsilon"),
+        (lambda: AdamW(0.1, weight_decay=-0.1), "weight_decay"),
+        (lambda: Momentum(0.1, -0.5), "Momentum: momentum"),
+        (lambda: RMSProp(0.1, decay=-0.1), "RMSProp: decay"),
+        (lambda: RMSProp(0.1, momentum=-0.1), "RMSProp: momentum"),
+        (lambda: Adagrad(0.1, initial_accumulator_value=0.0), "initial_accumulator_value"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
