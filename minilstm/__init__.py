@@ -12,7 +12,7 @@ from ._version import __version__
 from .cells import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
-from .inference import generate, predict
+from .inference import generate, predict, sampler
 from .introspection import gradient_flow, trace
 from .layers import LSTM, RNN, Bidirectional, Dense, Dropout, Embedding, Layer, Sequential, from_config
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
@@ -67,6 +67,7 @@ __all__ = [
     "losses",
     "pack_gates",
     "predict",
+    "sampler",
     "save_checkpoint",
     "schedules",
     "split_gates",

@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from .progress import ProgressBar
+
 Array = Any
 
 
-def predict(model: Any, params: Any, inputs: Array, batch_size: int | None = None) -> np.ndarray:
+def predict(
+    model: Any, params: Any, inputs: Array, batch_size: int | None = None, *, progress: bool | None = False
+) -> np.ndarray:
     """The model's outputs for `inputs`, `batch_size` sequences at a time (default: all at once).
+
+    `progress` shows a bar over the batches; None means where there is a terminal or a notebook.
 
     Raises ValueError for an empty batch or a `batch_size` below 1.
     """
@@ -21,7 +27,12 @@ def predict(model: Any, params: Any, inputs: Array, batch_size: int | None = Non
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
     size = batch_size or len(inputs)
-    parts = [model(params, inputs[start : start + size]) for start in range(0, len(inputs), size)]
+    starts = range(0, len(inputs), size)
+    parts = []
+    with ProgressBar(len(starts), show=progress) as bar:
+        for start in starts:
+            parts.append(model(params, inputs[start : start + size]))
+            bar.advance(len(parts[-1]), {})
     return np.concatenate(parts)
 
 
@@ -82,3 +93,43 @@ def generate(
             outputs, state = model.apply(params, np.asarray(x_t)[:, None], state=state)
             output = outputs[:, -1]
     return generated
+
+
+def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Array, np.random.Generator], Array]:
+    """A `next_input` for `generate` that draws labels from logits.
+
+        generate(model, params, primer, 200, next_input=sampler(temperature=0.7), rng=0)
+
+    Parameters
+    ----------
+    temperature : float, default 1.0
+        Logits are divided by it: below 1 the likely becomes likelier; 0 always takes the likeliest.
+    top_k : int, optional
+        Only the so many likeliest labels can be drawn.
+
+    Returns
+    -------
+    callable
+        ``(logits [batch, classes], generator) -> labels [batch]``, integers.
+
+    Raises
+    ------
+    ValueError
+        For a negative temperature or a `top_k` below 1.
+    """
+    if temperature < 0:
+        raise ValueError(f"sampler: temperature must be 0 or more, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"sampler: top_k must be at least 1, got {top_k}")
+
+    def next_input(logits: Array, rng: np.random.Generator) -> Array:
+        logits = np.asarray(logits, np.float64)
+        if temperature == 0:
+            return logits.argmax(axis=-1)
+        if top_k is not None and top_k < logits.shape[-1]:
+            lowest = np.partition(logits, -top_k, axis=-1)[..., -top_k, None]
+            logits = np.where(logits >= lowest, logits, -np.inf)
+        noise = rng.gumbel(size=logits.shape)  # the largest of logits plus Gumbel noise is a draw from their softmax
+        return (logits / temperature + noise).argmax(axis=-1)
+
+    return next_input

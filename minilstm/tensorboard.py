@@ -1,0 +1,30 @@
+"""TensorBoard event files, for who wants to watch a run there. Needs the extra ``tensorboard``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+
+def tensorboard(logdir: str | os.PathLike[str]) -> Callable[[Any], None]:
+    """A callback for `minilstm.fit` that writes the newest entry of every series of the history.
+
+        fit(..., callbacks=[tensorboard("runs/demo/events")])
+
+    Raises ImportError, with the line that installs it, where tensorboardX is missing.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise ImportError("tensorboard needs tensorboardX: pip install 'minilstm[tensorboard]'") from None
+    writer = SummaryWriter(os.fspath(logdir))
+
+    def callback(result: Any) -> None:
+        for name, values in result.history.items():
+            writer.add_scalar(name, values[-1], result.step)
+        for name, value in result.baselines.items():
+            writer.add_scalar(f"baseline/{name}", value, result.step)
+        writer.flush()
+
+    return callback
