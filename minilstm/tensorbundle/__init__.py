@@ -8,7 +8,7 @@ Names and arrays in, files out, and back; nothing here knows what the tensors me
     dtypes, strings           arrays as bytes
     slices                    partitioned variables
     paths, source             file names; opening files of unknown origin
-    index, reader             reading
+    index, values, reader     reading
     writer                    writing
     state_text, state         the `checkpoint` file of a folder
 """

@@ -64,43 +64,31 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
     """
     path = checked_prefix("write", prefix)
     checked = _checked(tensors)
-    files.make_directory(os.path.dirname(path))
-    index = index_path(path)
-    data = data_path(path, 0, 1)
-    token = files.new_token()
-    new_index, new_data = files.temporary_name(index, token), files.temporary_name(data, token)
+    folder, index, data = os.path.dirname(path), index_path(path), data_path(path, 0, 1)
+    files.make_directory(folder)
     replacing = os.path.exists(index)
     if replacing:
         _sweep(index, data)
-    interrupted = bool(files.temporaries(index))  # maybe all that is left, until this save is complete
-
-    flushed = False
+    # Without an index, the temporary files of a save that was interrupted may be the old checkpoint: they are swept
+    # only when the new one is complete.
+    anything_there = replacing or bool(files.temporaries(index))
+    token = files.new_token()
+    new_index, new_data = files.temporary_name(index, token), files.temporary_name(data, token)
+    complete = False
     try:
-        with files.open_temporary(data, token) as data_file:
-            entries = [(name, _write_tensor(data_file, array)) for name, array in checked]
-            files.fsync_file(data_file)
-        with files.open_temporary(index, token) as index_file:
-            table = TableWriter(lambda block: files.write(index_file, block))
-            offset = 0
-            table.add(b"", encode_header(Header(num_shards=1, producer=1)))
-            for name, entry in entries:
-                table.add(name, encode_entry(entry._replace(offset=offset)))
-                offset += entry.size
-            table.finish()
-            files.fsync_file(index_file)
-        folder = os.path.dirname(path)
-        files.fsync_directory(folder)
-        flushed = True
+        _write_temporaries(index, data, token, checked)
+        files.fsync_directory(folder)  # 1
+        complete = True
         if replacing:
-            files.remove(index)
+            files.remove(index)  # 2
             files.fsync_directory(folder)
-        files.replace(new_data, data)
+        files.replace(new_data, data)  # 3
         files.fsync_directory(folder)
-        files.replace(new_index, index)
+        files.replace(new_index, index)  # 4
         files.fsync_directory(folder)
     except BaseException:
-        # The temporary files are of no use, unless what they replace is no longer whole.
-        if not (flushed and (replacing or interrupted) and not os.path.exists(index)):
+        # Nobody wants the temporary files, unless what they replace may no longer be whole.
+        if not (complete and anything_there and not os.path.exists(index)):
             files.discard(new_index, new_data)
         raise
     _sweep(index, data)
@@ -109,6 +97,22 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
 def _sweep(*paths: str) -> None:
     for path in paths:
         files.sweep(path)
+
+
+def _write_temporaries(index: str, data: str, token: str, tensors: list[tuple[bytes, NDArray[Any]]]) -> None:
+    """Write and flush both files under their temporary names."""
+    with files.open_temporary(data, token) as data_file:
+        entries = [(name, _write_tensor(data_file, array)) for name, array in tensors]
+        files.fsync_file(data_file)
+    with files.open_temporary(index, token) as index_file:
+        table = TableWriter(lambda block: files.write(index_file, block))
+        table.add(b"", encode_header(Header(num_shards=1, producer=1)))
+        offset = 0
+        for name, entry in entries:
+            table.add(name, encode_entry(entry._replace(offset=offset)))
+            offset += entry.size
+        table.finish()
+        files.fsync_file(index_file)
 
 
 def _write_tensor(file: BinaryIO, array: NDArray[Any]) -> Entry:
