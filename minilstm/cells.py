@@ -186,9 +186,9 @@ class Cell:
         """New weights; `seed` is anything ``np.random.default_rng`` takes."""
         raise NotImplementedError
 
-    def input_dim(self, params: dict[str, Any]) -> int:
-        """The number of input features that `params` were made for."""
-        raise NotImplementedError
+    def input_dim(self, params: dict[str, Any]) -> int | None:
+        """The number of input features that `params` were made for; None where the cell cannot tell."""
+        return None
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Any = None) -> tuple[Array, Any]:
         """One step: x_t ``[batch, input_dim]`` and a state to the output ``[batch, output_size]`` and the new state.

@@ -140,6 +140,13 @@ def save_checkpoint(
     return path
 
 
+def check_describable(model: Sequential | None, extra: Any) -> None:
+    """Raise the ValueError that `save_checkpoint` would raise for a model or an `extra` that cannot be stored."""
+    if model is not None:
+        model.config()
+    _to_json(extra, "extra")
+
+
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
     """The prefix of the newest complete checkpoint in a directory, or None."""
     return tensorbundle.latest(directory)

@@ -190,7 +190,8 @@ def _inferred(kind: str, path: str, options: Options) -> Sequential | None:
     elif kind == "tf2":
         tensors = tensorbundle.read(path)
         if MODEL not in tensors:
-            layers = {f"layer_{k}": _shapes(arrays) for k, arrays in enumerate(tf2.layers_with_weights(tensors))}
+            found = tf2.layers_with_weights(tensors, path)
+            layers = {f"layer_{k}": _shapes(layer) for k, layer in enumerate(found)}
             return infer.model_from(infer.in_keras_layers(layers, path), as_stored, path, ordered=True)
     elif kind == "keras" and not path.endswith(".keras"):
         arrays, texts, _ = keras.read(path)
@@ -274,7 +275,7 @@ def _verify(kind: str, path: str, code: str, model: Sequential, params: Any, rep
             outputs = model(checkpoint.load_checkpoint(path).params if kind != "npz" else npz.load(path)[1], inputs)
         else:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets on stderr otherwise
-            outputs = MODULES[kind].run(code, inputs)
+            outputs = MODULES[kind].opened(code)(inputs)
     except ImportError as missing:
         report(f"not verified: {missing}")
         return True

@@ -18,7 +18,7 @@ import numpy as np
 from . import bptt, kernels, sequences
 from .cells import GATES
 from .gradients import value_and_grad
-from .layers import RNN, Embedding, Sequential
+from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
 from .params import flatten_names, get_path, tree_leaves, tree_map, unflatten_names
 
@@ -198,6 +198,9 @@ def _with_trace(model: Sequential) -> Sequential:
         twin.name = name
         if isinstance(twin, RNN):
             twin.backprop = "autograd"
+        if isinstance(twin, Bidirectional):
+            twin.forward, twin.backward = copy.copy(twin.forward), copy.copy(twin.backward)
+            twin.forward.backprop = twin.backward.backprop = "autograd"
         layers.append(twin)
     return Sequential(*layers)
 
@@ -242,12 +245,12 @@ def _central(function: Any, variables: Tree, array: np.ndarray, place: np.ndarra
 
 
 def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng: np.random.Generator) -> list[str]:
-    """For every recurrent layer with a derivation: where its sweep first departs from the trace, as sentences."""
+    """For every layer around a bare LSTM cell: where its sweep first departs from the trace, as sentences."""
     sentences = []
     for name, layer in zip(model.names, model.layers, strict=True):
         weights = get_path(params, name) or {}
-        if isinstance(layer, RNN) and layer.uses_derivation:
-            x = np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
+        if isinstance(layer, RNN) and layer.uses_derivation and bptt.has_derivation(layer.cell):
+            x = inputs if layer.time_major else np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
             compared = _compare_sweeps(layer, weights[layer.cell.name], x, lengths, rng)
             sentences.append(f"{name}: {compared}")
         inputs = layer.apply(weights, inputs, None, lengths)[0]

@@ -4,9 +4,9 @@ What is computed is (1) to (9) of `minilstm.cells` and the sweep of `minilstm.bp
 tanh and without peepholes, clips, projection, masks or lengths. What differs is where numbers lie and how often
 NumPy is called:
 
-- **Gate blocks.** The gates of all steps lie in one array ``[5, time + 1, batch, units]`` with the blocks o, i, f, j
-  and c_{t-1}. Every block of a step is contiguous, three sigmoids are one call, and i * j, f * c_{t-1} are one
-  product, because their factors lie side by side.
+- **Gate blocks.** The gates of a step lie in one array ``[5, batch, units]`` with the blocks o, i, f, j and c_{t-1}. It
+  is contiguous, which halves the price of a small NumPy call; three sigmoids are one call, and i * j, f * c_{t-1} are
+  one product, because their factors lie side by side.
 - **One nonlinearity.** sigmoid(x) = (1 + tanh(x / 2)) / 2. The 1/2 is folded into the kernel's copy, so that one tanh
   serves all four gates; NumPy's tanh is vectorised and cheaper than exp and a division. The price: a closed gate is
   accurate to 1e-7 (float32) of 1, not of its own tiny value, as it is in the reference.
@@ -64,20 +64,25 @@ class Workspace:
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
         folded = input_dim + 1 if input_dim <= FOLD_INPUTS else 0  # columns that the recurrent product reads besides h
-        self.blocks = np.empty((5, time + 1, batch, units), dtype)
+        self.blocks = np.empty((time + 1, 5, batch, units), dtype)
         self.rows = np.empty((time + 1, batch, folded + units), dtype)  # [x_t, 1, h_{t-1}], or h_{t-1} alone
         self.h = self.rows[..., folded:]
         self.x = self.rows[:time, :, :folded] if folded else np.empty((time, batch, input_dim + 1), dtype)
         self.x[..., input_dim] = 1  # what the bias is multiplied with
-        self.kernel = np.empty((4, input_dim + 1 + units, units), dtype)  # rows for x, the bias, h; blocks o, i, f, j
-        self.tanh_c = np.empty((time, batch, units), dtype)
-        self.z = np.empty((4, batch, units), dtype)
-        self.products = np.empty((2, batch, units), dtype)
+        self.recurrent = np.empty((4, folded + units, units), dtype)  # the kernel by blocks o, i, f, j
         self.folded = bool(folded)
+        if not folded:  # what the inputs and the bias give to every step, as rows of blocks
+            self.input_kernel = np.empty((input_dim + 1, 4, units), dtype)
+            self.from_inputs = np.empty((time, batch, 4, units), dtype)
+            self.by_step = list(self.from_inputs.transpose(0, 2, 1, 3))
+        else:
+            self.by_step = [None] * time
+        self.tanh_c = np.empty((time, batch, units), dtype)
+        self.products = np.empty((2, batch, units), dtype)
         self.forward_views = [
             (
-                self.rows[t], self.blocks[:4, t], self.blocks[:3, t], self.blocks[I : F + 1, t],
-                self.blocks[J:, t], self.blocks[C, t + 1], self.blocks[O, t], self.tanh_c[t], self.h[t + 1],
+                self.rows[t], self.blocks[t, :4], self.by_step[t], self.blocks[t, :3], self.blocks[t, I : F + 1],
+                self.blocks[t, J:], self.blocks[t + 1, C], self.blocks[t, O], self.tanh_c[t], self.h[t + 1],
             )
             for t in range(time)
         ]  # fmt: skip
@@ -86,16 +91,16 @@ class Workspace:
         self.dz = np.empty((time, batch, 5, units), dtype)
         self.transposed = np.empty((4 * units, units), dtype)
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * batch * units * self.dz.itemsize))))
-        self.factors = np.empty((5, self.chunk, batch, units), dtype)  # of di, dj, df, do and of dc
-        self.slopes = np.empty((3, self.chunk, batch, units), dtype)
+        self.factors = np.empty((self.chunk, 5, batch, units), dtype)  # of di, dj, df, do and of dc
+        self.slopes = np.empty((self.chunk, 3, batch, units), dtype)
         self.dh = np.empty((batch, units), dtype)
         self.dc = np.empty((batch, units), dtype)
         by_gate = self.dz.transpose(0, 2, 1, 3)
         gates = self.dz.reshape(time, batch, 5 * units)[..., : 4 * units]
         self.backward_views = [
-            (by_gate[t, 3:], by_gate[t, 4], by_gate[t, :3], self.blocks[F, t], gates[t]) for t in range(time)
+            (by_gate[t, 3:], by_gate[t, 4], by_gate[t, :3], self.blocks[t, F], gates[t]) for t in range(time)
         ]
-        self.factor_views = [(self.factors[3:, n], self.factors[:3, n]) for n in range(self.chunk)]
+        self.factor_views = [(self.factors[n, 3:], self.factors[n, :3]) for n in range(self.chunk)]
 
 
 _free: dict[tuple[Any, ...], list[Workspace]] = {}
@@ -147,19 +152,18 @@ def lstm_sequence(
     w = tape.take(time, batch, input_dim, units, inputs.dtype)
     w.x[..., :input_dim] = inputs
     w.h[0] = h
-    w.blocks[C, 0] = c
-    _copy_kernel(w.kernel, kernel, bias, forget_bias, input_dim)
-    recurrent = w.kernel if w.folded else w.kernel[:, input_dim + 1 :]
+    w.blocks[0, C] = c
+    _copy_kernel(w, kernel, bias, forget_bias, input_dim)
     if not w.folded:
-        gates = w.blocks[:4, :time].reshape(4, time * batch, units)
-        np.matmul(w.x.reshape(time * batch, input_dim + 1), w.kernel[:, : input_dim + 1], out=gates)
-    matmul, multiply, add, tanh, z, products = np.matmul, np.multiply, np.add, np.tanh, w.z, w.products
-    for row, gates, sigmoids, i_f, j_c, c, o, tanh_c, h in w.forward_views:
-        if w.folded:
-            matmul(row, recurrent, out=gates)
-        else:
-            matmul(row, recurrent, out=z)
-            add(gates, z, out=gates)
+        rows, columns = time * batch, 4 * units
+        flat_kernel, flat_out = w.input_kernel.reshape(-1, columns), w.from_inputs.reshape(rows, columns)
+        np.matmul(w.x.reshape(rows, input_dim + 1), flat_kernel, out=flat_out)
+    matmul, multiply, add, tanh = np.matmul, np.multiply, np.add, np.tanh
+    recurrent, products = w.recurrent, w.products
+    for row, gates, from_inputs, sigmoids, i_f, j_c, c, o, tanh_c, h in w.forward_views:
+        matmul(row, recurrent, out=gates)
+        if from_inputs is not None:
+            add(gates, from_inputs, out=gates)
         tanh(gates, out=gates)
         multiply(sigmoids, 0.5, out=sigmoids)
         add(sigmoids, 0.5, out=sigmoids)
@@ -167,18 +171,19 @@ def lstm_sequence(
         add(products[0], products[1], out=c)
         tanh(c, out=tanh_c)
         multiply(o, tanh_c, out=h)
-    return w.h[1:].copy(), w.blocks[C, time].copy(), w.h[time].copy()
+    return w.h[1:].copy(), w.blocks[time, C].copy(), w.h[time].copy()
 
 
-def _copy_kernel(copy: Array, kernel: Array, bias: Array, forget_bias: float, input_dim: int) -> None:
+def _copy_kernel(w: Workspace, kernel: Array, bias: Array, forget_bias: float, input_dim: int) -> None:
     """The kernel by blocks o, i, f, j, with the bias as a row behind the input's, halved for the sigmoids."""
-    units = copy.shape[2]
+    units = w.recurrent.shape[2]
     for block, gate in ((O, 3), (I, 0), (F, 2), (J, 1)):
         columns = slice(gate * units, (gate + 1) * units)
         half = 1.0 if block == J else 0.5
-        np.multiply(kernel[:input_dim, columns], half, out=copy[block, :input_dim])
-        np.multiply(kernel[input_dim:, columns], half, out=copy[block, input_dim + 1 :])
-        np.multiply(bias[columns] + (forget_bias if block == F else 0), half, out=copy[block, input_dim])
+        for_inputs = w.recurrent[block] if w.folded else w.input_kernel[:, block]
+        np.multiply(kernel[:input_dim, columns], half, out=for_inputs[:input_dim])
+        np.multiply(bias[columns] + (forget_bias if block == F else 0), half, out=for_inputs[input_dim])
+        np.multiply(kernel[input_dim:, columns], half, out=w.recurrent[block, -units:])
 
 
 @primitive
@@ -218,14 +223,13 @@ def lstm_backward(
 
 def _form_factors(w: Workspace, start: int, stop: int) -> None:
     """What dh and dc are multiplied with at the steps from `start` to before `stop`."""
-    blocks, tanh_c = w.blocks[:, start:stop], w.tanh_c[start:stop]
-    slopes, factors = w.slopes[:, : stop - start], w.factors[:, : stop - start]
-    d_i_and_f, d_j, d_o, into_c = factors[0:3:2], factors[1], factors[3], factors[4]
-    np.multiply(blocks[:3], blocks[:3], out=slopes)
-    np.subtract(blocks[:3], slopes, out=slopes)  # s (1 - s) of o, i, f
-    np.multiply(slopes[I : F + 1], blocks[J:], out=d_i_and_f)  # i (1 - i) j and f (1 - f) c_prev
-    np.multiply(slopes[O], tanh_c, out=d_o)  # o (1 - o) tanh(c)
-    for answer, gate, factor in ((blocks[J], blocks[I], d_j), (tanh_c, blocks[O], into_c)):
+    blocks, tanh_c = w.blocks[start:stop], w.tanh_c[start:stop]
+    slopes, factors = w.slopes[: stop - start], w.factors[: stop - start]
+    np.multiply(blocks[:, :3], blocks[:, :3], out=slopes)
+    np.subtract(blocks[:, :3], slopes, out=slopes)  # s (1 - s) of o, i, f
+    np.multiply(slopes[:, I : F + 1], blocks[:, J:], out=factors[:, 0:3:2])  # i (1 - i) j and f (1 - f) c_prev
+    np.multiply(slopes[:, O], tanh_c, out=factors[:, 3])  # o (1 - o) tanh(c)
+    for answer, gate, factor in ((blocks[:, J], blocks[:, I], factors[:, 1]), (tanh_c, blocks[:, O], factors[:, 4])):
         np.multiply(answer, answer, out=factor)
         np.subtract(1, factor, out=factor)
         np.multiply(factor, gate, out=factor)  # i (1 - j^2) and o (1 - tanh(c)^2)

@@ -21,6 +21,7 @@ import numpy as np
 
 from .params import Tree, tree_map
 
+Array = Any
 Rate = float | Callable[[int], float]
 
 
@@ -76,6 +77,32 @@ class AdamState(NamedTuple):
 def _float32(value: float) -> float:
     """A hyperparameter as TensorFlow sees it."""
     return float(np.float32(value))
+
+
+PIECE = 1 << 14  # entries: what Adam reads and writes of so many stays in the second-level cache
+
+
+class _Three:
+    """Three arrays that a tree shall take for one leaf."""
+
+    def __init__(self, *values: Array) -> None:
+        self.values = values
+
+
+def _in_pieces(formula: Callable[..., None], rate: float, *arrays: Array) -> list[Array]:
+    """Three new arrays from `formula`, which is called for one piece of all arrays after the other.
+
+    Twelve passes over a large array are twelve ways to the memory and back. Piece by piece they are one.
+    """
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    flat = [np.ascontiguousarray(array, dtype).reshape(-1) for array in arrays]
+    new = [np.empty(flat[0].size, dtype) for _ in range(3)]
+    scratch = np.empty(min(PIECE, flat[0].size), dtype)
+    for start in range(0, flat[0].size, PIECE):
+        piece = slice(start, start + PIECE)
+        into = [array[piece] for array in new]
+        formula(rate, *(array[piece] for array in flat), into, scratch[: into[0].size])
+    return [array.reshape(shape) for array in new]
 
 
 def _zeros(params: Tree) -> Tree:
@@ -248,14 +275,31 @@ class Adam(Optimizer):
 
     def update(self, params: Tree, grads: Tree, state: AdamState) -> tuple[Tree, AdamState]:
         """One step."""
-        beta1, beta2, epsilon = self.beta1, self.beta2, self.epsilon
         correction = math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power))
         rate = self.rate(state.step) * correction
-        m = tree_map(lambda m, g: beta1 * m + (1 - beta1) * g, state.m, grads)
-        v = tree_map(lambda v, g: beta2 * v + (1 - beta2) * (g * g), state.v, grads)
-        new = tree_map(lambda w, m, v: w - rate * m / (np.sqrt(v) + epsilon), self._decayed(params, state), m, v)
-        powers = state.beta1_power * np.float32(beta1), state.beta2_power * np.float32(beta2)
+        updated = tree_map(
+            lambda w, g, m, v: _Three(*_in_pieces(self._piece, rate, w, g, m, v)),
+            self._decayed(params, state), grads, state.m, state.v,
+        )  # fmt: skip
+        new, m, v = (tree_map(lambda three, k=k: three.values[k], updated) for k in range(3))
+        powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)
+
+    def _piece(self, rate: float, w: Array, g: Array, m: Array, v: Array, new: list[Array], scratch: Array) -> None:
+        """The formulas of the class for a piece of an array, into the three arrays `new`: w, m, v."""
+        new_w, new_m, new_v = new
+        np.multiply(m, self.beta1, out=new_m)
+        np.multiply(g, 1 - self.beta1, out=scratch)
+        np.add(new_m, scratch, out=new_m)
+        np.multiply(v, self.beta2, out=new_v)
+        np.multiply(g, g, out=scratch)
+        np.multiply(scratch, 1 - self.beta2, out=scratch)
+        np.add(new_v, scratch, out=new_v)
+        np.sqrt(new_v, out=scratch)
+        np.add(scratch, self.epsilon, out=scratch)
+        np.multiply(new_m, rate, out=new_w)
+        np.divide(new_w, scratch, out=new_w)
+        np.subtract(w, new_w, out=new_w)
 
     def _decayed(self, params: Tree, state: AdamState) -> Tree:
         """The parameters from which the step is taken; `AdamW` shrinks them first."""

@@ -72,19 +72,20 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
 def _leaves_like(like: Tree, tree: Tree) -> list[Any]:
     """The leaves of `tree` in the order of `like`: two dicts may hold the same keys in another order."""
     leaves: list[Any] = []
-
-    def walk(a: Tree, b: Tree) -> None:
-        if isinstance(a, dict):
-            for key in a:
-                walk(a[key], b[key])
-        elif isinstance(a, (list, tuple)):
-            for x, y in zip(a, b, strict=True):
-                walk(x, y)
-        elif a is not None:
-            leaves.append(b)
-
-    walk(like, tree)
+    _collect_like(like, tree, leaves)
     return leaves
+
+
+def _collect_like(like: Tree, tree: Tree, leaves: list[Any]) -> None:
+    # Not a closure that calls itself: that is a cycle, which would keep all leaves until the collector comes round.
+    if isinstance(like, dict):
+        for key in like:
+            _collect_like(like[key], tree[key], leaves)
+    elif isinstance(like, (list, tuple)):
+        for x, y in zip(like, tree, strict=True):
+            _collect_like(x, y, leaves)
+    elif like is not None:
+        leaves.append(tree)
 
 
 def check_same_structure(tree: Tree, other: Tree, path: str = "") -> None:

@@ -8,6 +8,7 @@ state and the best parameters so far are minilstm's own: JSON in ``minilstm/trai
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -28,13 +29,15 @@ class Place(NamedTuple):
     updates: int = 0
     loss_sum: float = 0.0
     norm_sum: float = 0.0
-    entries: int = 0
+    entries: float = 0.0
 
-    def after_update(self, loss: float, norm: float, entries: int, last: bool) -> Place:
-        """The place after one update whose loss is the mean over so many entries; `last` of its batch or not."""
+    def after_window(self, last: bool) -> Place:
+        """The place after a window; `last` of its batch or not."""
+        return self._replace(batch=self.batch + last, window=0 if last else self.window + 1)
+
+    def after_update(self, loss: float, norm: float, entries: float) -> Place:
+        """The place after one update whose loss is the mean over so many (weighted) entries."""
         return self._replace(
-            batch=self.batch + last,
-            window=0 if last else self.window + 1,
             updates=self.updates + 1,
             loss_sum=self.loss_sum + loss * entries,
             norm_sum=self.norm_sum + norm,
@@ -44,7 +47,7 @@ class Place(NamedTuple):
     @property
     def loss(self) -> float:
         """The mean loss of the epoch so far."""
-        return self.loss_sum / max(self.entries, 1)
+        return self.loss_sum / self.entries if self.entries else math.nan
 
     @property
     def norm(self) -> float:
@@ -99,11 +102,20 @@ class RunState:
         own = {name[len(OWN) :]: value for name, value in loaded.others.items() if name.startswith(OWN)}
         carried = [own[f"carried/{n}"] for n in range(sum(name.startswith("carried/") for name in own))]
         best = {name[len("best/") :]: value for name, value in own.items() if name.startswith("best/")}
+        had_validation = "val_loss" in self.history
         try:
             self.place, self.history = Place(**training["place"]), training["history"]
             self.carried = build_structure(training["carried"], iter(carried))
         except (TypeError, KeyError, ValueError, StopIteration) as error:
             raise CheckpointError(f"fit: {loaded.prefix}: tensor minilstm/training: {error}") from error
+        for name, was, wanted_now in (
+            ("validation_data", "val_loss" in self.history, had_validation),
+            ("ema_decay", loaded.averaged is not None, self.averaged is not None),
+        ):
+            if was != wanted_now:
+                raise CheckpointError(
+                    f"fit: {loaded.prefix} was written {'with' if was else 'without'} {name}, and resumes only so"
+                )
         self.params, self.opt_state, self.step = loaded.params, found, loaded.step or 0
         self.averaged = loaded.averaged
         self.best = unflatten_names({name: best[name] for name in flatten_names(self.params)}) if best else None

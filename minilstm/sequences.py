@@ -14,7 +14,7 @@ import numpy as np
 
 from . import bptt, kernels
 from .params import tree_map
-from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, times_state
+from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
 
 Array = Any
 
@@ -52,7 +52,8 @@ def run(
     if type(cell) is DropoutWrapper:
         if masks is None:
             return run(cell.cell, params, inputs, state, lengths, None, state_masks, fast)
-        inputs = inputs if masks["input"] is None else inputs * masks["input"]
+        if masks["input"] is not None:
+            inputs = _zero_past_end(inputs, lengths) * masks["input"]  # 0 times infinity is not 0
         inner_state_masks = _product(masks["state"], state_masks)
         outputs, state = run(cell.cell, params, inputs, state, lengths, masks["cell"], inner_state_masks, fast)
         return (outputs if masks["output"] is None else outputs * masks["output"]), state
@@ -100,10 +101,7 @@ def traced(
     for t in range(inputs.shape[0]):
         weights = params[t] if isinstance(params, list) else params
         x_t = bptt.live_inputs(inputs, t, lengths)
-        if masks is None:
-            output, new_state = cell(weights, x_t, state)
-        else:
-            output, new_state = cell(weights, x_t, state, masks_at(masks, t))
+        output, new_state = step_of(cell, weights, x_t, state, masks_at(masks, t))
         new_state = times_state(new_state, masks_at(state_masks, t))
         if lengths is None:
             state = new_state

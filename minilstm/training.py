@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 
 from . import losses
 from .baselines import baselines
-from .checkpoint import latest_checkpoint
+from .checkpoint import check_describable, latest_checkpoint
 from .data import as_batch
 from .gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
 from .history import HistoryFile
@@ -25,7 +26,7 @@ from .progress import ProgressBar
 from .replay import dump_failure
 from .runstate import Place, RunState
 from .sources import ArraySource, as_source
-from .truncation import Truncation, Window, reset_rows, tbptt, windows
+from .truncation import Truncation, Window, check_model, counts, reset_rows, tbptt, windows
 
 LossFunction = Callable[..., Any]
 EXPLODING = 1000.0  # a gradient norm so many times the mean of its epoch is worth a warning
@@ -162,8 +163,12 @@ def fit(
     run_loss = model_loss(model, loss) if loss_fn is None else loss_fn
     plain, dtype = model is None, params_dtype(params, np.float32)
     if tbptt is None and hasattr(data, "num_steps"):
-        tbptt = _TBPTT(data.num_steps)
+        tbptt = TBPTT(data.num_steps)
+    if tbptt is not None and not isinstance(tbptt, TBPTT):
+        raise ValueError(f"fit: tbptt must be minilstm.tbptt(stride, window), got {tbptt!r}")
     truncation = None if tbptt is None else tbptt.checked()
+    if truncation is not None and model is not None:
+        check_model(model)
     source_options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "plain": plain, "resume": resume}
     source = as_source(data, dtype, steps_per_epoch=steps_per_epoch, **source_options)
     validation = None
@@ -174,8 +179,11 @@ def fit(
     if truncation is not None and (plain or (source.continues and truncation.window != truncation.stride)):
         why = "loss_fn" if plain else "a callable or an iterable, whose batches are the windows, with a longer window"
         raise ValueError(f"fit: tbptt cannot be used with {why}")
-    compared = {} if plain else _check_before(model, loss, params, {"data": source, "validation_data": validation})
+    checked = {"data": source, "validation_data": validation}
+    compared = {} if plain else _check_before(model, loss, params, checked, truncation)
 
+    if checkpoint_dir is not None:
+        check_describable(model, extra)
     run = RunState(params, optimizer.init(params), 0, Place(), {"loss": [], "grad_norm": []})
     if validation is not None:
         run.history["val_loss"] = []
@@ -205,6 +213,11 @@ def fit(
             early_stopping is not None and _epochs_since_best(run.history["val_loss"]) >= early_stopping
         )
 
+    def leave_if_asked() -> None:
+        if interruption.wanted is not None:
+            save()
+            _leave(interruption.wanted, run, checkpoint_dir)
+
     derive = value_and_grad(run_loss, has_aux=True)
     rows = HistoryFile(checkpoint_dir, run.place.epoch, compared)
     with (
@@ -214,9 +227,13 @@ def fit(
         while keep_going():
             started = time.perf_counter()
             for batch in source.epoch(run.place.epoch, run.place.batch):
-                if source.continues:
-                    run.carried = reset_rows(run.carried, batch.pop("reset", None) if truncation else True)
+                if source.continues and truncation is not None:
+                    new_start = functools.partial(model.initial_state, run.params, len(batch["inputs"]))
+                    run.carried = reset_rows(run.carried, batch.pop("reset", None), new_start)
                 for window in _windows_of(batch, truncation, source.continues, run.place.window):
+                    if not counts(window.batch):
+                        run.place = run.place.after_window(window.last)
+                        continue
                     start = run.carried if truncation else None
                     (value, state), grads = derive(run.params, window.batch, start, [seed, 0, run.step])
                     norm = global_norm(grads)
@@ -235,17 +252,15 @@ def fit(
                         grads, _ = clip_by_global_norm(grads, clip_norm)
                     if truncation is not None:
                         run.carried = _advance(model, run.params, window, start, state, [seed, 0, run.step])
+                    if window.last and not source.continues:
+                        run.carried = None
                     run.params, run.opt_state = optimizer.update(run.params, grads, run.opt_state)
                     if ema_decay is not None:
                         run.averaged = ema_update(run.averaged, run.params, ema_decay)
                     run.step += 1
-                    sequences = len(tree_leaves(batch)[0])
-                    run.place = run.place.after_update(float(value), norm, sequences * window.counted, window.last)
-                    if window.last and not source.continues:
-                        run.carried = None
-                    if interruption.wanted is not None:
-                        save()
-                        _leave(interruption.wanted, run, checkpoint_dir)
+                    run.place = run.place.after_update(float(value), norm, _entries(window.batch))
+                    run.place = run.place.after_window(window.last)
+                    leave_if_asked()
                     if checkpoint_every and run.step % checkpoint_every == 0:
                         save()
                 numbers = {"loss": run.place.loss, "norm": run.place.norm, **_last(run.history), **compared}
@@ -259,11 +274,12 @@ def fit(
                     run.best = tested
             run.place = Place(epoch=run.place.epoch + 1)
             run.carried = None
-            if not checkpoint_every or not keep_going():
-                saved_at = -1  # the same step may have been saved in the midst of the epoch
-                save()
             rows.append(run.place.epoch, run.step, run.history, time.perf_counter() - started)
+            saved_at = -1  # the same step may have been saved, but at another place: before the end of the epoch
+            if not checkpoint_every or not keep_going():
+                save()
             wishes = [callback(result()) for callback in callbacks]  # every callback is called, also after a True
+            leave_if_asked()
             if any(wishes):
                 break
     save()
@@ -272,7 +288,7 @@ def fit(
     return result()
 
 
-_TBPTT = tbptt  # the name of the class, where the argument of `fit` hides it
+TBPTT: Any = tbptt  # the name of the class, where the argument of `fit` hides it
 
 
 def model_loss(model: Any, loss: LossFunction | None) -> LossFunction:
@@ -290,16 +306,24 @@ def model_loss(model: Any, loss: LossFunction | None) -> LossFunction:
 
 def evaluate(loss_fn: LossFunction, params: Tree, source: Any, carry: bool = False) -> float:
     """The mean loss over a source, without dropout; with `carry` the state goes from batch to batch."""
-    total, entries, state = 0.0, 0, None
+    total, entries, state = 0.0, 0.0, None
     for batch in source.epoch(0):
         reset = batch.pop("reset", None) if isinstance(batch, dict) else None
+        if not counts(batch):
+            continue
         state = reset_rows(state, reset) if carry and source.continues else None
         value, state = loss_fn(params, batch, state, None)
-        leaf = tree_leaves(batch)[0]
-        count = len(leaf) * (leaf.shape[1] if source.continues and leaf.ndim > 1 else 1)
+        count = _entries(batch)
         total += float(value) * count
         entries += count
     return total / entries
+
+
+def _entries(batch: Any) -> float:
+    """Over how many entries a batch's loss is the mean, or over what sum of weights."""
+    if isinstance(batch, dict) and batch.get("weights") is not None:
+        return float(np.sum(batch["weights"], dtype=np.float64))
+    return float(np.size(batch["targets"])) if isinstance(batch, dict) else float(len(tree_leaves(batch)[0]))
 
 
 def ema_update(averaged: Tree, params: Tree, decay: float) -> Tree:
@@ -307,7 +331,9 @@ def ema_update(averaged: Tree, params: Tree, decay: float) -> Tree:
     return tree_map(lambda a, w: a - (1 - decay) * (a - w), averaged, params)
 
 
-def _check_before(model: Any, loss: Any, params: Tree, sources: dict[str, Any]) -> dict[str, float]:
+def _check_before(
+    model: Any, loss: Any, params: Tree, sources: dict[str, Any], truncation: Truncation | None
+) -> dict[str, float]:
     """Try out whatever can be wrong with shapes and labels before the first step; returns the baselines of the data."""
     compared: dict[str, float] = {}
     for name, source in sources.items():
@@ -318,9 +344,13 @@ def _check_before(model: Any, loss: Any, params: Tree, sources: dict[str, Any]) 
             raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
         rows = getattr(source, "batch_size", None)  # of arrays, as many as the first step will take
         some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
+        if truncation is not None:  # of a long sequence, as much as one window
+            some = {key: x if key == "sequence_length" else x[:, : truncation.window] for key, x in some.items()}
+            if "sequence_length" in some:
+                some["sequence_length"] = np.minimum(some["sequence_length"], truncation.window)
         outputs, _ = model.apply(params, some["inputs"], sequence_length=some.get("sequence_length"))
         losses.check_range(loss, batch["targets"], outputs.shape[-1])
-        loss(outputs, some["targets"], some.get("weights"))
+        loss(outputs, some["targets"], some.get("weights") if counts(some) else None)
         if name == "data":
             compared = baselines(loss, batch)
     return compared
@@ -336,15 +366,15 @@ def _windows_of(batch: Any, truncation: Truncation | None, continues: bool, firs
 
 def _advance(model: Any, params: Tree, window: Window, start: Any, state: Any, rng: Any) -> Any:
     """The state at the start of the next window: the one behind this window, or one in the midst of it."""
-    length = window.batch["inputs"].shape[1]
-    if window.advance == length:
+    inputs = window.batch["inputs"]
+    if window.last or window.advance == inputs.shape[1]:
         return state
     if window.advance == 0:
         return start
-    lengths = window.batch.get("sequence_length")
-    lengths = None if lengths is None else np.minimum(lengths, window.advance)
-    inputs = window.batch["inputs"][:, : window.advance]
-    return model.apply(params, inputs, state=start, sequence_length=lengths, rng=rng)[1]
+    lengths = window.batch.get("sequence_length", np.full(len(inputs), inputs.shape[1]))
+    # The whole window again, so that dropout draws the same masks, but no further than to where the next one starts.
+    stop = np.minimum(lengths, window.advance)
+    return model.apply(params, inputs, state=start, sequence_length=stop, rng=rng)[1]
 
 
 def _batches_done(place: Place, source: Any) -> int:
@@ -352,7 +382,7 @@ def _batches_done(place: Place, source: Any) -> int:
 
 
 def _epochs_since_best(values: list[float]) -> int:
-    return len(values) - 1 - int(np.argmin(values)) if values else 0
+    return len(values) - 1 - int(np.argmin(np.nan_to_num(values, nan=np.inf))) if values else 0
 
 
 def _last(history: dict[str, list[float]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ BPTT(h; h') of Williams and Peng 1990, with h = window and h' = stride.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ class tbptt(NamedTuple):  # in small letters, since it reads as an option: fit(.
     def checked(self) -> Truncation:
         """Both numbers with the default filled in; ValueError where one is out of range."""
         window = self.stride if self.window is None else self.window
+        for name, value in (("stride", self.stride), ("window", window)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise ValueError(f"tbptt: {name} must be a whole number of steps, got {value!r}")
         if self.stride < 1 or window < self.stride:
             raise ValueError(
                 "tbptt: stride must be at least 1 and window at least stride, "
@@ -87,8 +90,12 @@ def windows(batch: dict[str, Any], truncation: Truncation, first: int = 0) -> It
         yield Window(part, end - begin_counted, min(next_begin, end) - begin, number == count - 1)
 
 
-def reset_rows(state: Tree, reset: Any) -> Tree:
-    """`state` with zeros in the rows where `reset` ``[batch]`` is True; None (a new start) where all of them are."""
+def reset_rows(state: Tree, reset: Any, initial: Callable[[], Tree] | None = None) -> Tree:
+    """`state` with that of a new start in the rows where `reset` ``[batch]`` is True.
+
+    ``initial()`` gives the new start's state, without it zeros; None, which means a new start too, comes back where all
+    rows are reset.
+    """
     if state is None or reset is None:
         return state
     reset = np.asarray(reset, bool)
@@ -96,4 +103,19 @@ def reset_rows(state: Tree, reset: Any) -> Tree:
         return None
     if not reset.any():
         return state
-    return tree_map(lambda part: np.where(reset[:, None], np.zeros_like(part), part), state)
+    new = tree_map(np.zeros_like, state) if initial is None else initial()
+    return tree_map(lambda part, start: np.where(reset[:, None], start, part), state, new)
+
+
+def counts(batch: Any) -> bool:
+    """Whether any step of a window has a weight: without one there is nothing to learn from it."""
+    return not (isinstance(batch, dict) and batch.get("weights") is not None and not np.any(batch["weights"]))
+
+
+def check_model(model: Any) -> None:
+    """Raise ValueError for a model whose state cannot be carried from window to window."""
+    for name, layer in zip(model.names, model.layers, strict=True):
+        if layer.recurrent and getattr(layer, "return_sequences", True) is False:
+            raise ValueError(f"fit: tbptt needs outputs of every step, but layer {name!r} has return_sequences=False")
+        if layer.recurrent and getattr(layer, "reverse", True):  # a Bidirectional has no such option: it runs both ways
+            raise ValueError(f"fit: tbptt carries the state forwards in time, but layer {name!r} runs backwards")

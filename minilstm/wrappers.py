@@ -31,6 +31,17 @@ def draw_masks(cell: Any, rng: np.random.Generator, batch: int, time: int, dtype
     return draw(rng, batch, time, dtype)
 
 
+def input_dim_of(cell: Any, params: dict[str, Any]) -> int | None:
+    """The number of input features that a cell's parameters were made for; None where the cell cannot tell."""
+    tell = getattr(cell, "input_dim", None)
+    return None if tell is None else tell(params)
+
+
+def step_of(cell: Any, params: dict[str, Any], x_t: Array, state: Any, masks: Masks) -> tuple[Array, Any]:
+    """One step of any cell; one without masks is not asked to take them."""
+    return cell(params, x_t, state) if masks is None else cell(params, x_t, state, masks)
+
+
 class _Wrapper(Cell):
     """A cell around another; its name, sizes and parameters are those of the inner cell."""
 
@@ -52,8 +63,8 @@ class _Wrapper(Cell):
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         return dict(self.cell.init(seed, input_dim, dtype))
 
-    def input_dim(self, params: dict[str, Any]) -> int:
-        return int(self.cell.input_dim(params))
+    def input_dim(self, params: dict[str, Any]) -> Any:
+        return input_dim_of(self.cell, params)
 
     def config(self) -> dict[str, Any]:
         return {"cell": type(self).__name__, "inner": self.cell.config()}
@@ -124,7 +135,7 @@ class DropoutWrapper(_Wrapper):
         """One step of the inner cell between the masks of this step."""
         if masks is None:
             return self.cell(params, x_t, state)
-        output, state = self.cell(params, _times(x_t, masks["input"]), state, masks["cell"])
+        output, state = step_of(self.cell, params, _times(x_t, masks["input"]), state, masks["cell"])
         return _times(output, masks["output"]), times_state(state, masks["state"])
 
     def config(self) -> dict[str, Any]:
@@ -158,7 +169,7 @@ class ResidualWrapper(_Wrapper):
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Masks = None) -> tuple[Array, Any]:
         """One step of the inner cell, and x_t added to its output."""
-        output, state = self.cell(params, x_t, state) if masks is None else self.cell(params, x_t, state, masks)
+        output, state = step_of(self.cell, params, x_t, state, masks)
         return output + x_t, state
 
     def __repr__(self) -> str:
@@ -214,9 +225,9 @@ class MultiRNNCell(Cell):
             input_dim = cell.output_size
         return params
 
-    def input_dim(self, params: dict[str, Any]) -> int:
-        """That of the first cell."""
-        return int(self.cells[0].input_dim(self.inner_params(params)[0]))
+    def input_dim(self, params: dict[str, Any]) -> Any:
+        """That of the first cell; None where it cannot tell."""
+        return input_dim_of(self.cells[0], self.inner_params(params)[0])
 
     def inner_params(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Each cell's own part of the parameters."""
@@ -240,7 +251,7 @@ class MultiRNNCell(Cell):
         masks = [None] * len(self.cells) if masks is None else masks
         states = []
         for cell, weights, cell_state, mask in zip(self.cells, self.inner_params(params), state, masks, strict=True):
-            x_t, cell_state = cell(weights, x_t, cell_state) if mask is None else cell(weights, x_t, cell_state, mask)
+            x_t, cell_state = step_of(cell, weights, x_t, cell_state, mask)
             states.append(cell_state)
         return x_t, tuple(states)
 

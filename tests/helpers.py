@@ -7,7 +7,7 @@ from pathlib import Path
 import autograd.numpy as anp
 import numpy as np
 
-from minilstm import BasicLSTMCell, LSTMCell, value_and_grad
+from minilstm import BasicLSTMCell, LSTMCell, LSTMState, MultiRNNCell, ResidualWrapper, value_and_grad
 from minilstm.params import tree_leaves, unflatten_names
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -87,15 +87,33 @@ def golden(name):
 PLAIN_CELLS = {"BasicLSTMCell": BasicLSTMCell, "LSTMCell": LSTMCell}
 
 
+def cell_cases():
+    """The names of all cases that run a cell over a sequence."""
+    return [name for name, case in golden_cases().items() if case["kind"] == "cell"]
+
+
 def plain_cell_cases():
-    """The names of the cases with one cell that stands in no wrapper."""
-    return [n for n, c in golden_cases().items() if c["kind"] == "cell" and c["cell"]["class"] in PLAIN_CELLS]
+    """Those with one cell that stands in no wrapper."""
+    return [name for name in cell_cases() if golden_cases()[name]["cell"]["class"] in PLAIN_CELLS]
 
 
-def golden_cell(case):
+def golden_cell(options):
     """The cell that a case describes in TensorFlow's words."""
-    options = dict(case["cell"])
-    return PLAIN_CELLS[options.pop("class")](options.pop("num_units"), **options)
+    options = dict(options)
+    kind = options.pop("class")
+    if kind == "MultiRNNCell":
+        return MultiRNNCell([golden_cell(inner) for inner in options["cells"]])
+    if kind == "ResidualWrapper":
+        return ResidualWrapper(golden_cell(options["cell"]))
+    return PLAIN_CELLS[kind](options.pop("num_units"), **options)
+
+
+def golden_state(arrays, prefix):
+    """The state under ``init/``, ``final/``, ``cot/`` or ``grad/init/``: one, or a tuple by layer; None if absent."""
+    if f"{prefix}0/c" in arrays:
+        layers = sum(name.startswith(prefix) and name.endswith("/c") for name in arrays)
+        return tuple(golden_state(arrays, f"{prefix}{n}/") for n in range(layers))
+    return LSTMState(arrays[f"{prefix}c"], arrays[f"{prefix}h"]) if f"{prefix}c" in arrays else None
 
 
 def golden_variables(arrays, prefix="var/"):

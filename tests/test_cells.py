@@ -25,7 +25,7 @@ from minilstm.cells import ACTIVATIONS, clip, relu, sigmoid, tanh
 @pytest.mark.parametrize("name", [n for n in plain_cell_cases() if "sequence_length" not in golden(n)[1]])
 def test_stepping_by_hand_gives_tensorflows_outputs(name):
     case, arrays = golden(name)
-    cell = golden_cell(case)
+    cell = golden_cell(case["cell"])
     params = golden_variables(arrays)["rnn"][cell.name]
     state, outputs = LSTMState(arrays["init/c"], arrays["init/h"]), []
     for x_t in arrays["inputs"]:

@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from autograd.extend import defvjp, primitive
 
 from minilstm import (
     LSTM,
@@ -164,6 +165,25 @@ def test_a_swap_of_two_gates_is_wrong_in_these_two_gates_alone(monkeypatch):
 
     plant(monkeypatch, swap)
     assert wrong_rows(gradcheck.report(REFERENCE, time=5)) == {("rnn/lstm_cell/bias", gate) for gate in "ij"}
+
+
+def test_an_error_that_central_differences_cannot_see_is_seen_in_the_trace(monkeypatch):
+    plant(monkeypatch, scaled(1, slice(None), 1 + 1e-8))
+    report = gradcheck.report(REFERENCE, time=4, entries=6)
+    assert {name for name, _ in wrong_rows(report)} == {"rnn/lstm_cell/bias"}
+    assert all(row.central_error < gradcheck.CENTRAL_TOLERANCE for row in report.rows)
+
+
+def test_an_error_that_the_trace_shares_is_seen_in_central_differences():
+    @primitive
+    def cube(x):
+        return x**3
+
+    defvjp(cube, lambda ans, x: lambda g: g * 3.01 * x**2)
+    report = gradcheck.report(Sequential(LSTM(3), Dense(2, activation=cube)), time=4, entries=6)
+    assert not report.agrees
+    assert all(row.trace_error < gradcheck.TRACE_TOLERANCE for row in report.rows)
+    assert ("dense/kernel", "") in wrong_rows(report)
 
 
 def test_nan_in_a_gradient_never_agrees(monkeypatch):

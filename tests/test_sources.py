@@ -48,3 +48,15 @@ def test_a_checked_batch_names_its_step():
     list(bad.epoch(0))
     with pytest.raises(ValueError, match="batch of step 4: inputs holds nan"):
         list(bad.epoch(1))
+
+
+@pytest.mark.parametrize("kind", ["arrays", "callable", "iterable"])
+def test_a_look_at_the_first_batch_loses_nothing(kind):
+    data, steps_per_epoch = {
+        "arrays": ({"inputs": np.arange(3.0), "targets": np.zeros(3)}, None),
+        "callable": (numbered, 3),
+        "iterable": (iter([numbered(step) for step in range(3)]), 3),
+    }[kind]
+    found = source(data, steps_per_epoch=steps_per_epoch, batch_size=1)
+    assert found.first()["inputs"][0] == 0
+    assert sorted(steps(found.epoch(0))) == [0, 1, 2]

@@ -222,7 +222,8 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
 def test_a_gradient_that_is_not_finite_stops_the_run():
     loss_fn = lambda params, batch, state, rng: (anp.sqrt(anp.sum(params["w"] ** 2)), None)  # noqa: E731
-    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="fit: the gradient of w is not finite at step 0"):
+    message = "fit: the gradient of w is not finite at step 0"
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=message):
         fit(params={"w": np.zeros(2)}, data=(INPUTS,) * 2, optimizer=SGD(0.1), epochs=1, loss_fn=loss_fn)
 
 

@@ -46,6 +46,10 @@ class Layer:
         """`apply`, the outputs alone."""
         return self.apply(params, inputs, **options)[0]
 
+    def initial_state(self, params: dict[str, Any], batch: int) -> Any:
+        """The state that a sequence starts from where none is given; None for a layer without one."""
+        return None
+
     def output_dim(self, input_dim: int | None) -> int | None:
         """The number of features that come out for `input_dim` that go in."""
         return input_dim

@@ -64,6 +64,10 @@ class Bidirectional(Layer):
         bw_outputs, bw_state = self.backward.apply(bw, inputs, bw_state, sequence_length, rng)
         return anp.concatenate([fw_outputs, bw_outputs], axis=-1), (fw_state, bw_state)
 
+    def initial_state(self, params: dict[str, Any], batch: int) -> tuple[Any, Any]:
+        """The pair of both directions' initial states."""
+        return self.forward.initial_state(params["fw"], batch), self.backward.initial_state(params["bw"], batch)
+
     def output_dim(self, input_dim: int | None) -> int:
         """The sum of both output sizes."""
         return self.forward.output_dim(input_dim) + self.backward.output_dim(input_dim)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import cells, sequences
 from ..params import check_same_structure, tree_leaves, tree_map
-from ..wrappers import draw_masks
+from ..wrappers import draw_masks, input_dim_of
 from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, required, swap_batch_time
 
 BACKPROPS = ("bptt", "reference", "autograd")
@@ -111,13 +111,13 @@ class RNN(Layer):
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
-        features = self.cell.input_dim(cell_params) if hasattr(self.cell, "input_dim") else inputs.shape[-1]
+        features = input_dim_of(self.cell, cell_params) or inputs.shape[-1]
         check_features(inputs, features, where, layout)
         if not self.time_major:
             inputs = swap_batch_time(inputs)
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
-        state = self._initial_state(params, state, batch, dtype, where)
+        state = self.initial_state(params, batch) if state is None else self._checked_state(state, batch, dtype, where)
 
         if self.reverse:
             inputs = _reverse_time(inputs, lengths)
@@ -141,12 +141,13 @@ class RNN(Layer):
         """Whether all gradients come from hand-derived passes."""
         return self.backprop != "autograd" and all(sequences.derived_parts(self.cell))
 
-    def _initial_state(self, params: dict[str, Any], state: Any, batch: int, dtype: Any, where: str) -> Any:
+    def initial_state(self, params: dict[str, Any], batch: int) -> Any:
+        """The state that a sequence starts from where none is given: the learned one, or zeros."""
+        zeros = self.cell.zero_state(batch, params_dtype(params, np.float32))
+        return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
+
+    def _checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
         zeros = self.cell.zero_state(batch, dtype)
-        if state is None:
-            if not self.learn_initial_state:
-                return zeros
-            return _state_from_params(params["initial_state"], zeros)
         try:
             check_same_structure(zeros, state)
         except ValueError as error:

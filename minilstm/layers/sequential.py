@@ -9,7 +9,7 @@ import numpy as np
 from .. import cells
 from ..params import flatten_names, get_path, set_path
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
-from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
+from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, input_dim_of
 from .base import Array, Layer
 from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
@@ -112,6 +112,11 @@ class Sequential:
         """`apply`, the outputs alone."""
         return self.apply(params, inputs, **options)[0]
 
+    def initial_state(self, params: dict[str, Any], batch: int) -> dict[str, Any]:
+        """``{layer name: state}`` that sequences start from where no state is given."""
+        named = zip(self.names, self.layers, strict=True)
+        return {name: layer.initial_state(get_path(params, name), batch) for name, layer in named if layer.recurrent}
+
     def input_dim(self, params: dict[str, Any]) -> int | None:
         """The number of input features that `params` were made for; None where the first weights do not tell."""
         for name, layer in zip(self.names, self.layers, strict=True):
@@ -120,7 +125,8 @@ class Sequential:
                 layer, weights = layer.forward, get_path(weights, "fw")
             if isinstance(layer, RNN):
                 try:
-                    return max(1, layer.cell.input_dim(weights[layer.cell.name]))
+                    features = input_dim_of(layer.cell, weights[layer.cell.name])
+                    return None if features is None else max(1, features)
                 except (KeyError, TypeError, AttributeError):  # not this model's parameters, or a foreign cell
                     return None
             if isinstance(layer, (Dense, Embedding)):

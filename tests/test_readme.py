@@ -1,0 +1,62 @@
+"""What the README shows works as it stands there."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_ten_lines_draw_their_picture(in_empty_folder):
+    names = {}
+    exec(BLOCKS[0].replace("epochs=150", "epochs=2"), names)
+    assert (in_empty_folder / "forecast.png").stat().st_size > 10_000
+    assert names["forecast"].shape == (120,)
+    assert np.isfinite(names["forecast"]).all()
+    assert len([line for line in BLOCKS[0].splitlines() if line]) == 10
+
+
+def test_the_many_to_one_model_learns_and_the_checkpoint_goes_on(in_empty_folder):
+    names = {}
+    exec(BLOCKS[1], names)
+    assert names["accuracy"] > 0.95
+    exec(BLOCKS[2], names)
+    assert names["checkpoint"].step == 4 * 16
+    assert names["outputs"].shape == (3, 2)
+
+
+def test_every_python_block_is_run_here():
+    assert len(BLOCKS) == 3
+
+
+def test_the_table_of_sunspots_is_the_experiments(monkeypatch):
+    """The rows are those that the experiment prints; the numbers of the simple forecasts can be checked at once."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from experiments import sunspots
+
+    years, numbers = sunspots.sunspots()
+    forecasts = sunspots.simple_forecasts(numbers, years <= sunspots.LAST_TRAINING_YEAR)
+    names = {"ar12": "AR(12)", "ar2": "AR(2)", "persistence": "persistence"}
+    for name, forecast in forecasts.items():
+        row = re.search(rf"^\| {re.escape(names[name])} .*$", README, flags=re.MULTILINE)
+        assert row, name
+        expected = [f"{value:.3f}" for value in sunspots.scores(years, numbers, forecast).values()]
+        assert re.findall(r"\d\.\d{3}", row.group()) == expected
+    assert "sunspots_settings" in README
+    assert sys.modules["experiments"]
+
+
+def test_the_pictures_are_there():
+    for name in re.findall(r"\]\((docs/images/[^)]+)\)", README):
+        assert (ROOT / name).stat().st_size > 5_000
