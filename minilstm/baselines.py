@@ -17,6 +17,8 @@ def baselines(loss: Any, batch: dict[str, Any]) -> dict[str, float]:
     `sigmoid_cross_entropy`: ``rates`` (each feature's mean). Weights count as they do in the loss.
     """
     targets, weights = np.asarray(batch["targets"]), batch.get("weights")
+    if weights is not None and not np.any(weights):
+        return {}
     count = None if weights is None else np.asarray(weights, np.float64)
     if loss is losses.mse:
         found = {"mean": losses.mse(np.broadcast_to(_mean(targets, count), targets.shape), targets, weights)}

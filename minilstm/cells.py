@@ -33,7 +33,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from . import initializers
-from .params import tree_map
+from .params import check_name, tree_map
 
 GATES = ("i", "j", "f", "o")  # TensorFlow 1.x order: every split, permutation and export reads this line
 
@@ -166,6 +166,8 @@ class Cell:
     default_name = "cell"
 
     def __init__(self, name: str | None = None) -> None:
+        if name is not None:
+            check_name(name, type(self).__name__)
         self.name = name or self.default_name
 
     @property

@@ -251,7 +251,7 @@ def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng
         weights = get_path(params, name) or {}
         if isinstance(layer, RNN) and layer.uses_derivation and bptt.has_derivation(layer.cell):
             x = inputs if layer.time_major else np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
-            compared = _compare_sweeps(layer, weights[layer.cell.name], x, lengths, rng)
+            compared = _compare_sweeps(layer, get_path(weights, layer.cell.name), x, lengths, rng)
             sentences.append(f"{name}: {compared}")
         inputs = layer.apply(weights, inputs, None, lengths)[0]
     return sentences

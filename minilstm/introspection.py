@@ -89,7 +89,7 @@ def _run(layer: Any, params: Any, inputs: Array, state: Any, lengths: Any) -> tu
     """The cell, its weights in the order of `bptt.WEIGHTS`, the tape and what the forward pass returned."""
     if isinstance(layer, Sequential):
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
-    cell, params = (layer.cell, params[layer.cell.name]) if isinstance(layer, RNN) else (layer, params)
+    cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
     if not bptt.has_derivation(cell):
         raise ValueError(f"trace: wanted an LSTMCell without wrappers, or an RNN layer around one, got {layer!r}")
     weights = [get_path(params, name) for name in bptt.WEIGHTS]

@@ -132,6 +132,13 @@ def unflatten_names(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def check_name(name: str, where: str) -> None:
+    """Raise ValueError for a name that cannot stand in a variable name."""
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if not all(parts) or parts[0].startswith("minilstm"):
+        raise ValueError(f"{where}: name must be a non-empty path that does not start with 'minilstm', got {name!r}")
+
+
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
     """Put `value` at `path` (parts joined with ``/``), merging dicts; a clash is a ValueError."""
     *folders, last = path.split("/")

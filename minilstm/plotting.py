@@ -6,6 +6,7 @@ changed: no style, no backend, no ``pyplot``, so that it works without a screen.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,10 +48,10 @@ def plot_loss(
     ax = _clean(new_axes() if ax is None else ax)
     labels = {"loss": ("training", FORECAST), "val_loss": ("validation", FREE)}
     for key, (label, colour) in labels.items():
-        if history.get(key):
-            values = history[key]
+        values = history.get(key, ())
+        if len(values):
             ax.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
-    for (name, value), style in zip((baselines or {}).items(), ("--", ":", "-.", "--", ":"), strict=False):
+    for (name, value), style in zip((baselines or {}).items(), itertools.cycle(("--", ":", "-."))):
         ax.axhline(value, color=TRUTH, linestyle=style, linewidth=1, label=name)
     ax.set(xlabel="epoch", ylabel="loss", yscale="log", title="Loss")
     ax.legend(frameon=False)
@@ -72,7 +73,7 @@ def plot_forecast(
 ) -> Axes:
     """Truth and prediction over time; `spans` (name -> first, last) are shaded, `free` is a free-running forecast."""
     ax = _clean(new_axes(11.0, 4.0) if ax is None else ax)
-    for (name, (first, last)), colour in zip((spans or {}).items(), SHADES, strict=False):
+    for (name, (first, last)), colour in zip((spans or {}).items(), itertools.cycle(SHADES)):
         ax.axvspan(first - 0.5, last + 0.5, color=colour, alpha=0.18, linewidth=0, label=name)
     ax.plot(times, truth, color=TRUTH, linewidth=1.4, label="truth")
     ax.plot(times, prediction, color=FORECAST, linewidth=1.2, label="one step ahead")
@@ -81,8 +82,8 @@ def plot_forecast(
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.margins(x=0.01)
     ax.legend(frameon=False, ncols=3, loc="upper left", fontsize="small")
-    top = max(np.nanmax(truth), np.nanmax(prediction), 0 if free is None else np.nanmax(free))
-    ax.set_ylim(top=float(top) * 1.3)
+    low, high = ax.get_ylim()
+    ax.set_ylim(top=high + 0.25 * (high - low))  # room for the legend
     return ax
 
 
@@ -109,7 +110,8 @@ def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: in
         steps = np.arange(len(values))
         ax.plot(steps, values.mean(axis=1), color=colour, label=gate)
         ax.fill_between(steps, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.12, linewidth=0)
-    ax.set(xlabel="time step", ylabel="activity", ylim=(-1.05, 1.05), title="Gates")
+    low, high = ax.get_ylim()
+    ax.set(xlabel="time step", ylabel="activity", ylim=(min(low, -1.05), max(high, 1.05)), title="Gates")
     ax.legend(frameon=False, ncols=4)
     return ax
 

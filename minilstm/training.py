@@ -231,11 +231,12 @@ def fit(
                     new_start = functools.partial(model.initial_state, run.params, len(batch["inputs"]))
                     run.carried = reset_rows(run.carried, batch.pop("reset", None), new_start)
                 for window in _windows_of(batch, truncation, source.continues, run.place.window):
-                    if not counts(window.batch):
+                    start, place_rng = run.carried if truncation else None, [seed, 0, run.step]
+                    if not counts(window.batch):  # nothing to learn from, but the state goes through it
+                        run.carried = _state_after(model, run.params, window, start, place_rng, truncation, source)
                         run.place = run.place.after_window(window.last)
                         continue
-                    start = run.carried if truncation else None
-                    (value, state), grads = derive(run.params, window.batch, start, [seed, 0, run.step])
+                    (value, state), grads = derive(run.params, window.batch, start, place_rng)
                     norm = global_norm(grads)
                     if not (math.isfinite(value) and math.isfinite(norm)):
                         _stop(run, value, grads, window.batch, seed, model, loss, checkpoint_dir)
@@ -250,10 +251,9 @@ def fit(
                         grads = clip_by_value(grads, clip_value)
                     if clip_norm is not None:
                         grads, _ = clip_by_global_norm(grads, clip_norm)
-                    if truncation is not None:
-                        run.carried = _advance(model, run.params, window, start, state, [seed, 0, run.step])
-                    if window.last and not source.continues:
-                        run.carried = None
+                    run.carried = _state_after(
+                        model, run.params, window, start, place_rng, truncation, source, state
+                    )
                     run.params, run.opt_state = optimizer.update(run.params, grads, run.opt_state)
                     if ema_decay is not None:
                         run.averaged = ema_update(run.averaged, run.params, ema_decay)
@@ -309,9 +309,11 @@ def evaluate(loss_fn: LossFunction, params: Tree, source: Any, carry: bool = Fal
     total, entries, state = 0.0, 0.0, None
     for batch in source.epoch(0):
         reset = batch.pop("reset", None) if isinstance(batch, dict) else None
-        if not counts(batch):
-            continue
         state = reset_rows(state, reset) if carry and source.continues else None
+        if not counts(batch):
+            some = {**batch, "weights": None}  # the state goes through it all the same
+            state = loss_fn(params, some, state, None)[1]
+            continue
         value, state = loss_fn(params, batch, state, None)
         count = _entries(batch)
         total += float(value) * count
@@ -323,7 +325,10 @@ def _entries(batch: Any) -> float:
     """Over how many entries a batch's loss is the mean, or over what sum of weights."""
     if isinstance(batch, dict) and batch.get("weights") is not None:
         return float(np.sum(batch["weights"], dtype=np.float64))
-    return float(np.size(batch["targets"])) if isinstance(batch, dict) else float(len(tree_leaves(batch)[0]))
+    first = tree_leaves(batch)[0]
+    targets: tuple[int, ...] = np.shape(batch["targets"]) if isinstance(batch, dict) and "targets" in batch else ()
+    every_step = len(targets) > 1 and targets[:2] == first.shape[:2]
+    return float(len(first) * (targets[1] if every_step else 1))
 
 
 def ema_update(averaged: Tree, params: Tree, decay: float) -> Tree:
@@ -364,13 +369,20 @@ def _windows_of(batch: Any, truncation: Truncation | None, continues: bool, firs
     return windows(batch, truncation, first)
 
 
-def _advance(model: Any, params: Tree, window: Window, start: Any, state: Any, rng: Any) -> Any:
-    """The state at the start of the next window: the one behind this window, or one in the midst of it."""
+def _state_after(
+    model: Any, params: Tree, window: Window, start: Any, rng: Any, truncation: Any, source: Any, state: Any = None
+) -> Any:
+    """The state at the start of the next window: `state`, the one behind this window, or one in the midst of it.
+
+    None where nothing is carried: without truncation, and from one batch of arrays to the next.
+    """
+    if truncation is None or (window.last and not source.continues):
+        return None
     inputs = window.batch["inputs"]
-    if window.last or window.advance == inputs.shape[1]:
-        return state
     if window.advance == 0:
         return start
+    if state is not None and window.advance == inputs.shape[1]:
+        return state
     lengths = window.batch.get("sequence_length", np.full(len(inputs), inputs.shape[1]))
     # The whole window again, so that dropout draws the same masks, but no further than to where the next one starts.
     stop = np.minimum(lengths, window.advance)

@@ -105,13 +105,18 @@ class GRUCell(_PlainCell):
         candidate = activation([x_t, r * h_{t-1}] @ candidate/kernel + candidate/bias)
         h_t = u * h_{t-1} + (1 - u) * candidate
 
-    TensorFlow starts the gates' bias at 1 and the candidate's at 0. PyTorch and Keras 3 apply r after the product with
-    the recurrent matrix (``reset_after``), so their weights do not fit here.
+    Without a `bias_initializer` the gates' bias starts at 1 and the candidate's at 0, as in TensorFlow. PyTorch and
+    Keras 3 apply r after the product with the recurrent matrix (``reset_after``), so their weights do not fit here.
 
     Source: Cho et al. 2014 (arXiv 1406.1078).
     """
 
     default_name = "gru_cell"
+
+    def __init__(self, units: int | None = None, *, bias_initializer: Any = None, **options: Any) -> None:
+        super().__init__(units, bias_initializer=bias_initializer or "zeros", **options)
+        self.gates_initializer = initializers.get(bias_initializer or {"name": "constant", "value": 1.0})
+        self.bias_given = bias_initializer is not None
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``gates/kernel``, ``gates/bias``, ``candidate/kernel``, ``candidate/bias``."""
@@ -121,7 +126,7 @@ class GRUCell(_PlainCell):
         return {
             "gates": {
                 "kernel": self.initializer(rng, (rows, 2 * units), dtype),
-                "bias": np.ones(2 * units, dtype),
+                "bias": self.gates_initializer(rng, (2 * units,), dtype),
             },
             "candidate": {
                 "kernel": self.initializer(rng, (rows, units), dtype),
@@ -142,6 +147,11 @@ class GRUCell(_PlainCell):
         h = u * state + (1 - u) * activation_function(self.activation)(z)
         return h, h
 
+    def config(self) -> dict[str, Any]:
+        """The options as JSON-able values."""
+        config = super().config()
+        return config if self.bias_given else {**config, "bias_initializer": None}
+
 
 class CoupledLSTMCell(_PlainCell):
     """An LSTM whose input gate is what the forget gate leaves, i = 1 - f, so that three gates j, f, o remain:
@@ -158,6 +168,8 @@ class CoupledLSTMCell(_PlainCell):
 
     def __init__(self, units: int | None = None, *, forget_bias: float = 1.0, **options: Any) -> None:
         super().__init__(units, **options)
+        if not np.isfinite(forget_bias):
+            raise ValueError(f"CoupledLSTMCell: forget_bias must be a finite number, got {forget_bias!r}")
         self.forget_bias = float(forget_bias)
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .cells import Array, Cell, LSTMState
-from .params import tree_map
+from .params import get_path, set_path, tree_map
 
 Masks = Any  # a tree of arrays [time, batch, width], or of their rows [batch, width] at one step; None drops nothing
 
@@ -35,6 +35,23 @@ def input_dim_of(cell: Any, params: dict[str, Any]) -> int | None:
     """The number of input features that a cell's parameters were made for; None where the cell cannot tell."""
     tell = getattr(cell, "input_dim", None)
     return None if tell is None else tell(params)
+
+
+def innermost(cell: Any) -> list[Any]:
+    """The cells that have weights: what is inside of wrappers and stacks."""
+    if isinstance(cell, MultiRNNCell):
+        return [part for inner in cell.cells for part in innermost(inner)]
+    return innermost(cell.cell) if isinstance(cell, _Wrapper) else [cell]
+
+
+def check_distinct(cells: Sequence[Any], where: str) -> None:
+    """Raise ValueError where one cell object stands in two places."""
+    found = [id(part) for cell in cells for part in innermost(cell)]
+    if len(set(found)) != len(found):
+        raise ValueError(
+            f"{where}: one cell object stands in two places; its weights would be shared, which a parameter tree "
+            "cannot hold. Make a new cell for each: [LSTMCell(8) for _ in range(2)]"
+        )
 
 
 def step_of(cell: Any, params: dict[str, Any], x_t: Array, state: Any, masks: Masks) -> tuple[Array, Any]:
@@ -196,11 +213,7 @@ class MultiRNNCell(Cell):
         self.cells = list(cells)
         if not self.cells:
             raise ValueError("MultiRNNCell: at least one cell is wanted, got none")
-        if len({id(cell) for cell in self.cells}) != len(self.cells):
-            raise ValueError(
-                "MultiRNNCell: one cell object stands in two places; its weights would be shared, which a parameter "
-                "tree cannot hold. Make a new cell for each: [LSTMCell(8) for _ in range(2)]"
-            )
+        check_distinct(self.cells, "MultiRNNCell")
 
     @property
     def output_size(self) -> int:
@@ -219,9 +232,9 @@ class MultiRNNCell(Cell):
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``cell_<n>/<name of cell n>/...`` for each cell."""
         rng = np.random.default_rng(seed)
-        params = {}
+        params: dict[str, Any] = {}
         for n, cell in enumerate(self.cells):
-            params[f"cell_{n}"] = {cell.name: cell.init(rng, input_dim, dtype)}
+            set_path(params, f"cell_{n}/{cell.name}", cell.init(rng, input_dim, dtype))
             input_dim = cell.output_size
         return params
 
@@ -231,7 +244,7 @@ class MultiRNNCell(Cell):
 
     def inner_params(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Each cell's own part of the parameters."""
-        return [params[f"cell_{n}"][cell.name] for n, cell in enumerate(self.cells)]
+        return [get_path(params[f"cell_{n}"], cell.name) for n, cell in enumerate(self.cells)]
 
     def draw_masks(
         self, rng: np.random.Generator, batch: int, time: int, dtype: Any = np.float32, input_dim: int | None = None

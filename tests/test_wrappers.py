@@ -55,10 +55,13 @@ class Nested(NamedTuple):
 
 @st.composite
 def nested_networks(draw, smooth=False, tensorflow=False, lengths=True, dropout=True, depth=3, cell=None):
-    """`smooth`: nothing with a kink; `tensorflow`: only what it has, and forget biases that are neither 0 nor 1."""
+    """`smooth`: nothing with a kink; `tensorflow`: only what it has, forget biases that are neither 0 nor 1, and without
+    `dropout` all is kept, since there a wrapper always acts.
+    """
     batch, time, input_dim = (draw(st.integers(1, n)) for n in (3, 5, 3))
     biases = FORGET_BIASES[:4] if tensorflow else FORGET_BIASES
-    drawn = _draw_cell(draw, (smooth, tensorflow, biases), input_dim, None, depth) if cell is None else cell
+    keeps = [0.6, 1.0, 0.85] if dropout or not tensorflow else [1.0]
+    drawn = _draw_cell(draw, (smooth, tensorflow, biases, keeps), input_dim, None, depth) if cell is None else cell
     seed = draw(st.integers(0, 2**20))
     rng = np.random.default_rng(seed)
     params = tree_map(lambda w: rng.normal(0, 0.6, w.shape), drawn.init(0, input_dim, np.float64))
@@ -82,7 +85,7 @@ def _draw_cell(draw, options, input_dim, width, depth):
         return ResidualWrapper(_draw_cell(draw, options, input_dim, input_dim, depth - 1))
     if kind == "dropout":
         inner = _draw_cell(draw, options, input_dim, width, depth - 1)
-        keeps = {f"{part}_keep_prob": draw(st.sampled_from([0.6, 1.0, 0.85])) for part in ("input", "output", "state")}
+        keeps = {f"{part}_keep_prob": draw(st.sampled_from(options[3])) for part in ("input", "output", "state")}
         return DropoutWrapper(inner, variational_recurrent=draw(st.booleans()), **keeps)
     cells, number = [], draw(st.integers(1, 3))
     for n in range(number):
@@ -92,7 +95,7 @@ def _draw_cell(draw, options, input_dim, width, depth):
 
 
 def _draw_one(draw, options, width):
-    smooth, tensorflow, biases = options
+    smooth, tensorflow, biases, _ = options
     units = width or draw(st.integers(1, 4))
     kinds = ["lstm", "basic", "lstm", "gru", "rnn"] + ["coupled"] * (not tensorflow)
     kind = draw(st.sampled_from(kinds))

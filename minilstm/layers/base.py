@@ -8,7 +8,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from ..params import get_path, tree_leaves
+from ..params import check_name, get_path, tree_leaves
 
 Array = Any
 
@@ -57,13 +57,6 @@ class Layer:
     def config(self) -> dict[str, Any]:
         """Every option as JSON-able values."""
         return {"layer": type(self).__name__, "name": self.name}
-
-
-def check_name(name: str, where: str) -> None:
-    """Raise ValueError for a name that cannot stand in a variable name."""
-    parts = name.split("/") if isinstance(name, str) else [""]
-    if not all(parts) or parts[0].startswith("minilstm"):
-        raise ValueError(f"{where}: name must be a non-empty path that does not start with 'minilstm', got {name!r}")
 
 
 def required(params: Any, name: str, where: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from ..wrappers import check_distinct
 from .base import Array, Layer, required
 from .recurrent import RNN
 
@@ -36,6 +37,9 @@ class Bidirectional(Layer):
 
     def __init__(self, forward: Any, backward: Any = None, *, name: str | None = None) -> None:
         super().__init__(name)
+        if backward is not None:
+            both = [part.cell if isinstance(part, RNN) else part for part in (forward, backward)]
+            check_distinct(both, "Bidirectional")
         self.forward = _directed(forward, reverse=False)
         self.backward = _directed(forward if backward is None else backward, reverse=True)
         for option in ("return_sequences", "time_major"):

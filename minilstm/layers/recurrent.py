@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import cells, sequences
-from ..params import check_same_structure, tree_leaves, tree_map
+from ..params import check_same_structure, set_path, tree_leaves, tree_map
 from ..wrappers import draw_masks, input_dim_of
 from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, required, swap_batch_time
 
@@ -57,6 +57,8 @@ class RNN(Layer):
         super().__init__(name)
         if backprop not in BACKPROPS:
             raise ValueError(f"{type(self).__name__}: backprop must be one of {BACKPROPS}, got {backprop!r}")
+        if cell.name.split("/")[0] == "initial_state":
+            raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {cell.name!r}")
         self.cell = cell
         self.backprop = backprop
         self.return_sequences = bool(return_sequences)
@@ -66,7 +68,8 @@ class RNN(Layer):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """The cell's parameters under the cell's name, and ``initial_state`` where it is learned."""
-        params = {self.cell.name: self.cell.init(seed, input_dim, dtype)}
+        params: dict[str, Any] = {}
+        set_path(params, self.cell.name, self.cell.init(seed, input_dim, dtype))
         if self.learn_initial_state:
             params["initial_state"] = _state_as_params(self.cell.zero_state(1, dtype))
         return params

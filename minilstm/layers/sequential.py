@@ -9,7 +9,7 @@ import numpy as np
 from .. import cells
 from ..params import flatten_names, get_path, set_path
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
-from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, input_dim_of
+from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct, input_dim_of
 from .base import Array, Layer
 from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
@@ -45,6 +45,7 @@ class Sequential:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
+        check_distinct([cell for layer in layers for cell in _cells_of(layer)], "Sequential")
         self.layers = layers
         self.names = _count_names(layers)
 
@@ -125,7 +126,7 @@ class Sequential:
                 layer, weights = layer.forward, get_path(weights, "fw")
             if isinstance(layer, RNN):
                 try:
-                    features = input_dim_of(layer.cell, weights[layer.cell.name])
+                    features = input_dim_of(layer.cell, get_path(weights, layer.cell.name))
                     return None if features is None else max(1, features)
                 except (KeyError, TypeError, AttributeError):  # not this model's parameters, or a foreign cell
                     return None
@@ -152,6 +153,13 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+def _cells_of(layer: Layer) -> list[Any]:
+    """The cells of a layer, each object once: a Bidirectional may use one for both ways, with weights for each."""
+    if isinstance(layer, Bidirectional):
+        return list({id(part.cell): part.cell for part in (layer.forward, layer.backward)}.values())
+    return [layer.cell] if isinstance(layer, RNN) else []
 
 
 def _count_names(layers: tuple[Layer, ...]) -> list[str]:
