@@ -14,7 +14,11 @@ NumPy is called:
   multiplied for all steps at once. The kernel's gradient is one product over all steps, straight into TensorFlow's
   layout, since dz is stored as rows ``[time, batch, gate, units]``.
 - **Factors first.** All that the backward loop multiplies dh and dc with is known beforehand. It is formed for as many
-  steps at once as stay in the cache, and only dh and dc themselves go through the loop: seven calls a step.
+  steps at once as stay in the cache, and only dh and dc themselves go through the loop.
+- **Plain calls.** In a small model the price of a step is that of its NumPy calls, 0.5 us each, and three times that
+  for one that broadcasts or takes a Python number: so constants are arrays, and five products of equal shapes are
+  cheaper than two that broadcast. At batch 1, where gates side by side are the columns of one matrix, `np.dot` has half
+  the overhead of `np.matmul`.
 - **Workspaces.** Big temporaries cost page faults, views cost 0.2 us each. Both are kept for the next call of the same
   shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
 """
@@ -34,6 +38,7 @@ Array = Any
 
 O, I, F, J, C = range(5)  # the blocks of a workspace: sigmoids first, the factors of c_t side by side
 FOLD_INPUTS = 16  # up to so many inputs the recurrent product reads them too: one call fewer a step
+SMALL = 1 << 13  # entries of three gates up to which a constant is an array of their shape
 CACHE_BYTES = 1 << 18  # of factors formed at once: they shall still be in the second-level cache when used
 FREE_WORKSPACES = 2  # kept for each shape; more are only needed while more passes are unfinished
 FREE_SHAPES = 8
@@ -69,8 +74,15 @@ class Workspace:
         self.h = self.rows[..., folded:]
         self.x = self.rows[:time, :, :folded] if folded else np.empty((time, batch, input_dim + 1), dtype)
         self.x[..., input_dim] = 1  # what the bias is multiplied with
-        self.recurrent = np.empty((4, folded + units, units), dtype)  # the kernel by blocks o, i, f, j
         self.folded = bool(folded)
+        if batch == 1:  # [rows, 4 * units], of which `recurrent` is the view by blocks o, i, f, j
+            matrix = np.empty((folded + units, 4, units), dtype)
+            self.recurrent, self.factor = matrix.transpose(1, 0, 2), matrix.reshape(folded + units, 4 * units)
+        else:
+            self.recurrent = self.factor = np.empty((4, folded + units, units), dtype)
+        self.product = np.dot if batch == 1 else np.matmul
+        small = 3 * batch * units <= SMALL
+        self.half = np.full((3, batch, units), 0.5, dtype) if small else np.array(0.5, dtype)
         if not folded:  # what the inputs and the bias give to every step, as rows of blocks
             self.input_kernel = np.empty((input_dim + 1, 4, units), dtype)
             self.from_inputs = np.empty((time, batch, 4, units), dtype)
@@ -81,26 +93,25 @@ class Workspace:
         self.products = np.empty((2, batch, units), dtype)
         self.forward_views = [
             (
-                self.rows[t], self.blocks[t, :4], self.by_step[t], self.blocks[t, :3], self.blocks[t, I : F + 1],
-                self.blocks[t, J:], self.blocks[t + 1, C], self.blocks[t, O], self.tanh_c[t], self.h[t + 1],
+                self.rows[t], self.blocks[t, :4].reshape(1, -1) if batch == 1 else self.blocks[t, :4],
+                self.blocks[t, :4], self.by_step[t], self.blocks[t, :3], self.blocks[t, I : F + 1], self.blocks[t, J:],
+                self.blocks[t + 1, C], self.blocks[t, O], self.tanh_c[t], self.h[t + 1],
             )
             for t in range(time)
         ]  # fmt: skip
 
-        # The backward pass. dz has a fifth block, in which dc is made out of dh by the same call that makes do.
-        self.dz = np.empty((time, batch, 5, units), dtype)
+        # The backward pass.
+        self.dz = np.empty((time, batch, 4, units), dtype)
         self.transposed = np.empty((4 * units, units), dtype)
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * batch * units * self.dz.itemsize))))
         self.factors = np.empty((self.chunk, 5, batch, units), dtype)  # of di, dj, df, do and of dc
         self.slopes = np.empty((self.chunk, 3, batch, units), dtype)
-        self.dh = np.empty((batch, units), dtype)
-        self.dc = np.empty((batch, units), dtype)
-        by_gate = self.dz.transpose(0, 2, 1, 3)
-        gates = self.dz.reshape(time, batch, 5 * units)[..., : 4 * units]
+        self.dh, self.dc, self.into_dc = (np.empty((batch, units), dtype) for _ in range(3))
+        gates = self.dz.reshape(time, batch, 4 * units)
         self.backward_views = [
-            (by_gate[t, 3:], by_gate[t, 4], by_gate[t, :3], self.blocks[t, F], gates[t]) for t in range(time)
+            (*(self.dz[t, :, gate] for gate in range(4)), self.blocks[t, F], gates[t]) for t in range(time)
         ]
-        self.factor_views = [(self.factors[n, 3:], self.factors[n, :3]) for n in range(self.chunk)]
+        self.factor_views = [tuple(self.factors[n]) for n in range(self.chunk)]
 
 
 _free: dict[tuple[Any, ...], list[Workspace]] = {}
@@ -158,19 +169,19 @@ def lstm_sequence(
         rows, columns = time * batch, 4 * units
         flat_kernel, flat_out = w.input_kernel.reshape(-1, columns), w.from_inputs.reshape(rows, columns)
         np.matmul(w.x.reshape(rows, input_dim + 1), flat_kernel, out=flat_out)
-    matmul, multiply, add, tanh = np.matmul, np.multiply, np.add, np.tanh
-    recurrent, products = w.recurrent, w.products
-    for row, gates, from_inputs, sigmoids, i_f, j_c, c, o, tanh_c, h in w.forward_views:
-        matmul(row, recurrent, out=gates)
+    product, multiply, add, tanh, half = w.product, np.multiply, np.add, np.tanh, w.half
+    factor, products, i_j, f_c = w.factor, w.products, w.products[0], w.products[1]
+    for row, into_gates, gates, from_inputs, sigmoids, i_and_f, j_and_c, c, o, tanh_c, h in w.forward_views:
+        product(row, factor, into_gates)
         if from_inputs is not None:
-            add(gates, from_inputs, out=gates)
-        tanh(gates, out=gates)
-        multiply(sigmoids, 0.5, out=sigmoids)
-        add(sigmoids, 0.5, out=sigmoids)
-        multiply(i_f, j_c, out=products)
-        add(products[0], products[1], out=c)
-        tanh(c, out=tanh_c)
-        multiply(o, tanh_c, out=h)
+            add(gates, from_inputs, gates)
+        tanh(gates, gates)
+        multiply(sigmoids, half, sigmoids)
+        add(sigmoids, half, sigmoids)
+        multiply(i_and_f, j_and_c, products)
+        add(i_j, f_c, c)
+        tanh(c, tanh_c)
+        multiply(o, tanh_c, h)
     return w.h[1:].copy(), w.blocks[time, C].copy(), w.h[time].copy()
 
 
@@ -198,20 +209,24 @@ def lstm_backward(
     np.copyto(w.transposed, kernel[input_dim:].T)  # BLAS reads it faster this way round, and reads it every step
     np.copyto(w.dc, dc)
     np.add(dh, d_outputs[time - 1], out=w.dh)
-    multiply, add, matmul, dh, dc, transposed = np.multiply, np.add, np.matmul, w.dh, w.dc, w.transposed
+    multiply, add, product, transposed = np.multiply, np.add, w.product, w.transposed
+    dh, dc, into_dc = w.dh, w.dc, w.into_dc
     for start in reversed(range(0, time, w.chunk)):
         _form_factors(w, start, min(start + w.chunk, time))
         for t in reversed(range(start, min(start + w.chunk, time))):
-            o_and_c, into_c, i_j_f, f, gates = w.backward_views[t]
-            from_dh, from_dc = w.factor_views[t - start]
-            multiply(from_dh, dh, out=o_and_c)
-            add(dc, into_c, out=dc)
-            multiply(from_dc, dc, out=i_j_f)
-            multiply(dc, f, out=dc)
-            matmul(gates, transposed, out=dh)
+            d_i, d_j, d_f, d_o, f, gates = w.backward_views[t]
+            for_i, for_j, for_f, for_o, for_dc = w.factor_views[t - start]
+            multiply(for_o, dh, d_o)
+            multiply(for_dc, dh, into_dc)
+            add(dc, into_dc, dc)
+            multiply(for_i, dc, d_i)
+            multiply(for_j, dc, d_j)
+            multiply(for_f, dc, d_f)
+            multiply(dc, f, dc)
+            product(gates, transposed, dh)
             if t:
-                add(dh, d_outputs[t - 1], out=dh)
-    dz = w.dz.reshape(time * batch, 5 * units)[:, : 4 * units]
+                add(dh, d_outputs[t - 1], dh)
+    dz = w.dz.reshape(time * batch, 4 * units)
     d_kernel = np.empty_like(kernel)
     np.matmul(w.h[:time].reshape(time * batch, units).T, dz, out=d_kernel[input_dim:])
     d_x_and_bias = w.x.reshape(time * batch, input_dim + 1).T @ dz
@@ -243,7 +258,7 @@ def every_dz(
     results = lstm_sequence(inputs, *state, kernel, params["bias"], forget_bias=cell.forget_bias, tape=tape)
     lstm_backward(*cotangents(results), inputs, kernel, tape=tape, wants_inputs=False)
     assert tape.workspace is not None
-    return tape.workspace.dz[:, :, :4].reshape(*inputs.shape[:2], 4 * cell.units).copy()
+    return tape.workspace.dz.reshape(*inputs.shape[:2], 4 * cell.units).copy()
 
 
 def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
