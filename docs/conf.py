@@ -7,7 +7,7 @@ author = "the minilstm authors"
 copyright = "2026, the minilstm authors"
 release = version = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
