@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cells, checkpoint, gradcheck, replay, tensorbundle
+from . import cells, checkpoint, convert, gradcheck, replay, tensorbundle
 from ._version import __version__
 from .layers import RNN, Dense, Sequential
 
@@ -41,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("path", help="a prefix such as runs/demo/model.ckpt-600, or a directory (its newest)")
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(run=_inspect)
+
+    convert.add_parser(commands)
 
     again = commands.add_parser("replay", help="run the step again at which fit met a number that is not finite")
     again.add_argument("path", help="the failed-<step> that fit's error names")

@@ -24,6 +24,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("full" if os.environ.get("MINILSTM_FULL") else "quick")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """The interop tests import other frameworks: without ``-m interop`` they are not even looked at."""
+    if "interop" in collection_path.parts and config.getoption("markexpr") == "not interop":
+        return True
+    return None
+
+
 @pytest.fixture
 def run_dir(tmp_path):
     """A path for a run that nobody has made yet."""

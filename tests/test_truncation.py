@@ -20,6 +20,7 @@ from minilstm import (
     Dense,
     Dropout,
     DropoutWrapper,
+    Embedding,
     LSTMCell,
     LSTMState,
     MultiRNNCell,
@@ -185,6 +186,13 @@ def test_with_the_whole_sequence_as_the_window_it_is_full_bptt_bit_for_bit(data,
     assert_trees_equal(truncated.opt_state, full.opt_state)
     for name, values in full.history.items():  # sums of other factors: the last bit may differ
         assert truncated.history[name] == pytest.approx(values, rel=1e-14)
+
+
+def test_the_weights_of_labels_keep_every_digit():
+    model, labels = Sequential(Embedding(5, 3), LSTM(3), Dense(5)), RNG.integers(0, 5, size=(4, TIME))
+    data = {"inputs": labels, "targets": labels, "weights": RNG.uniform(size=(4, TIME))}
+    options = {"model": model, "params": model.init(0, dtype=np.float64), "loss": losses.softmax_cross_entropy}
+    assert_trees_equal(run(data, **options, tbptt=tbptt(TIME)).params, run(data, **options).params)
 
 
 def test_a_shorter_window_is_not_full_bptt():
@@ -398,13 +406,18 @@ def test_rows_flagged_by_reset_start_anew_and_the_others_go_on(kind):
     assert set(flagged[0]) == {"inputs", "targets", "reset"}  # what was handed in is left alone
 
 
-def test_reset_rows_start_from_the_learned_state():
+@pytest.mark.parametrize("role", ["data", "validation_data"])
+def test_reset_rows_start_from_the_learned_state(role):
     model = Watched(LSTM(3, learn_initial_state=True), Dense(1))
     params = model.init(0, 1, np.float64)
     params["rnn"]["initial_state"]["c"][:] = 0.7
     flags = [[True, True], [True, False]]
-    data = lambda step: {**contiguous_batches(stream(21), 2, 5)(step), "reset": np.array(flags[step])}  # noqa: E731
-    run(data, model=model, params=params, steps_per_epoch=2, tbptt=tbptt(5), optimizer=SGD(1e-12))
+    flagged = [{**contiguous_batches(stream(21), 2, 5)(step), "reset": np.array(flags[step])} for step in range(2)]
+    options = {"model": model, "params": params, "tbptt": tbptt(5), "optimizer": SGD(1e-12)}
+    if role == "data":
+        run(flagged, steps_per_epoch=2, **options)
+    else:
+        run(contiguous_batches(stream(21), 2, 5), validation_data=contiguous(flagged), **options)
     state = model.starts[-1]["rnn"]
     np.testing.assert_allclose(state.c[0], 0.7, rtol=1e-9)
     assert np.abs(state.c[1] - 0.7).min() > 1e-3

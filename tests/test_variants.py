@@ -133,6 +133,17 @@ def test_biases_start_as_tensorflows_do():
     assert CoupledLSTMCell(3).forget_bias == 1
 
 
+def test_a_bias_initializer_is_for_all_biases_of_a_gru_as_in_tensorflow():
+    cell = GRUCell(3, bias_initializer={"name": "constant", "value": 0.25})
+    for again in (cell, from_config(Sequential(RNN(cell)).config()).layers[0].cell):
+        params = again.init(0, 2)
+        assert_trees_equal(params["gates"]["bias"], np.full(6, 0.25, np.float32))
+        assert_trees_equal(params["candidate"]["bias"], np.full(3, 0.25, np.float32))
+    plain = from_config(Sequential(RNN(GRUCell(3))).config()).layers[0].cell.init(0, 2)
+    assert (plain["gates"]["bias"] == 1).all()
+    assert not plain["candidate"]["bias"].any()
+
+
 def test_weights_have_tensorflows_shapes_and_dtype():
     for dtype in (np.float32, np.float64):
         gru = GRUCell(3).init(0, 2, dtype)

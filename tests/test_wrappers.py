@@ -26,6 +26,7 @@ from minilstm import (
     Sequential,
     from_config,
     gradcheck,
+    kernels,
 )
 from minilstm.params import tree_leaves, tree_map
 from minilstm.wrappers import draw_masks
@@ -55,64 +56,73 @@ class Nested(NamedTuple):
 
 @st.composite
 def nested_networks(draw, smooth=False, tensorflow=False, lengths=True, dropout=True, depth=3, cell=None):
-    """`smooth`: nothing with a kink; `tensorflow`: only what it has, forget biases that are neither 0 nor 1, and without
-    `dropout` all is kept, since there a wrapper always acts.
+    """`smooth`: nothing with a kink; `tensorflow`: only what it has, with forget biases that are neither 0 nor 1.
+
+    Without `dropout` no rng is drawn, and for TensorFlow, whose wrappers act always, no probability below 1. All but
+    the sizes comes from a seed: of choices made one by one hypothesis would too often take the first.
     """
     batch, time, input_dim = (draw(st.integers(1, n)) for n in (3, 5, 3))
-    biases = FORGET_BIASES[:4] if tensorflow else FORGET_BIASES
-    keeps = [0.6, 1.0, 0.85] if dropout or not tensorflow else [1.0]
-    drawn = _draw_cell(draw, (smooth, tensorflow, biases, keeps), input_dim, None, depth) if cell is None else cell
     seed = draw(st.integers(0, 2**20))
-    rng = np.random.default_rng(seed)
-    params = tree_map(lambda w: rng.normal(0, 0.6, w.shape), drawn.init(0, input_dim, np.float64))
+    rng = np.random.default_rng([seed, batch, time, input_dim])
+    if cell is None:
+        cell = CellDrawer(rng, smooth, tensorflow, dropout or not tensorflow).draw(input_dim, None, depth)
+    params = tree_map(lambda w: rng.normal(0, 0.6, w.shape), cell.init(0, input_dim, np.float64))
     inputs = rng.normal(size=(batch, time, input_dim))
-    state = tree_map(lambda s: rng.normal(0, 0.7, s.shape), drawn.zero_state(batch, np.float64))
+    state = tree_map(lambda s: rng.normal(0, 0.7, s.shape), cell.zero_state(batch, np.float64))
     given = None
-    if lengths is not False and (lengths == "always" or draw(st.booleans())):
-        given = np.array(draw(st.lists(st.integers(0, time), min_size=batch, max_size=batch)))
-    return Nested(drawn, params, inputs, state, given, seed if dropout and draw(st.booleans()) else None, seed)
+    if lengths == "always" or (lengths and rng.random() < 0.5):
+        given = rng.integers(0, time + 1, batch)
+    return Nested(cell, params, inputs, state, given, seed if dropout and rng.random() < 0.7 else None, seed)
 
 
-def _draw_cell(draw, options, input_dim, width, depth):
-    """A cell that takes `input_dim` features and gives `width`, or any number if that is None."""
-    kinds = ["multi", "dropout"] if depth == 3 else ["one", "dropout", "multi"] if depth else ["one"]
-    if depth and width in (None, input_dim):
-        kinds.append("residual")
-    kind = draw(st.sampled_from(kinds))
-    if kind == "one":
-        return _draw_one(draw, options, width)
-    if kind == "residual":
-        return ResidualWrapper(_draw_cell(draw, options, input_dim, input_dim, depth - 1))
-    if kind == "dropout":
-        inner = _draw_cell(draw, options, input_dim, width, depth - 1)
-        keeps = {f"{part}_keep_prob": draw(st.sampled_from(options[3])) for part in ("input", "output", "state")}
-        return DropoutWrapper(inner, variational_recurrent=draw(st.booleans()), **keeps)
-    cells, number = [], draw(st.integers(1, 3))
-    for n in range(number):
-        cells.append(_draw_cell(draw, options, input_dim, width if n == number - 1 else None, depth - 1))
-        input_dim = cells[-1].output_size
-    return MultiRNNCell(cells)
+class CellDrawer:
+    """Draws nested cells, every choice with the same probability."""
 
+    def __init__(self, rng, smooth, tensorflow, drops):
+        self.rng, self.smooth, self.tensorflow = rng, smooth, tensorflow
+        self.keeps = (0.6, 1.0, 0.85) if drops else (1.0,)
 
-def _draw_one(draw, options, width):
-    smooth, tensorflow, biases, _ = options
-    units = width or draw(st.integers(1, 4))
-    kinds = ["lstm", "basic", "lstm", "gru", "rnn"] + ["coupled"] * (not tensorflow)
-    kind = draw(st.sampled_from(kinds))
-    chosen = {"activation": draw(st.sampled_from(["tanh", "sigmoid", "softsign"] + ["relu"] * (not smooth)))}
-    chosen["name"] = draw(st.sampled_from([None, None, "mine"]))
-    if kind in ("gru", "rnn"):
-        return {"gru": GRUCell, "rnn": BasicRNNCell}[kind](units, **chosen)
-    chosen["forget_bias"] = draw(st.sampled_from(biases))
-    if kind != "lstm":
-        return {"basic": BasicLSTMCell, "coupled": CoupledLSTMCell}[kind](units, **chosen)
-    chosen["use_peepholes"] = draw(st.booleans())
-    clips = [None] if smooth else [None, 0.4, 0.15]
-    chosen["cell_clip"] = draw(st.sampled_from(clips))
-    if draw(st.booleans()):
-        chosen["num_proj"], units = units, draw(st.integers(1, 4))
-        chosen["proj_clip"] = draw(st.sampled_from(clips))
-    return LSTMCell(units, **chosen)
+    def one_of(self, *choices):
+        return choices[self.rng.integers(len(choices))]
+
+    def draw(self, input_dim, width, depth):
+        """A cell that takes `input_dim` features and gives `width`, or any number if that is None."""
+        kinds = ["multi", "dropout"] if depth == 3 else ["one", "dropout", "multi"] if depth else ["one"]
+        if depth and width in (None, input_dim):
+            kinds.append("residual")
+        kind = self.one_of(*kinds)
+        if kind == "one":
+            return self.draw_one(width)
+        if kind == "residual":
+            return ResidualWrapper(self.draw(input_dim, input_dim, depth - 1))
+        if kind == "dropout":
+            inner = self.draw(input_dim, width, depth - 1)
+            keeps = {f"{part}_keep_prob": self.one_of(*self.keeps) for part in ("input", "output", "state")}
+            return DropoutWrapper(inner, variational_recurrent=self.one_of(True, False), **keeps)
+        cells, number = [], self.one_of(1, 2, 2, 3)
+        for n in range(number):
+            cells.append(self.draw(input_dim, width if n == number - 1 else None, depth - 1))
+            input_dim = cells[-1].output_size
+        return MultiRNNCell(cells)
+
+    def draw_one(self, width):
+        """One cell without wrappers."""
+        units = width or self.one_of(1, 2, 3, 4)
+        kind = self.one_of("lstm", "lstm", "lstm", "basic", "gru", "rnn", *["coupled"] * (not self.tensorflow))
+        options = {"activation": self.one_of("tanh", "sigmoid", "softsign", *["relu"] * (not self.smooth))}
+        options["name"] = self.one_of(None, None, "mine")
+        if kind in ("gru", "rnn"):
+            return {"gru": GRUCell, "rnn": BasicRNNCell}[kind](units, **options)
+        options["forget_bias"] = self.one_of(*(FORGET_BIASES[:4] if self.tensorflow else FORGET_BIASES))
+        if kind != "lstm":
+            return {"basic": BasicLSTMCell, "coupled": CoupledLSTMCell}[kind](units, **options)
+        clips = (None,) if self.smooth else (None, 0.4, 0.15)
+        options["use_peepholes"] = self.one_of(True, False)
+        options["cell_clip"] = self.one_of(*clips)
+        if self.one_of(True, False):
+            options["num_proj"], units = units, self.one_of(1, 2, 3, 4)
+            options["proj_clip"] = self.one_of(*clips)
+        return LSTMCell(units, **options)
 
 
 def nested_gradients(network, backprop, **options):
@@ -402,7 +412,7 @@ def test_zarembas_lstm_drops_out_between_the_layers_alone(backprop):
     cell = zaremba()
     params = weights(cell)
     first, second = cell.draw_masks(np.random.default_rng(5), 4, 6, np.float64, input_dim=2)
-    assert first["input"] is first["state"].h is first["cell"] is None
+    assert not tree_leaves([masks[part] for masks in (first, second) for part in ("input", "state", "cell")])
     between, behind = (np.swapaxes(masks["output"], 0, 1) for masks in (first, second))
     bare = [RNN(BasicLSTMCell(4, forget_bias=b), backprop="autograd") for b in (0.37, -0.6)]
 
@@ -435,6 +445,21 @@ def test_zarembas_dropout_never_touches_the_recurrent_path(backprop):
     silent, alone = second.apply(params["multi_rnn_cell"]["cell_1"], np.zeros((4, 6, 4)))
     assert_trees_close(state[1], alone, 1e-14)  # the second layer still remembers by itself
     assert np.abs(silent).max() > 0.1
+
+
+def test_dropout_that_leaves_the_state_alone_keeps_the_fast_path(monkeypatch):
+    """Masks between whole sequences are nothing to a kernel; only masks of the carried h need the loop of bptt.py."""
+    calls, original = [], kernels.lstm_sequence
+    monkeypatch.setattr(kernels, "lstm_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
+    cells = BasicLSTMCell(4, forget_bias=0.37), ResidualWrapper(LSTMCell(4, forget_bias=-0.6))
+    dropping = {"input_keep_prob": 0.5, "output_keep_prob": 0.5, "variational_recurrent": True}
+    stack = MultiRNNCell([DropoutWrapper(cell, **dropping) for cell in cells])
+    layer = RNN(DropoutWrapper(stack, output_keep_prob=0.5))
+    params = weights(layer.cell)
+    layer.apply(params, INPUTS, rng=1)
+    assert len(calls) == 2
+    RNN(DropoutWrapper(cells[0], state_keep_prob=0.5)).apply(weights(cells[0]), INPUTS, rng=1)
+    assert len(calls) == 2
 
 
 def test_repr_shows_wrappers_and_which_path_each_stack_takes():

@@ -1,8 +1,8 @@
 """The checkpoint format against TensorFlow itself: the same bytes, read both ways.
 
-    pytest -m interop tests/interop/test_tensorbundle_tensorflow.py
+    python tests/interop/run.py        (or pytest -m interop with this file alone: TensorFlow runs eagerly here)
 
-MINILSTM_FULL=1 makes the counts long, and adds the comparison of speed.
+MINILSTM_FULL=1 makes the counts long.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import statistics
 import time
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import ml_dtypes
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,10 +25,6 @@ from minilstm import tensorbundle
 from minilstm.tensorbundle import crc32c
 
 pytestmark = pytest.mark.interop
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip("tensorflow")
-ml_dtypes = pytest.importorskip("ml_dtypes")
 
 FULL = os.environ.get("MINILSTM_FULL") == "1"
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "golden" / "checkpoints"
@@ -172,10 +172,8 @@ def test_state_files_are_the_savers(tmp_path):
 
 
 # Ours waits until the disk has the data, TensorFlow's does not: on a slow disk it is the disks that are compared.
-@pytest.mark.skipif(not FULL, reason="takes a while; MINILSTM_FULL=1 runs it")
 def test_speed_with_400_megabytes(tmp_path, capsys):
-    if not crc32c.HAS_GOOGLE:
-        pytest.skip("compared with google-crc32c installed")
+    assert crc32c.HAS_GOOGLE, "the comparison is made with google-crc32c: pip install 'minilstm[fast]'"
     rng = np.random.default_rng(0)
     tensors = {f"v{number}": rng.standard_normal((10, 1000, 1000), np.float32) for number in range(10)}
     constants = [tf.constant(array) for array in tensors.values()]
@@ -189,7 +187,7 @@ def test_speed_with_400_megabytes(tmp_path, capsys):
         return time.perf_counter() - start
 
     seconds = {"write theirs": [], "write ours": [], "read theirs": [], "read ours": []}
-    for _ in range(7):
+    for _ in range(7 if FULL else 3):
         seconds["write theirs"].append(timed(save, prefix=f"{tmp_path}/t", tensors=constants, **which))
         seconds["write ours"].append(timed(tensorbundle.write, tmp_path / "o", tensors))
         seconds["read theirs"].append(timed(restore, prefix=f"{tmp_path}/t", dtypes=[tf.float32] * 10, **which))

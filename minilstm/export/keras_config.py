@@ -1,0 +1,147 @@
+"""The layers of a Keras model: as ``config.json`` says them, as lines of Python, and back.
+
+What is not written keeps the default that Keras has for it; what is read and is not such a default, and has no
+counterpart here, is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..cells import ACTIVATIONS
+from ..layers import LSTM, Dense, Dropout, Embedding, Sequential
+from ..layers.base import params_dtype
+from .parts import Part, activation_name, features_in, weights_of
+
+KNOWN = ("InputLayer", "LSTM", "Dense", "Embedding", "Dropout")
+WANTED = {  # what an option must be to be read; a layer that does not have it is as if it had
+    "recurrent_activation": "sigmoid",
+    "use_bias": True,
+    "stateful": False,
+    "return_state": False,
+    "mask_zero": False,
+    "dropout": 0,
+    "recurrent_dropout": 0,
+    "noise_shape": None,
+}
+
+
+def keras_config(parts: list[Part], params: dict[str, Any]) -> dict[str, Any]:
+    """The ``config.json`` of a ``keras.Sequential``, ready to build: every layer knows its input's shape."""
+    dtype = str(params_dtype(params, np.float32))
+    shape, kind = _input(parts, params)
+    layers = [_layer("InputLayer", {"batch_shape": [None, *shape], "dtype": kind or dtype, "name": "input_layer"})]
+    shapes = [None, *shape]
+    for part, name in zip(parts, layer_names(parts), strict=True):
+        class_name, options = _options(part)
+        layers.append({
+            **_layer(class_name, {"name": name, "trainable": True, "dtype": dtype, **options}),
+            "build_config": {"input_shape": shapes},
+        })  # fmt: skip
+        if isinstance(part.layer, Embedding):
+            shapes = [*shapes, part.layer.units]
+        elif not isinstance(part.layer, Dropout):
+            kept = shapes[:-1] if part.return_sequences else shapes[:-2]
+            shapes = [*kept, part.layer.output_size if part.is_lstm else part.layer.units]
+    config = {"name": "sequential", "trainable": True, "dtype": dtype, "layers": layers}
+    build = {"input_shape": [None, *shape]}
+    return {**_layer("Sequential", {**config, "build_input_shape": [None, *shape]}, "keras"), "build_config": build}
+
+
+def stack_lines(parts: list[Part], params: dict[str, Any], module: str) -> list[str]:
+    """The lines that build the same model; `module` is ``keras`` or ``tf.keras``."""
+    dtype = str(params_dtype(params, np.float32))
+    shape, kind = _input(parts, params)
+    inner = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    other = {} if dtype == "float32" else {"dtype": dtype}  # float32 is Keras's default
+    lines = [f"    {module}.Input(({inner}), dtype={kind or dtype!r}),"]
+    for part, name in zip(parts, layer_names(parts), strict=True):
+        class_name, options = _options(part)
+        options = {"name": name, **options, **other}
+        text = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        lines.append(f"    {module}.layers.{class_name}({text}),")
+    return [f"model = {module}.Sequential([", *lines, "])"]
+
+
+def layer_names(parts: list[Part]) -> list[str]:
+    """The parts' names as Keras takes them, without slashes; ValueError if two become the same."""
+    names = [part.name.replace("/", "_") for part in parts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"export.keras: two layers would both be called {name!r}; give one of them another name")
+    return names
+
+
+def _input(parts: list[Part], params: dict[str, Any]) -> tuple[list[int | None], str | None]:
+    """The input's shape without the batch, and its dtype where that is not the model's."""
+    if isinstance(parts[0].layer, Embedding):
+        return [None], "int64"
+    first = next(part for part in parts if weights_of(params, part))
+    return [None, features_in(first, weights_of(params, first))], None
+
+
+def _options(part: Part) -> tuple[str, dict[str, Any]]:
+    layer = part.layer
+    if part.is_lstm:
+        assert part.runner is not None
+        options = {
+            "units": layer.units,
+            "activation": activation_name(layer.activation, "export.keras.save"),
+            "return_sequences": part.return_sequences,
+        }
+        return "LSTM", options | ({"go_backwards": True} if part.runner.reverse else {})
+    if isinstance(layer, Dense):
+        activation = activation_name(layer.activation, "export.keras.save")
+        return "Dense", {"units": layer.units, "activation": activation}
+    if isinstance(layer, Embedding):
+        return "Embedding", {"input_dim": layer.vocabulary, "output_dim": layer.units}
+    return "Dropout", {"rate": layer.rate}
+
+
+def _layer(class_name: str, config: dict[str, Any], module: str = "keras.layers") -> dict[str, Any]:
+    return {"module": module, "class_name": class_name, "config": config, "registered_name": None}
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
+    """The model that a ``config.json`` describes, with ``forget_bias=0``: Keras adds none at run time.
+
+    Raises
+    ------
+    ValueError
+        For anything but a Sequential of known layers, and for an option without counterpart: the message names it.
+    """
+    if config.get("class_name") != "Sequential":
+        raise ValueError(f"{where}: the model must be a keras.Sequential, got {config.get('class_name')!r}")
+    layers = [_read_layer(layer, where) for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
+    return Sequential(*layers)
+
+
+def _read_layer(layer: dict[str, Any], where: str) -> Any:
+    class_name, options = layer["class_name"], layer["config"]
+    name = options.get("name")
+    if class_name not in KNOWN:
+        raise ValueError(f"{where}: layer {name!r} is a {class_name}, wanted one of {KNOWN}")
+    for option, wanted in WANTED.items():
+        if options.get(option, wanted) != wanted:
+            raise ValueError(f"{where}: layer {name!r} has {option}={options[option]!r}, wanted {wanted!r}")
+    if class_name == "Dropout":
+        return Dropout(options["rate"], name=name)
+    if class_name == "Embedding":
+        return Embedding(options["input_dim"], options["output_dim"], name=name)
+    activation = options.get("activation")
+    if activation not in (None, *ACTIVATIONS):
+        raise ValueError(f"{where}: layer {name!r} has activation={activation!r}, wanted one of {sorted(ACTIVATIONS)}")
+    if class_name == "Dense":
+        return Dense(options["units"], activation=None if activation == "linear" else activation, name=name)
+    backwards, sequences = options.get("go_backwards", False), options.get("return_sequences", False)
+    if backwards and sequences:
+        raise ValueError(f"{where}: layer {name!r} has go_backwards=True and returns sequences, then reversed")
+    return LSTM(
+        options["units"], forget_bias=0.0, activation=activation or "linear", return_sequences=sequences,
+        reverse=backwards, name=name,
+    )  # fmt: skip

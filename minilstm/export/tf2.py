@@ -1,0 +1,211 @@
+"""TensorFlow 2: an object-based checkpoint of the matching Keras model, and back; TensorFlow is not needed.
+
+Such a checkpoint is the file format of `minilstm.tensorbundle` with other names, and one string tensor more: a graph of
+the objects that were saved, written as a protocol buffer. TensorFlow walks that graph from its root along the names of
+attributes and fills the variables it meets. ``tf.train.Checkpoint(model=model)`` walks
+
+    legacy tf.keras    model/layer_with_weights-0/cell/kernel            counted over layers that have weights
+                       model/layer-0                                     counted over all
+    Keras 3            model/_functional/_operations/1/cell/kernel       counted over all, 0 is the input
+
+and the graph written here holds both ways to every variable, so that both Kerases find all they have:
+``restore(prefix).assert_consumed()`` holds for either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import tensorbundle
+from ..layers import Dropout, Sequential
+from .keras import array_names, keras_parts, keras_weights, own_weights
+from .keras_config import layer_names, stack_lines
+from .layout import Weights
+from .object_graph import Node, decode, encode
+from .parts import (
+    EXTRA,
+    MODEL,
+    Loaded,
+    Part,
+    assemble,
+    checked_params,
+    converted,
+    described,
+    forward_of,
+    library,
+    model_and_extra,
+    weights_of,
+)
+
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
+
+
+def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
+    """Write an object-based checkpoint.
+
+    Parameters
+    ----------
+    path : path
+        A prefix such as ``runs/keras.ckpt``. No ``checkpoint`` file is written: the prefix is what to restore.
+    model : Sequential
+        What Keras can express: see `minilstm.export.keras`.
+    params : dict
+        Its parameters, of one dtype.
+    extra : optional
+        Anything JSON can hold; it is stored beside the weights, as is the model's description.
+
+    Returns
+    -------
+    str
+        The lines of Python that build the ``tf.keras`` model, restore it and define ``forward(inputs)``.
+
+    Raises
+    ------
+    ValueError
+        For parameters that do not fit, and for an option that Keras has not: the message names it.
+    """
+    where = "export.tf2.save"
+    params = checked_params(model, params, where)
+    parts = keras_parts(model, where)
+    graph, tensors = _objects(parts, params)
+    texts = {name: text.encode() for name, text in described(model, extra).items()}
+    strings = {name: np.asarray(text, object) for name, text in {GRAPH: graph, **texts}.items()}
+    tensorbundle.write(path, {**tensors, **strings})
+    stack = stack_lines(parts, params, "tf.keras")
+    return "\n".join(
+        [
+            "import tensorflow as tf",
+            "",
+            *stack,
+            f"tf.train.Checkpoint(model=model).restore({os.fspath(path)!r}).assert_consumed()",
+            "",
+            "def forward(inputs):",
+            "    return model(inputs)",
+            "",
+        ]
+    )
+
+
+def load(prefix: str | os.PathLike[str], model: Sequential | None = None) -> Loaded:
+    """Read an object-based checkpoint of a Keras model, written here or by TensorFlow.
+
+    Parameters
+    ----------
+    prefix : path
+    model : Sequential, optional
+        What the weights are for; needed where the file does not describe it. Layers are matched in their order; an
+        optimizer's slots and whatever else was saved is left aside.
+
+    Returns
+    -------
+    Loaded
+        ``(model, params, extra)``.
+
+    Raises
+    ------
+    ValueError
+        Without a model, or where the file does not fit it.
+    FileNotFoundError, CheckpointError
+        As `minilstm.tensorbundle.read`.
+    """
+    where = f"export.tf2.load: {os.fspath(prefix)}"
+    tensors = tensorbundle.read(prefix)
+    texts = {name: np.asarray(tensors[name], object).item() for name in (MODEL, EXTRA) if name in tensors}
+    model, extra = model_and_extra(texts, model, where, "give the model that the weights are for")
+    layers = layers_with_weights(tensors, where)
+    parts = [part for part in keras_parts(model, where) if array_names(part)]
+    if len(layers) != len(parts):
+        raise ValueError(f"{where}: the model has {len(parts)} layers with weights, the file {len(layers)}")
+    weights: dict[str, Weights] = {}
+    for part, arrays in zip(parts, layers, strict=True):
+        if set(arrays) != set(array_names(part)):
+            raise ValueError(f"{where}: {part.name!r} wants {array_names(part)}, got {sorted(arrays)}")
+        weights[part.path] = converted(own_weights, part, arrays, where)
+    return Loaded(model, assemble(model, weights, where), extra)
+
+
+def mapping(model: Sequential) -> dict[str, list[str]]:
+    """Where each part's weights lie in our tree, and the keys of the variables they become."""
+    weighted = [part for part in keras_parts(model, "export.tf2") if array_names(part)]
+    return {part.path: [_key(k, part, name) for name in array_names(part)] for k, part in enumerate(weighted)}
+
+
+def layers_with_weights(tensors: Mapping[str, Any], where: str) -> list[dict[str, np.ndarray]]:
+    """The arrays of each Keras layer by Keras's names, in the layers' order, from an object-based checkpoint.
+
+    Raises ValueError unless the checkpoint holds exactly one model.
+    """
+    nodes = decode(np.asarray(tensors[GRAPH], object).item())
+    models: dict[tuple[int, ...], list[dict[str, np.ndarray]]] = {}
+    for node in nodes:
+        children = node.children
+        numbers = [children[f"layer-{k}"] for k in range(len(children)) if f"layer-{k}" in children]
+        if "_operations" in children:  # a list, whose attributes are its places
+            held = nodes[children["_operations"]].children
+            numbers = [held[key] for key in sorted(filter(str.isdigit, held), key=int)]
+        layers = {number: _arrays(nodes, number, tensors) for number in numbers}
+        weighted = {number: arrays for number, arrays in layers.items() if arrays}
+        if weighted:
+            models[tuple(weighted)] = list(weighted.values())
+    if len(models) != 1:
+        raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
+    return models.popitem()[1]
+
+
+def _arrays(nodes: list[Node], number: int, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The variables of a layer, which of an LSTM are its cell's; Keras 3 puts an underscore before some names."""
+    holder = nodes[nodes[number].children.get("cell", number)]
+    variables = {name: nodes[child].variable for name, child in holder.children.items()}
+    return {name.removeprefix("_"): tensors[held[1]] for name, held in variables.items() if held is not None}
+
+
+def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The ``forward`` of the lines that `save` returned, from array to array; ImportError without TensorFlow."""
+    library("tensorflow", "running the exported model", "pip install tensorflow")
+    forward = forward_of(code)
+    return lambda inputs: np.asarray(forward(inputs))
+
+
+# --- the object graph -----------------------------------------------------------------------------------------
+
+
+def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:
+    """The object graph of ``tf.train.Checkpoint(model=model)``, and the variables by their keys."""
+    nodes = [Node({}), Node({}, ("save_counter", f"save_counter/{VALUE}"))]
+    tensors = {f"save_counter/{VALUE}": np.asarray(1, np.int64)}
+
+    def add(node: Node) -> int:
+        nodes.append(node)
+        return len(nodes) - 1
+
+    model: dict[str, int] = {}
+    operations = {"0": add(Node({}))}  # the input
+    weighted = 0
+    for number, (part, layer_name) in enumerate(zip(parts, layer_names(parts), strict=True)):
+        arrays = keras_weights(part, weights_of(params, part))
+        variables = {}
+        for name in array_names(part):
+            key = _key(weighted, part, name)
+            variables[name] = add(Node({}, (f"{layer_name}/{name}", key)))
+            tensors[key] = arrays[name]
+        if part.is_lstm:
+            children = {"cell": add(Node(variables))}
+        else:  # Keras 3 keeps the main array under a private name
+            children = variables | {f"_{name}": node for name, node in variables.items() if name != "bias"}
+        layer = add(Node(children))
+        model[f"layer-{number}"] = operations[str(number + 1)] = layer
+        if not isinstance(part.layer, Dropout):
+            model[f"layer_with_weights-{weighted}"] = layer
+            weighted += 1
+    model["_functional"] = add(Node({"_operations": add(Node(operations))}))
+    nodes[0] = Node({"model": add(Node(model)), "save_counter": 1})
+    return encode(nodes), tensors
+
+
+def _key(number: int, part: Part, array: str) -> str:
+    return f"model/layer_with_weights-{number}/{'cell/' if part.is_lstm else ''}{array}/{VALUE}"

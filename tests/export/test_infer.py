@@ -1,0 +1,100 @@
+"""Models from names and shapes: what they tell is taken, what they do not tell is asked for."""
+
+import pytest
+
+from minilstm import LSTM, RNN, BasicLSTMCell, Dense, Embedding, LSTMCell, MultiRNNCell, Sequential
+from minilstm.export.infer import Options, in_checkpoint, in_state_dict, in_weights_h5, model_from
+from minilstm.params import flatten_names
+
+KNOWN = Options(forget_bias=0.5, activation="tanh", dense_activation="linear")
+
+
+def shapes(model, input_dim=2):
+    return {name: array.shape for name, array in flatten_names(model.init(0, input_dim)).items()}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Sequential(LSTM(3, forget_bias=0.5), Dense(1)),
+        Sequential(RNN(BasicLSTMCell(3, forget_bias=0.5), name="enc/inner")),
+        Sequential(Embedding(9, 4), RNN(MultiRNNCell([LSTMCell(3, forget_bias=0.5) for _ in range(11)]))),
+        Sequential(LSTM(4, forget_bias=0.5, num_proj=2, use_peepholes=True), Dense(5), Dense(2), Dense(5)),
+        Sequential(*(LSTM(2, forget_bias=0.5) for _ in range(12))),
+        Sequential(LSTM(3, name="z", forget_bias=0.5), LSTM(4, name="a", forget_bias=0.5), Dense(1)),
+    ],
+    ids=["plain", "basic", "stack", "options", "numbered", "by width"],
+)
+def test_a_model_is_told_by_its_checkpoint(model):
+    found = model_from(in_checkpoint(dict(reversed(shapes(model).items())), "here"), KNOWN, "here")
+    assert found.config() == model.config()
+
+
+@pytest.mark.parametrize(
+    ("known", "asked"),
+    [
+        (Options(), "--forget-bias, --activation, --dense-activation; give them"),
+        (Options(forget_bias=0.0, activation="tanh"), "--dense-activation; give it"),
+    ],
+)
+def test_what_weights_do_not_tell_is_asked_for(known, asked):
+    found = in_checkpoint(shapes(Sequential(LSTM(3), Dense(1))), "here")
+    with pytest.raises(ValueError, match=f"weights alone do not tell {asked}"):
+        model_from(found, known, "here")
+
+
+def test_clips_are_taken_from_the_options():
+    found = in_checkpoint(shapes(Sequential(LSTM(3, num_proj=2))), "here")
+    cell = model_from(found, KNOWN._replace(cell_clip=1.5, proj_clip=2.5), "here").layers[0].cell
+    assert (cell.cell_clip, cell.proj_clip, cell.num_proj) == (1.5, 2.5, 2)
+
+
+def test_an_order_that_widths_do_not_tell_is_no_answer():
+    model = Sequential(LSTM(2, name="encoder"), LSTM(2, name="decoder"))
+    with pytest.raises(ValueError, match=r"leave 2 orders of the layers encoder \(2 to 2\), decoder \(2 to 2\)"):
+        model_from(in_checkpoint(shapes(model), "here"), KNOWN, "here")
+    model = Sequential(LSTM(2), Dense(3))
+    broken = {**shapes(model), "dense/kernel": (7, 3)}
+    with pytest.raises(ValueError, match="leave 0 orders"):
+        model_from(in_checkpoint(broken, "here"), KNOWN, "here")
+    with pytest.raises(ValueError, match="no layer that is known here"):
+        model_from([], KNOWN, "here")
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"rnn/gru_cell/gates/kernel": (4, 4), "rnn/gru_cell/gates/bias": (4,)},
+        {"scale": (3,)},
+        {"embedding/table": (3, 4)},
+    ],
+)
+def test_a_strange_name_in_a_checkpoint_is_refused(arrays):
+    with pytest.raises(ValueError, match=r"here: .* is neither an LSTM cell, nor Dense, nor Embedding"):
+        in_checkpoint(arrays, "here")
+    with pytest.raises(ValueError, match="needs kernel and bias, got"):
+        in_checkpoint({"rnn/lstm_cell/kernel": (4, 4)}, "here")
+
+
+def test_a_state_dict_tells_its_modules():
+    arrays = {"emb.weight": (9, 4), "out.weight": (2, 3), "out.bias": (2,)}
+    for depth, width in ((0, 4), (1, 3)):
+        arrays |= {f"rnn.weight_ih_l{depth}": (20, width), f"rnn.weight_hh_l{depth}": (20, 3)}
+        arrays |= {f"rnn.bias_{side}_l{depth}": (20,) for side in ("ih", "hh")} | {f"rnn.weight_hr_l{depth}": (3, 5)}
+    model = model_from(in_state_dict(arrays, "here"), KNOWN, "here")
+    cells = [LSTMCell(5, num_proj=3, forget_bias=0.5) for _ in range(2)]
+    wanted = Sequential(Embedding(9, 4, name="emb"), RNN(MultiRNNCell(cells)), Dense(2, name="out"))
+    assert model.config() == wanted.config()
+    with pytest.raises(ValueError, match="both weights and both biases"):
+        in_state_dict({"rnn.weight_ih_l0": (4, 1), "rnn.weight_hh_l0": (4, 1)}, "here")
+    with pytest.raises(ValueError, match="no Linear with a bias"):
+        in_state_dict({"out.weight": (4, 1)}, "here")
+
+
+def test_a_weights_file_of_keras_tells_its_layers():
+    arrays = {"layers/lstm/cell/vars/0": (2, 12), "layers/lstm/cell/vars/1": (3, 12), "layers/lstm/cell/vars/2": (12,)}
+    arrays |= {"layers/dense/vars/0": (3, 4), "layers/dense/vars/1": (4,)}
+    model = model_from(in_weights_h5(arrays, "here"), KNOWN, "here")
+    assert model.config() == Sequential(LSTM(3, forget_bias=0.5, name="lstm"), Dense(4)).config()
+    with pytest.raises(ValueError, match="belongs to no LSTM, Dense or Embedding"):
+        in_weights_h5({"layers/gru/cell/vars/0": (2, 9)}, "here")

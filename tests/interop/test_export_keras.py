@@ -1,0 +1,226 @@
+"""What `minilstm.export.keras` and `minilstm.export.tf2` write, in real Keras; and what Keras writes, here.
+
+Both Kerases run in workers of their own, because TensorFlow is switched to version 1 in this process.
+"""
+
+import numpy as np
+import pytest
+from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, make, simple
+from export.worker import Worker
+from helpers import assert_close, assert_trees_close, assert_trees_equal
+from hypothesis import given, settings
+
+from minilstm import LSTM, SGD, Adam, Dense, Dropout, Embedding, Sequential, losses, tensorbundle, value_and_grad
+from minilstm.convert import convert
+from minilstm.export import keras, tf2
+from minilstm.export.infer import Options
+
+pytestmark = pytest.mark.interop
+FORWARD = "\nresults['outputs'] = forward(inputs)\n"
+
+
+@pytest.fixture(scope="module")
+def keras3():
+    with Worker(TF_USE_LEGACY_KERAS="0") as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def legacy():
+    with Worker(TF_USE_LEGACY_KERAS="1") as worker:
+        yield worker
+
+
+@settings(max_examples=EXAMPLES)
+@given(case=cases(activations=ACTIVATIONS))
+def test_outputs_are_ours_and_weights_come_back(tmp_path_factory, keras3, case):
+    folder = tmp_path_factory.mktemp("keras")
+    for name in ("model.keras", "model.weights.h5"):
+        code = keras.save(folder / name, case.model, case.params, extra=[1, 2])
+        assert_close(keras3.run(code + FORWARD, inputs=case.inputs)["outputs"], case.outputs, 2e-6, name)
+        loaded = keras.load(folder / name)
+        assert (loaded.model.config(), loaded.extra) == (case.model.config(), [1, 2])
+        assert_one_rounding(loaded.params, case.params)
+
+
+@pytest.mark.parametrize("save", [keras.save, tf2.save], ids=["keras", "tf2"])
+def test_without_a_forget_bias_every_bit_comes_back(tmp_path, save):
+    case = simple(forget_bias=0.0)
+    case.params["rnn"]["lstm_cell"]["bias"][:] = -0.0
+    path = tmp_path / "model.keras"
+    save(path, case.model, case.params)
+    load = keras.load if save is keras.save else tf2.load
+    assert_trees_equal(load(path).params, case.params)
+
+
+def test_backwards_and_only_the_last_step(tmp_path, keras3):
+    case = simple(reverse=True, return_sequences=False)
+    code = keras.save(tmp_path / "model.keras", case.model, case.params)
+    assert_close(keras3.run(code + FORWARD, inputs=case.inputs)["outputs"], case.outputs, 2e-6)
+
+
+def test_float64_stays_float64(tmp_path, keras3):
+    case = make(Sequential(LSTM(3), Dropout(0.5), Dense(2)), dtype=np.float64)
+    for name in ("model.keras", "model.weights.h5"):
+        code = keras.save(tmp_path / name, case.model, case.params)
+        outputs = keras3.run(code + FORWARD, inputs=case.inputs)["outputs"]
+        assert outputs.dtype == np.float64
+        assert_close(outputs, case.outputs, 1e-14)
+
+
+THEIR_MODEL = """
+import keras
+keras.utils.set_random_seed(0)
+model = keras.Sequential([
+    keras.Input((None,), dtype="int64"),
+    keras.layers.Embedding(7, 3),
+    keras.layers.LSTM(4, return_sequences=True, activation="softsign", bias_initializer="normal"),
+    keras.layers.Dropout(0.3),
+    keras.layers.LSTM(5),
+    keras.layers.Dense(2, activation="sigmoid"),
+])
+results["outputs"] = model(inputs)
+"""
+
+
+def test_a_model_made_in_keras_reads_without_further_knowledge(tmp_path, keras3):
+    inputs = np.random.default_rng(0).integers(0, 7, (3, 6))
+    path = str(tmp_path / "theirs.keras")
+    wanted = keras3.run(THEIR_MODEL + f"model.save({path!r})", inputs=inputs)["outputs"]
+    model, params, extra = keras.load(path)
+    assert extra is None
+    assert [layer.cell.forget_bias for layer in model.layers if hasattr(layer, "cell")] == [0.0, 0.0]
+    assert_close(model(params, inputs), wanted, 2e-6)
+    assert convert(path, tmp_path / "ours.npz", report=lambda line: None)
+    with pytest.raises(ValueError, match=r"forget_bias=0.0, and the flag says 1.0"):
+        convert(path, tmp_path / "ours.npz", options=Options(forget_bias=1.0))
+
+
+def test_weights_of_keras_alone_need_the_model(tmp_path, keras3):
+    inputs = np.random.default_rng(0).integers(0, 7, (3, 6))
+    path = str(tmp_path / "theirs.weights.h5")
+    wanted = keras3.run(THEIR_MODEL + f"model.save_weights({path!r})", inputs=inputs)["outputs"]
+    with pytest.raises(ValueError, match="no description of the model"):
+        keras.load(path)
+    with pytest.raises(ValueError, match=r"do not tell --activation, --dense-activation"):
+        convert(path, tmp_path / "ours.npz")
+    lower, upper = LSTM(4, activation="softsign", forget_bias=1.0), LSTM(5, return_sequences=False)
+    model = Sequential(Embedding(7, 3), lower, Dropout(0.3), upper, Dense(2, activation="sigmoid"))
+    assert_close(model(keras.load(path, model).params, inputs), wanted, 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("LSTM(2, recurrent_activation='hard_sigmoid')", "recurrent_activation='hard_sigmoid', wanted 'sigmoid'"),
+        ("LSTM(2, use_bias=False)", "use_bias=False, wanted True"),
+        ("LSTM(2, recurrent_dropout=0.5)", "recurrent_dropout=0.5, wanted 0"),
+        ("LSTM(2, go_backwards=True, return_sequences=True)", "go_backwards=True and returns sequences"),
+        ("LSTM(2, activation='gelu')", "activation='gelu', wanted one of"),
+        ("GRU(2)", "is a GRU, wanted one of"),
+    ],
+)
+def test_what_we_lack_is_refused_by_name(tmp_path, keras3, layer, message):
+    path = str(tmp_path / "theirs.keras")
+    keras3.run(f"import keras\nkeras.Sequential([keras.Input((None, 1)), keras.layers.{layer}]).save({path!r})")
+    with pytest.raises(ValueError, match=message):
+        keras.load(path)
+
+
+TRAIN = """
+optimizer = keras.optimizers.{optimizer}
+model.compile(optimizer=optimizer, loss="mse")
+results["loss"] = model.train_on_batch(inputs, targets)
+model.save_weights({path!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "theirs"),
+    [
+        (SGD(0.1), "SGD(learning_rate=0.1)"),
+        (Adam(0.01, epsilon=1e-4), "Adam(learning_rate=0.01, epsilon=1e-4)"),
+    ],
+    ids=["SGD", "Adam"],
+)
+def test_a_training_step_moves_the_same_weights_to_the_same_place(tmp_path, keras3, optimizer, theirs):
+    case = simple(forget_bias=0.5)
+    targets = np.random.default_rng(1).normal(size=case.outputs.shape).astype(np.float32)
+    loss, grads = value_and_grad(lambda p: losses.mse(case.model(p, case.inputs), targets))(case.params)
+    wanted, _ = optimizer.update(case.params, grads, optimizer.init(case.params))
+    code = keras.save(tmp_path / "model.keras", case.model, case.params)
+    path = str(tmp_path / "trained.weights.h5")
+    train = TRAIN.format(optimizer=theirs, path=path)
+    assert_close(keras3.run(code + train, inputs=case.inputs, targets=targets)["loss"], loss, 2e-7)
+    trained = keras.load(path, case.model).params
+    assert_trees_close(trained, wanted, 3e-7)
+    assert np.abs(trained["rnn"]["lstm_cell"]["bias"] - case.params["rnn"]["lstm_cell"]["bias"]).min() > 1e-6
+
+
+# --- the object-based checkpoint ------------------------------------------------------------------------------
+
+
+@settings(max_examples=EXAMPLES)
+@given(case=cases(activations=ACTIVATIONS))
+def test_both_kerases_consume_the_whole_checkpoint(tmp_path_factory, keras3, legacy, case):
+    path = tmp_path_factory.mktemp("tf2") / "model.ckpt"
+    code = tf2.save(path, case.model, case.params)
+    for worker in (keras3, legacy):
+        assert "assert_consumed()" in code
+        assert_close(worker.run(code + FORWARD, inputs=case.inputs)["outputs"], case.outputs, 2e-6)
+    loaded = tf2.load(path)
+    assert loaded.model.config() == case.model.config()
+    assert_one_rounding(loaded.params, case.params)
+
+
+@pytest.mark.parametrize("fault", ["another", "more", "fewer"])
+def test_consuming_can_fail(tmp_path, keras3, legacy, fault):
+    """The assertion in the lines above notices a model of other layers: it is not there for show."""
+    model = Sequential(LSTM(3), LSTM(3), Dense(1))
+    case = make(model)
+    code = tf2.save(tmp_path / "model.ckpt", model, case.params)
+    dense = next(line for line in code.splitlines() if "Dense" in line)
+    changed = {"another": code.replace("units=3", "units=4"), "more": code.replace(dense, f"{dense}\n{dense}")}
+    changed["more"] = changed["more"].replace("name='dense'", "name='extra'", 1)
+    changed["fewer"] = code.replace(dense, "")
+    for worker in (keras3, legacy):
+        with pytest.raises(AssertionError, match=r"Traceback"):
+            worker.run(changed[fault])
+
+
+def test_a_checkpoint_made_by_either_keras_reads(tmp_path, keras3, legacy):
+    case = make(Sequential(Embedding(5, 3), LSTM(3, forget_bias=0.0), Dropout(0.1), Dense(1)))
+    code = tf2.save(tmp_path / "ours.ckpt", case.model, case.params)
+    for worker in (keras3, legacy):
+        prefix = str(tmp_path / "theirs.ckpt")
+        train = f"""
+model.compile(optimizer="adam", loss="mse")
+model.fit(inputs, forward(inputs).numpy() + 1, verbose=0)
+results["outputs"] = forward(inputs)
+tf.train.Checkpoint(model=model, step=tf.Variable(3)).write({prefix!r})
+"""
+        wanted = worker.run(code + train, inputs=case.inputs)["outputs"]
+        params = tf2.load(prefix, case.model).params
+        assert_close(case.model(params, case.inputs), wanted, 2e-6)
+        with pytest.raises(ValueError, match=r"wants \('kernel', 'bias'\), got .*'recurrent_kernel'"):
+            tf2.load(prefix, Sequential(Embedding(5, 3), Dense(3), Dense(1)))
+        options = Options(activation="tanh", dense_activation="linear")
+        assert convert(prefix, tmp_path / "back.npz", options=options, report=lambda line: None)
+
+
+def test_the_object_graph_is_what_protocol_buffers_read(tmp_path, legacy):
+    case = make(Sequential(LSTM(3), Dense(1)))
+    path = tmp_path / "model.ckpt"
+    code = tf2.save(path, case.model, case.params)
+    read = f"""
+from tensorflow.core.protobuf import trackable_object_graph_pb2 as pb
+graph = pb.TrackableObjectGraph()
+graph.ParseFromString(tf.train.load_checkpoint({str(path)!r}).get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+results["keys"] = np.array([a.checkpoint_key for node in graph.nodes for a in node.attributes])
+results["bytes"] = np.frombuffer(graph.SerializeToString(deterministic=True), np.uint8)
+"""
+    found = legacy.run(code + read)
+    tensors = tensorbundle.read(path)
+    graph = np.asarray(tensors[tf2.GRAPH], object).item()
+    assert found["bytes"].tobytes() == graph
+    assert set(found["keys"]) == {name for name in tensors if name.endswith("VARIABLE_VALUE")}
