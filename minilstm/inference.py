@@ -117,7 +117,7 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
     ValueError
         For a negative temperature or a `top_k` below 1.
     """
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"sampler: temperature must be 0 or more, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"sampler: top_k must be at least 1, got {top_k}")

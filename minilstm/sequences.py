@@ -13,7 +13,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, kernels
-from .params import tree_map
+from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
 
 Array = Any
@@ -68,6 +68,8 @@ def run(
             inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast)
             states.append(new)
         return inputs, tuple(states)
+    if not tree_leaves(state_masks):  # None is a tree without leaves: wrappers that leave the state alone give such
+        state_masks = None
     if fast and lengths is None and state_masks is None and kernels.applies(cell):
         return kernels.sequence(cell, params, inputs, state)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):

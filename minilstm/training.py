@@ -269,7 +269,7 @@ def fit(
             run.history["grad_norm"].append(run.place.norm)
             if validation is not None:
                 tested = run.params if run.averaged is None else run.averaged
-                run.history["val_loss"].append(evaluate(run_loss, tested, validation, carry=truncation is not None))
+                run.history["val_loss"].append(evaluate(run_loss, tested, validation, model if truncation else None))
                 if early_stopping is not None and _epochs_since_best(run.history["val_loss"]) == 0:
                     run.best = tested
             run.place = Place(epoch=run.place.epoch + 1)
@@ -304,12 +304,15 @@ def model_loss(model: Any, loss: LossFunction | None) -> LossFunction:
     return loss_fn
 
 
-def evaluate(loss_fn: LossFunction, params: Tree, source: Any, carry: bool = False) -> float:
-    """The mean loss over a source, without dropout; with `carry` the state goes from batch to batch."""
+def evaluate(loss_fn: LossFunction, params: Tree, source: Any, carry: Any = None) -> float:
+    """The mean loss over a source, without dropout; with a model to `carry` its state goes from batch to batch."""
     total, entries, state = 0.0, 0.0, None
     for batch in source.epoch(0):
         reset = batch.pop("reset", None) if isinstance(batch, dict) else None
-        state = reset_rows(state, reset) if carry and source.continues else None
+        if carry is not None and source.continues:
+            state = reset_rows(state, reset, functools.partial(carry.initial_state, params, len(batch["inputs"])))
+        else:
+            state = None
         if not counts(batch):
             some = {**batch, "weights": None}  # the state goes through it all the same
             state = loss_fn(params, some, state, None)[1]

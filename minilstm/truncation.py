@@ -82,9 +82,12 @@ def windows(batch: dict[str, Any], truncation: Truncation, first: int = 0) -> It
         part = {key: batch[key][:, begin:end] for key in ("inputs", "targets")}
         weights = batch.get("weights")
         if weights is not None or begin < begin_counted:
-            full = np.ones((len(part["inputs"]), end - begin)) if weights is None else weights[:, begin:end].copy()
-            full[:, : begin_counted - begin] = 0
-            part["weights"] = full.astype(batch["inputs"].dtype if batch["inputs"].dtype.kind == "f" else np.float32)
+            if weights is None:
+                dtype = batch["inputs"].dtype if batch["inputs"].dtype.kind == "f" else np.float32
+                part["weights"] = np.ones((len(part["inputs"]), end - begin), dtype)
+            else:
+                part["weights"] = weights[:, begin:end].copy()
+            part["weights"][:, : begin_counted - begin] = 0
         if batch.get("sequence_length") is not None:
             part["sequence_length"] = np.clip(batch["sequence_length"] - begin, 0, end - begin)
         yield Window(part, end - begin_counted, min(next_begin, end) - begin, number == count - 1)
