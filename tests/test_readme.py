@@ -20,7 +20,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 def test_the_ten_lines_draw_their_picture(in_empty_folder):
     names = {}
-    exec(BLOCKS[0].replace("epochs=150", "epochs=2"), names)
+    exec(BLOCKS[0].replace('"epochs": 40', '"epochs": 2'), names)
     assert (in_empty_folder / "forecast.png").stat().st_size > 10_000
     assert names["forecast"].shape == (120,)
     assert np.isfinite(names["forecast"]).all()

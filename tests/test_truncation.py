@@ -388,6 +388,16 @@ def test_a_stream_carries_the_state_over_its_batches_and_starts_anew_with_the_ep
     assert np.abs(same_batches.params["dense"]["kernel"] - wanted["dense"]["kernel"]).max() > 1e-4  # without tbptt
 
 
+def test_every_epoch_of_a_stream_starts_anew_also_where_no_batch_says_so():
+    batches = [contiguous_batches(stream(41), 2, 5)(step) for step in range(4)]
+    for batch in batches:
+        del batch["reset"]
+    options = {"params": STREAM_PARAMS, "steps_per_epoch": 4, "epochs": 2, "tbptt": tbptt(5)}
+    wanted = along_stream([(batch["inputs"], batch["targets"]) for batch in batches], epochs=2)
+    assert_trees_close(run(lambda step: batches[step % 4], **options).params, wanted, 1e-12)
+    assert_trees_close(run(batches * 2, **options).params, wanted, 1e-12)
+
+
 @pytest.mark.parametrize("kind", ["callable", "iterable"])
 def test_rows_flagged_by_reset_start_anew_and_the_others_go_on(kind):
     series = stream(41)
