@@ -1,9 +1,14 @@
 """What fit adds to a step: next to nothing."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
+import minilstm
 from minilstm import LSTM, Adam, Dense, Sequential, fit, losses, value_and_grad
 
 STEPS, BATCH, UNITS, TIME = 120, 32, 32, 50
@@ -15,7 +20,10 @@ PARAMS = MODEL.init(0, 1)
 
 
 class Alternating(Adam):
-    """Adam that makes a step of the bare loop behind each of its updates: what disturbs one disturbs the other."""
+    """Adam that makes a step of the bare loop behind each of its updates: what disturbs one disturbs the other.
+
+    Seconds are those of this thread: what other processes take does not count.
+    """
 
     def __init__(self):
         super().__init__(1e-3)
@@ -26,31 +34,39 @@ class Alternating(Adam):
 
     def update(self, params, grads, state):
         result = super().update(params, grads, state)
-        ended = time.perf_counter()
+        ended = time.thread_time()
         if self.began is not None:
             self.seconds["fit"].append(ended - self.began)
         rows = slice(state.step % STEPS * BATCH, (state.step % STEPS + 1) * BATCH)
-        start = time.perf_counter()
+        start = time.thread_time()
         _, own_grads = self.step(self.params, INPUTS[rows], TARGETS[rows])
         self.params, self.state = super().update(self.params, own_grads, self.state)
-        self.began = time.perf_counter()
+        self.began = time.thread_time()
         self.seconds["bare"].append(self.began - start)
         return result
 
 
 def overhead():
-    """The median step of fit, from the end of one update to that of the next, over that of the bare loop."""
+    """A step of fit, from the end of one update to that of the next, over the bare step beside it: the median."""
     optimizer = Alternating()
     fit(MODEL, PARAMS, losses.mse, (INPUTS, TARGETS), optimizer=optimizer, epochs=1, batch_size=BATCH, progress=False)
-    assert [len(part) for part in optimizer.seconds.values()] == [STEPS - 1, STEPS]
-    return np.median(optimizer.seconds["fit"]) / np.median(optimizer.seconds["bare"])
+    whole, bare = (np.array(part) for part in optimizer.seconds.values())
+    assert (len(whole), len(bare)) == (STEPS - 1, STEPS)
+    return np.median(whole / bare[:-1])
 
 
 def test_a_step_of_fit_costs_at_most_a_tenth_more_than_the_bare_loop():
-    found = []
-    for _ in range(5):  # what disturbs a measurement makes it larger as a rule, and never makes fit cheaper
-        found.append(overhead())
-        if found[-1] <= 1.07:
-            break
+    """With one thread of BLAS, in a process of its own: two of them wait for each other where a processor is busy."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(minilstm.__file__).parents[1])}
+    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [float(line) for line in done.stdout.split()]
     print(f"a step of fit takes {min(found):.3f} times as long as the bare loop")
-    assert min(found) <= 1.1, f"a step of fit takes {min(found):.3f} times as long as the bare loop"
+    assert 0.9 < min(found) <= 1.1, f"a step of fit takes {found} times as long as the bare loop"
+
+
+if __name__ == "__main__":
+    for _ in range(3):
+        print(overhead())
