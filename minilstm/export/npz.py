@@ -51,8 +51,10 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Every array of the file by name; ValueError for a file that is not one."""
+    with open(path, "rb") as file:  # read whole: a damaged offset is then no error of the operating system
+        content = io.BytesIO(file.read())
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with np.load(content, allow_pickle=False) as arrays:
             return dict(arrays)
     except (*ZIP_FAULTS, ValueError, TypeError) as error:
         raise ValueError(f"export.npz: {os.fspath(path)} is no whole .npz file: {error}") from error

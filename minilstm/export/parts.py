@@ -27,7 +27,7 @@ from ..params import flatten_names, get_path, set_path, unflatten_names
 from ..wrappers import DropoutWrapper, MultiRNNCell
 
 MODEL, EXTRA = OWN + "model", OWN + "extra"
-ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)  # what a damaged zip can raise
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what a damaged zip can raise
 DTYPES = ("float32", "float64", "float16")
 
 
