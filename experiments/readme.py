@@ -48,7 +48,12 @@ def main() -> None:
         finally:
             os.chdir(here)
     date = datetime.date.today().isoformat()
-    table = f"{sunspots.results_table(results)}\n\nPrinted by `python -m experiments.sunspots` on {date}."
+    median, linear = results["lstm_median"], results["arv"]["ar12"]
+    better = [span for span in sunspots.SPANS if median[span] < linear[span]]
+    worse = [span for span in sunspots.SPANS if span not in better]
+    verdict = f"The median LSTM is better than AR(12) on {' and '.join(better) or 'no span'}"
+    verdict += f", and worse on {' and '.join(worse)}." if worse else "."
+    table = f"{sunspots.results_table(results)}\n\n{verdict} Printed by `python -m experiments.sunspots` on {date}."
     readme.write_text(replace_block(text, "sunspots", table))
     print(table)
 
