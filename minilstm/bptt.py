@@ -43,7 +43,6 @@ from .params import get_path
 Array = Any
 
 WEIGHTS = ("kernel", "bias", "w_i_diag", "w_f_diag", "w_o_diag", "projection/kernel")
-FIRST_WEIGHT = 3  # the place of `kernel` among the arguments of lstm_sequence
 
 
 class Tape:

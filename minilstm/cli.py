@@ -15,8 +15,6 @@ from . import cells, checkpoint, convert, gradcheck, replay, tensorbundle
 from ._version import __version__
 from .layers import RNN, Dense, Sequential
 
-JSON_VALUES = 20  # how many characters of a JSON description are shown in a line of `inspect`
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default ``sys.argv``); the return value is the exit code.

@@ -20,7 +20,7 @@ from .cells import GATES
 from .gradients import value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
-from .params import flatten_names, get_path, tree_leaves, tree_map, unflatten_names
+from .params import flatten_names, get_path, tree_leaves, tree_map
 
 TRACE_TOLERANCE = 1e-10  # two ways to compute the same float64 numbers
 CENTRAL_TOLERANCE = 1e-6  # central differences themselves are good to about 1e-9
@@ -284,10 +284,3 @@ def _compare_sweeps(layer: RNN, params: Tree, inputs: np.ndarray, lengths: Any, 
             if error(derived[t][part], traced[t][part]) > TRACE_TOLERANCE:
                 return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
     return "every step's gates agree with the trace; a fault lies behind them, in the sums over time or in dx"
-
-
-def random_params(model: Sequential, input_dim: int, seed: Any = 0, scale: float = 0.5) -> Tree:
-    """Parameters of `model` with every entry different from 0, in float64: for tests of gradients."""
-    rng = np.random.default_rng(seed)
-    flat = flatten_names(model.init(rng, input_dim, np.float64))
-    return unflatten_names({name: rng.normal(0, scale, array.shape) for name, array in flat.items()})

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 # One colour per gate everywhere, told apart also by those who do not see red and green (Okabe and Ito 2008).
 GATE_COLOURS = {"i": "#0072B2", "j": "#009E73", "f": "#D55E00", "o": "#CC79A7"}
-TRUTH, FORECAST, FREE, OTHER = "#555555", "#0072B2", "#D55E00", "#009E73"
+TRUTH, FORECAST, FREE = "#555555", "#0072B2", "#D55E00"
 SHADES = ("#56B4E9", "#F0E442", "#CC79A7")
 
 

@@ -25,7 +25,7 @@ from .params import Tree, flatten_names, tree_leaves, tree_map
 from .progress import ProgressBar
 from .replay import dump_failure
 from .runstate import Place, RunState
-from .sources import ArraySource, as_source
+from .sources import as_source
 from .truncation import Truncation, Window, check_model, counts, reset_rows, tbptt, windows
 
 LossFunction = Callable[..., Any]
@@ -426,5 +426,3 @@ def _stop(
         message += f"; replay the step with: minilstm replay {dumped}" if dumped else ""
     raise FloatingPointError(message)
 
-
-__all__ = ["ArraySource", "FitResult", "ema_update", "evaluate", "fit", "model_loss"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import cells
-from ..params import flatten_names, get_path, set_path
+from ..params import flatten_names, get_path, set_path, tree_size
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct, input_dim_of
 from .base import Array, Layer
@@ -148,7 +148,7 @@ class Sequential:
         flat = flatten_names(params)
         width = max([len("total"), *map(len, flat)])
         rows = [f"{name:<{width}}  {array.shape!s:<14} {array.size:>10,}" for name, array in flat.items()]
-        total = sum(array.size for array in flat.values())
+        total = tree_size(params)
         return "\n".join([*rows, f"{'total':<{width}}  {'':<14} {total:>10,}"])
 
     def __repr__(self) -> str:
