@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import minilstm
-from minilstm import files
+from minilstm import LSTM, RNN, LSTMCell, MultiRNNCell, files
 
 OWN_FILES = (
     "config.json", "results.json", "*.csv", "*.png", "checkpoint", "model.ckpt-*.index", "model.ckpt-*.data-*",
@@ -32,11 +32,19 @@ def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentP
     flags.add_argument("--out", type=Path, default=folder, help="folder for all files")
     flags.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     flags.add_argument("--epochs", type=positive, default=defaults["epochs"], help="passes over the data")
-    flags.add_argument("--units", type=positive, default=defaults["units"], help="units of the LSTM")
+    flags.add_argument("--units", type=positive, default=defaults["units"], help="units of each LSTM cell")
+    flags.add_argument("--layers", type=positive, default=defaults.get("layers", 1), help="LSTM cells, one above the other")
     flags.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="Adam's, at the start")
     flags.add_argument("--resume", action="store_true", help="go on with the run in --out instead of starting afresh")
     flags.add_argument("--quiet", action="store_true", help="no progress bar, no table")
     return flags
+
+
+def lstm(units: int, layers: int = 1, **cell_options: Any) -> RNN:
+    """A plain LSTM, or `layers` cells one above the other under TensorFlow's names for MultiRNNCell."""
+    if layers == 1:
+        return LSTM(units, **cell_options)
+    return RNN(MultiRNNCell([LSTMCell(units, **cell_options) for _ in range(layers)]))
 
 
 def positive(text: str) -> int:
