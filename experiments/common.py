@@ -33,7 +33,7 @@ def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentP
     flags.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     flags.add_argument("--epochs", type=positive, default=defaults["epochs"], help="passes over the data")
     flags.add_argument("--units", type=positive, default=defaults["units"], help="units of each LSTM cell")
-    flags.add_argument("--layers", type=positive, default=defaults.get("layers", 1), help="LSTM cells, one above the other")
+    flags.add_argument("--layers", type=positive, default=defaults.get("layers", 1), help="LSTM cells on each other")
     flags.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="Adam's, at the start")
     flags.add_argument("--resume", action="store_true", help="go on with the run in --out instead of starting afresh")
     flags.add_argument("--quiet", action="store_true", help="no progress bar, no table")
