@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from . import sunspots
 
@@ -32,6 +33,19 @@ def replace_block(text: str, name: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{tail}"
 
 
+def verdict(results: dict[str, Any]) -> str:
+    """How the LSTM compares with AR(12), in one sentence, from what `experiments.sunspots` returns."""
+    linear = results["arv"]["ar12"]
+
+    def compared(found: dict[str, float]) -> str:
+        changes = {span: found[span] / linear[span] - 1 for span in sunspots.SPANS}
+        said = [f"{100 * abs(x):.0f} % {'lower' if x < 0 else 'higher'} on {span}" for span, x in changes.items()]
+        return f"{', '.join(said[:-1])} and {said[-1]}"
+
+    ensemble, median = compared(results["arv"]["ensemble"]), compared(results["lstm_median"])
+    return f"Beside AR(12), the error of the ensemble is {ensemble}; that of the median seed is {median}."
+
+
 def main() -> None:
     """Bring README.md and its pictures up to date."""
     readme = ROOT / "README.md"
@@ -48,12 +62,8 @@ def main() -> None:
         finally:
             os.chdir(here)
     date = datetime.date.today().isoformat()
-    median, linear = results["lstm_median"], results["arv"]["ar12"]
-    better = [span for span in sunspots.SPANS if median[span] < linear[span]]
-    worse = [span for span in sunspots.SPANS if span not in better]
-    verdict = f"The median LSTM is better than AR(12) on {' and '.join(better) or 'no span'}"
-    verdict += f", and worse on {' and '.join(worse)}." if worse else "."
-    table = f"{sunspots.results_table(results)}\n\n{verdict} Printed by `python -m experiments.sunspots` on {date}."
+    printed = f"Printed by `python -m experiments.sunspots` on {date}."
+    table = f"{sunspots.results_table(results)}\n\n{verdict(results)} {printed}"
     readme.write_text(replace_block(text, "sunspots", table))
     print(table)
 

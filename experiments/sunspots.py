@@ -5,6 +5,10 @@
 Trains on 1700-1920 and scores 1921-1955, 1956-1979 and 1980-2008 as average relative variance: the mean squared error
 divided by 1495.6, the variance of 1700-1979. The set-up is that of Weigend, Huberman and Rumelhart 1990; the
 settings below were chosen inside 1700-1920 alone, by ``python -m experiments.sunspots_settings``.
+
+Several seeds are trained. The first are reported one by one; the ensemble's forecast is the mean of all theirs, in
+sunspot numbers. These are what is scored, so that the ensemble's squared error is at most the mean of its members'; and
+a mean taken before the power is undone would be lower, where high maxima are forecast too low already.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm import LSTM, Adam, Dense, FitResult, Sequential, fit, generate, losses, predict, schedules
+from minilstm import Adam, Dense, FitResult, Sequential, fit, generate, losses, predict, schedules
 from minilstm.data import sliding_windows
 
 from . import common
@@ -35,6 +39,7 @@ class Settings(NamedTuple):
     """Everything that was chosen by validation."""
 
     units: int = 8
+    layers: int = 1
     window: int = 24  # years that one forecast sees
     warm_up: int = 6  # of these, the years whose forecasts do not count in training
     epochs: int = 40  # of STEPS_PER_EPOCH batches; more overfit
@@ -43,6 +48,7 @@ class Settings(NamedTuple):
     input_scale: float = 2.0  # the model reads so many times the standardised number
     output_scale: float = 0.5  # and predicts this share of it
     noise: float = 0.0  # standard deviation of noise on the standardised inputs while training
+    amplitude: float = 0.0  # training windows are multiplied by exp(amplitude * N(0, 1)): cycles of other heights
 
 
 class Scaling(NamedTuple):
@@ -82,22 +88,35 @@ def scaling_for(numbers: np.ndarray, settings: Settings) -> Scaling:
 
 
 def build(settings: Settings) -> Sequential:
-    """The model: one LSTM with the cell's defaults, one Dense."""
-    return Sequential(LSTM(settings.units), Dense(1))
+    """The model: an LSTM with the cell's defaults, one Dense."""
+    return Sequential(common.lstm(settings.units, settings.layers), Dense(1))
 
 
-def train(numbers: np.ndarray, settings: Settings, seed: int, **fit_options: Any) -> tuple[FitResult, Scaling]:
-    """Train on a series of numbers; further options go to `fit`."""
-    scaling = scaling_for(numbers, settings)
-    windows = sliding_windows(scaling.standardise(numbers), settings.window + 1)[..., None]
-    weights = np.tile(np.arange(settings.window) >= settings.warm_up, (BATCH_SIZE, 1)).astype(float)
+def train(
+    numbers: np.ndarray, settings: Settings, seed: int, counted: np.ndarray | None = None, **fit_options: Any
+) -> tuple[FitResult, Scaling]:
+    """Train on a series of numbers; further options go to `fit`.
+
+    `counted` (booleans, one a year; default all) says which years are learnt from: the others are neither in the
+    scaling nor in the loss, and are only read on the way to later years.
+    """
+    counted = np.ones(len(numbers), bool) if counted is None else counted
+    scaling = scaling_for(numbers[counted], settings)
+    windows = sliding_windows(numbers, settings.window + 1)[..., None]
+    weights = sliding_windows(counted, settings.window + 1)[:, 1:] & (np.arange(settings.window) >= settings.warm_up)
+    useful = weights.any(axis=1)
+    windows, weights = windows[useful], weights[useful]
 
     def batch(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Random windows with fresh noise on the inputs: a function of (seed, step), so that a run can be resumed."""
+        """Random windows, each higher or lower, with noise: a function of (seed, step), so that a run can resume."""
         rng = np.random.default_rng([seed, 2, step])
-        chosen = windows[rng.integers(0, len(windows), BATCH_SIZE)]
-        noise = settings.noise * rng.standard_normal(chosen[:, 1:].shape)
-        return scaling.input_scale * (chosen[:, :-1] + noise), scaling.output_scale * chosen[:, 1:], weights
+        chosen = rng.integers(0, len(windows), BATCH_SIZE)
+        noise = settings.noise * rng.standard_normal((BATCH_SIZE, settings.window, 1))
+        factor = np.exp(settings.amplitude * rng.standard_normal((BATCH_SIZE, 1)))
+        standard = scaling.standardise(factor[..., None] * windows[chosen])
+        # Errors grow with factor ** power: the weight makes up for it, so that high windows do not count for more.
+        weight = weights[chosen] * factor ** (-2 * settings.power)
+        return scaling.input_scale * (standard[:, :-1] + noise), scaling.output_scale * standard[:, 1:], weight
 
     model = build(settings)
     rate = schedules.cosine(settings.learning_rate, settings.epochs * STEPS_PER_EPOCH)
@@ -166,7 +185,9 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags.add_argument("--input-scale", type=float, default=defaults.input_scale, help="factor on what is read")
     flags.add_argument("--output-scale", type=float, default=defaults.output_scale, help="factor on what is predicted")
     flags.add_argument("--noise", type=float, default=defaults.noise, help="noise on the inputs while training")
-    flags.add_argument("--seeds", type=common.positive, default=5, help="train so many seeds, counted from --seed")
+    flags.add_argument("--amplitude", type=float, default=defaults.amplitude, help="spread of factors on windows")
+    flags.add_argument("--seeds", type=common.positive, default=5, help="report so many seeds, counted from --seed")
+    flags.add_argument("--ensemble", type=common.positive, default=10, help="mean of so many, counted from --seed")
     args = flags.parse_args(argv)
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     started = time.perf_counter()
@@ -175,74 +196,88 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     common.prepare(args.out, args.resume)
     common.write_config(args.out, vars(args))
 
-    simple = simple_forecasts(numbers, training)
-    simple_losses = {}
-    by_seed: dict[int, dict[str, float]] = {}
-    for seed in range(args.seed, args.seed + args.seeds):
-        options: dict[str, Any] = {"progress": False if args.quiet else None}
-        if seed == args.seed:  # the run that is kept: its checkpoint, history and pictures
-            options.update(checkpoint_dir=args.out, checkpoint_every=10 * STEPS_PER_EPOCH, resume=args.resume)
-        result, scaling = train(numbers[training], settings, seed, **options)
-        prediction = one_year_ahead(result.params, numbers, settings, scaling)
-        by_seed[seed] = scores(years, numbers, prediction)
-        if seed == args.seed:
-            kept, kept_prediction, kept_scaling = result, prediction, scaling
-            for name, forecast in simple.items():
-                known = training & np.isfinite(forecast)
-                standard = [scaling.standardise(x[known]) for x in (numbers, np.maximum(forecast, 0))]
-                errors = standard[0] - standard[1]
-                simple_losses[name] = float(np.mean((scaling.output_scale * errors) ** 2))
+    options: dict[str, Any] = {"progress": False if args.quiet else None}
+    saved = {"checkpoint_dir": args.out, "checkpoint_every": 10 * STEPS_PER_EPOCH, "resume": args.resume}
+    kept, scaling = train(numbers[training], settings, args.seed, **options, **saved)
+    predictions = [one_year_ahead(kept.params, numbers, settings, scaling)]
+    for seed in range(args.seed + 1, args.seed + max(args.seeds, args.ensemble)):
+        result, _ = train(numbers[training], settings, seed, **options)
+        predictions.append(one_year_ahead(result.params, numbers, settings, scaling))
 
-    free = free_run(kept.params, numbers, settings, kept_scaling, FREE_YEARS)
-    free_years = np.arange(years[-1] + 1, years[-1] + 1 + FREE_YEARS)
-    arvs = {"lstm": by_seed[args.seed], **{name: scores(years, numbers, f) for name, f in simple.items()}}
+    ensemble = np.mean(predictions[: args.ensemble], axis=0)
+    simple = simple_forecasts(numbers, training)
+    by_seed = [scores(years, numbers, prediction) for prediction in predictions[: args.seeds]]
+    forecasts = {"lstm": predictions[0], "ensemble": ensemble, **simple}
     results = {
-        "arv": arvs,
-        "lstm_by_seed": {str(seed): score for seed, score in by_seed.items()},
-        "lstm_median": {span: float(np.median([score[span] for score in by_seed.values()])) for span in SPANS},
+        "arv": {name: scores(years, numbers, forecast) for name, forecast in forecasts.items()},
+        "lstm_by_seed": {str(args.seed + k): score for k, score in enumerate(by_seed)},
+        **over_seeds(by_seed),
+        "ensemble_size": args.ensemble,
         "seed": args.seed,
         "step": kept.step,
     }
-    write_files(args.out, years, numbers, kept_prediction, free_years, free, kept.history, simple_losses)
+    free = free_run(kept.params, numbers, settings, scaling, FREE_YEARS)
+    baselines = {name: loss(numbers, forecast, training, scaling) for name, forecast in simple.items()}
+    write_files(args.out, years, numbers, predictions[: args.ensemble], free, kept.history, baselines)
     common.write_json(args.out / "results.json", results)
     if not args.quiet:
         report(results_table(results))
-        report(f"\naverage relative variance, {args.seeds} seeds, {time.perf_counter() - started:.0f} s; files:")
+        report(f"\naverage relative variance, {len(predictions)} runs, {time.perf_counter() - started:.0f} s; files:")
         for path in sorted(args.out.iterdir()):
             report(f"  {path}")
     return results
+
+
+def over_seeds(by_seed: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Median, mean and standard deviation (of a sample; 0 for one seed) over seeds, on each span."""
+    values = {span: [score[span] for score in by_seed] for span in SPANS}
+    return {
+        "lstm_median": {span: float(np.median(found)) for span, found in values.items()},
+        "lstm_mean": {span: float(np.mean(found)) for span, found in values.items()},
+        "lstm_sd": {span: float(np.std(found, ddof=min(1, len(found) - 1))) for span, found in values.items()},
+    }
+
+
+def loss(numbers: np.ndarray, forecast: np.ndarray, training: np.ndarray, scaling: Scaling) -> float:
+    """What the training loss of the model would be if these were its forecasts."""
+    known = training & np.isfinite(forecast)
+    errors = scaling.standardise(numbers[known]) - scaling.standardise(np.maximum(forecast[known], 0))
+    return float(np.mean((scaling.output_scale * errors) ** 2))
 
 
 def write_files(
     out: Path,
     years: np.ndarray,
     numbers: np.ndarray,
-    prediction: np.ndarray,
-    free_years: np.ndarray,
+    members: Sequence[np.ndarray],
     free: np.ndarray,
     history: dict[str, list[float]],
     baselines: dict[str, float],
 ) -> None:
-    """forecast.csv and the two pictures."""
+    """forecast.csv and the two pictures; the first of `members` is the run that was kept."""
     from minilstm import plotting  # matplotlib is slow to load, and only needed here
 
-    known = np.isfinite(prediction)
-    rows = [*zip(years[known], numbers[known], prediction[known], strict=True)]
-    rows += [(year, "", value) for year, value in zip(free_years, free, strict=True)]
-    common.write_csv(out / "forecast.csv", ("year", "truth", "prediction"), rows)
+    known = np.isfinite(members[0])
+    free_years = np.arange(years[-1] + 1, years[-1] + 1 + len(free))
+    ensemble = np.mean(members, axis=0)
+    rows = [*zip(years[known], numbers[known], members[0][known], ensemble[known], strict=True)]
+    rows += [(year, "", value, "") for year, value in zip(free_years, free, strict=True)]
+    common.write_csv(out / "forecast.csv", ("year", "truth", "prediction", "ensemble"), rows)
     plotting.save(plotting.plot_loss(history, baselines=baselines), out / "loss.png")
     ax = plotting.plot_forecast(
-        years, numbers, prediction, spans=SPANS, free_times=free_years, free=free,
-        xlabel="year", ylabel="sunspot number", title="Yearly sunspots: trained on 1700-1920",
+        years, numbers, ensemble, spans=SPANS, free_times=free_years, free=free, xlabel="year", ylabel="sunspot number",
+        title=f"Yearly sunspots, trained on 1700-1920: the mean of {len(members)} LSTMs; one of them running free",
     )  # fmt: skip
     plotting.save(ax, out / "forecast.png")
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """Every seed, their median, and the simple forecasts, a row each."""
+    """Every seed, what they come to, and the simple forecasts, a row each."""
     rows = [(f"LSTM, seed {seed}", score) for seed, score in results["lstm_by_seed"].items()]
-    rows.append(("LSTM, median", results["lstm_median"]))
-    names = {"ar12": "AR(12)", "ar2": "AR(2)", "persistence": "persistence"}
+    names = {"lstm_median": "LSTM, median", "lstm_mean": "LSTM, mean", "lstm_sd": "LSTM, standard deviation"}
+    rows += [(label, results[name]) for name, label in names.items()]
+    names = {"ensemble": f"LSTM, ensemble of {results['ensemble_size']}", "ar12": "AR(12)", "ar2": "AR(2)"}
+    names["persistence"] = "persistence"
     rows += [(label, results["arv"][name]) for name, label in names.items()]
     return common.table(("forecast", *SPANS), [(name, *(f"{score[s]:.3f}" for s in SPANS)) for name, score in rows])
 
