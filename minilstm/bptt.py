@@ -38,6 +38,7 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 
 from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
+from .multiple import filled, result_of
 from .params import get_path
 
 Array = Any
@@ -107,10 +108,10 @@ def sequence(
     (outputs [time, batch, output_size], LSTMState)
     """
     weights = [get_path(params, name) for name in WEIGHTS]
-    result = lstm_sequence(
+    results = lstm_sequence(
         inputs, *state, *weights, cell=cell, sequence_length=sequence_length, h_masks=h_masks, tape=Tape()
     )
-    return result[0], LSTMState(result[1], result[2])
+    return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
 
 @primitive
@@ -218,7 +219,7 @@ def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dic
     inputs, _, _, *weights = args
 
     def pull(g: tuple[Array, Array, Array]) -> list[Array]:
-        sweep = lstm_backward(*g, inputs, *weights, **kwargs)  # one sweep serves every argument
+        sweep = lstm_backward(*filled(g, ans), inputs, *weights, **kwargs)  # one sweep serves every argument
         grads = [sweep.inputs, sweep.c, sweep.h, *sweep.weights]
         return [grads[argnum] for argnum in argnums]
 

@@ -116,9 +116,16 @@ def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.nd
 
 
 @primitive
-def swap_batch_time(x: Array) -> Array:
-    """``[batch, time, ...]`` to ``[time, batch, ...]`` or back, as a new C-contiguous array."""
+def time_major(x: Array) -> Array:
+    """``[batch, time, ...]`` as ``[time, batch, ...]``: a view, since who reads it copies it into a layout anyway."""
+    return np.swapaxes(x, 0, 1)
+
+
+@primitive
+def batch_major(x: Array) -> Array:
+    """``[time, batch, ...]`` as a C-contiguous ``[batch, time, ...]``; a copy only where it lies otherwise."""
     return np.ascontiguousarray(np.swapaxes(x, 0, 1))
 
 
-defvjp(swap_batch_time, lambda ans, x: swap_batch_time)
+defvjp(time_major, lambda ans, x: batch_major)
+defvjp(batch_major, lambda ans, x: time_major)

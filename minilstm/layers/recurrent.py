@@ -9,7 +9,17 @@ import numpy as np
 from .. import cells, sequences
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
 from ..wrappers import draw_masks, input_dim_of
-from .base import Array, Layer, as_floating, as_lengths, check_features, params_dtype, required, swap_batch_time
+from .base import (
+    Array,
+    Layer,
+    as_floating,
+    as_lengths,
+    batch_major,
+    check_features,
+    params_dtype,
+    required,
+    time_major,
+)  # fmt: skip
 
 BACKPROPS = ("bptt", "reference", "autograd")
 
@@ -117,7 +127,7 @@ class RNN(Layer):
         features = input_dim_of(self.cell, cell_params) or inputs.shape[-1]
         check_features(inputs, features, where, layout)
         if not self.time_major:
-            inputs = swap_batch_time(inputs)
+            inputs = time_major(inputs)
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
         state = self.initial_state(params, batch) if state is None else self._checked_state(state, batch, dtype, where)
@@ -137,7 +147,7 @@ class RNN(Layer):
             return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
         if self.reverse:
             outputs = _reverse_time(outputs, lengths)
-        return (outputs if self.time_major else swap_batch_time(outputs)), state
+        return (outputs if self.time_major else batch_major(outputs)), state
 
     @property
     def uses_derivation(self) -> bool:
