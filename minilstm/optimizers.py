@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .params import Tree, tree_map
+from .params import Tree, tree_map, tree_rows, tree_unflatten
 
 Array = Any
 Rate = float | Callable[[int], float]
@@ -80,13 +80,6 @@ def _float32(value: float) -> float:
 
 
 PIECE = 1 << 14  # entries: what Adam reads and writes of so many stays in the second-level cache
-
-
-class _Three:
-    """Three arrays that a tree shall take for one leaf."""
-
-    def __init__(self, *values: Array) -> None:
-        self.values = values
 
 
 def _in_pieces(formula: Callable[..., None], rate: float, *arrays: Array) -> list[Array]:
@@ -277,11 +270,9 @@ class Adam(Optimizer):
         """One step."""
         correction = math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power))
         rate = self.rate(state.step) * correction
-        updated = tree_map(
-            lambda w, g, m, v: _Three(*_in_pieces(self._piece, rate, w, g, m, v)),
-            self._decayed(params, state), grads, state.m, state.v,
-        )  # fmt: skip
-        new, m, v = (tree_map(lambda three, k=k: three.values[k], updated) for k in range(3))
+        rows = tree_rows(self._decayed(params, state), grads, state.m, state.v)
+        updated = [_in_pieces(self._piece, rate, *row) for row in rows]
+        new, m, v = (tree_unflatten(params, (arrays[k] for arrays in updated)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)
 

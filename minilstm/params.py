@@ -62,11 +62,20 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     ------
     ValueError
         If one of `others` has another structure than `tree`; the message names the first place.
+
+    Examples
+    --------
+    >>> tree_map(lambda a, b: a + 10 * b, {"w": 1, "b": (2, 3)}, {"w": 4, "b": (5, 6)})
+    {'w': 41, 'b': (52, 63)}
     """
+    return tree_unflatten(tree, (function(*row) for row in tree_rows(tree, *others)))
+
+
+def tree_rows(tree: Tree, *others: Tree) -> Iterator[tuple[Any, ...]]:
+    """The leaves of `tree`, each with those of `others` at the same place; ValueError as `tree_map`."""
     for other in others:
         check_same_structure(tree, other)
-    columns = [tree_leaves(tree), *(_leaves_like(tree, other) for other in others)]
-    return tree_unflatten(tree, (function(*row) for row in zip(*columns, strict=True)))
+    return zip(tree_leaves(tree), *(_leaves_like(tree, other) for other in others), strict=True)
 
 
 def _leaves_like(like: Tree, tree: Tree) -> list[Any]:
@@ -125,6 +134,11 @@ def unflatten_names(flat: dict[str, Any]) -> dict[str, Any]:
     ------
     ValueError
         If one name is also the folder of another (``a`` and ``a/b``): a nested dict cannot hold both.
+
+    Examples
+    --------
+    >>> unflatten_names({"rnn/lstm_cell/bias": 1, "dense/bias": 2})
+    {'rnn': {'lstm_cell': {'bias': 1}}, 'dense': {'bias': 2}}
     """
     tree: dict[str, Any] = {}
     for name, value in flat.items():
