@@ -1,21 +1,80 @@
-"""Sphinx: ``python -m sphinx -W --keep-going -b html docs OUT``."""
+"""Sphinx: ``python -m sphinx -W --keep-going -b html docs OUT``, after ``pip install '.[docs]'``.
 
-from minilstm import __version__
+Every notebook page runs during the build, and a warning is an error. What a reader opens needs no network: MathJax
+comes from the package sphinx-mathjax-offline as one file, which draws SVG and so needs no fonts.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(DOCS / "_extensions"))
+
+from minilstm import __version__  # noqa: E402  the work tree's, found by the line above
+
+# The commands on the pages are those of this environment.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+# The pages' kernels import this work tree too, `experiments` included, and draw figures that are sharp on any screen.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+os.environ["MATPLOTLIBRC"] = str(DOCS / "matplotlibrc")
+# Matrices of a few dozen rows: more than one thread would spend the time on waiting for each other.
+os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"))
+
+
+def mathjax_file() -> str:
+    """The path of MathJax in one file, with all of TeX's packages: nothing is loaded later."""
+    package = importlib.util.find_spec("sphinx-mathjax-offline")
+    if package is None or package.origin is None:
+        raise ImportError("docs: sphinx-mathjax-offline is not installed; pip install '.[docs]' installs it")
+    return str(Path(package.origin).parent / "static" / "mathjax" / "tex-svg-full.js")
+
 
 project = "minilstm"
 author = "the minilstm authors"
 copyright = "2026, the minilstm authors"
 release = version = __version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
-nb_execution_mode = "force"
-nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    # docs/_extensions
+    "whole_streams",
+    "page_folders",
+    "chapter_downloads",
+    "plain_docstrings",
+]
+exclude_patterns = ["_build", "jupyter_execute"]
 default_role = "code"  # single backticks are names, as in the source
+
+myst_enable_extensions = [
+    "amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution",
+]  # fmt: skip
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+nb_execution_mode = "force"
+nb_execution_show_tb = True  # a cell that fails is a warning with its traceback, and so the next page's is seen as well
+nb_execution_timeout = 300
+nb_merge_streams = True
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_ivar = True
-exclude_patterns = ["_build", "jupyter_execute"]
-suppress_warnings = ["ref.python"]  # "c" and "h" in a docstring's types are fields of several named tuples
+suppress_warnings = [
+    "ref.python",  # "c" and "h" in a docstring's types are fields of several named tuples
+]
+
 html_theme = "furo"
 html_title = "minilstm"
+html_static_path = ["_static", mathjax_file()]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+mathjax_path = "tex-svg-full.js"
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "local"}}

@@ -19,7 +19,8 @@ import minilstm
 from minilstm import LSTM, RNN, LSTMCell, MultiRNNCell, files
 
 OWN_FILES = (
-    "config.json", "results.json", "*.csv", "*.png", "checkpoint", "model.ckpt-*.index", "model.ckpt-*.data-*",
+    "config.json", "results.json", "*.csv", "*.png", "samples.txt", "checkpoint", "model.ckpt-*.index",
+    "model.ckpt-*.data-*",
 )  # fmt: skip
 
 
@@ -40,11 +41,12 @@ def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentP
     return flags
 
 
-def lstm(units: int, layers: int = 1, **cell_options: Any) -> RNN:
+def lstm(units: int, layers: int = 1, *, return_sequences: bool = True, **cell_options: Any) -> RNN:
     """A plain LSTM, or `layers` cells one above the other under TensorFlow's names for MultiRNNCell."""
     if layers == 1:
-        return LSTM(units, **cell_options)
-    return RNN(MultiRNNCell([LSTMCell(units, **cell_options) for _ in range(layers)]))
+        return LSTM(units, return_sequences=return_sequences, **cell_options)
+    cells = [LSTMCell(units, **cell_options) for _ in range(layers)]
+    return RNN(MultiRNNCell(cells), return_sequences=return_sequences)
 
 
 def positive(text: str) -> int:

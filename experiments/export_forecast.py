@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     defaults = Settings()
     description = "The same thirty years of sunspots from every library."
     args = common.parser("experiments.export_forecast", description, **defaults._asdict()).parse_args(argv)
-    settings = defaults._replace(units=args.units, epochs=args.epochs, learning_rate=args.learning_rate)
+    settings = defaults._replace(
+        units=args.units, layers=args.layers, epochs=args.epochs, learning_rate=args.learning_rate
+    )
     years, numbers = sunspots()
     common.prepare(args.out, args.resume)
     result, scaling = train(

@@ -15,6 +15,10 @@ def baselines(loss: Any, batch: dict[str, Any]) -> dict[str, float]:
     For `mse`: ``mean`` (always the targets' mean, a feature each) and, where inputs have the shape of targets,
     ``persistence`` (the input itself). For `softmax_cross_entropy`: ``unigram`` (the labels' frequencies). For
     `sigmoid_cross_entropy`: ``rates`` (each feature's mean). Weights count as they do in the loss.
+
+    >>> series = np.array([0.0, 1.0, 0.0, 1.0])[None, :, None]
+    >>> baselines(losses.mse, {"inputs": series[:, :-1], "targets": series[:, 1:]})["persistence"]
+    1.0
     """
     targets, weights = np.asarray(batch["targets"]), batch.get("weights")
     if weights is not None and not np.any(weights):

@@ -33,9 +33,10 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from . import initializers
+from .gates import GATES as GATES  # their public place
+from .gates import pack_gates as pack_gates
+from .gates import split_gates as split_gates
 from .params import check_name, tree_map
-
-GATES = ("i", "j", "f", "o")  # TensorFlow 1.x order: every split, permutation and export reads this line
 
 Array = Any  # a NumPy array, or autograd's box around one
 
@@ -416,27 +417,3 @@ class BasicLSTMCell(LSTMCell):
         keys = ("cell", "units", "forget_bias", "activation", "initializer", "bias_initializer", "name")
         config = super().config()
         return {key: config[key] for key in keys}
-
-
-# --- TensorFlow's layout --------------------------------------------------------------------------------------
-
-
-def pack_gates(*, i: Array, j: Array, f: Array, o: Array) -> Array:
-    """Four matrices ``[rows, units]`` (or biases ``[units]``), one a gate, as one kernel ``[rows, 4 * units]``."""
-    gates = {"i": i, "j": j, "f": f, "o": o}
-    return anp.concatenate([gates[gate] for gate in GATES], axis=-1)
-
-
-def split_gates(kernel: Array) -> dict[str, Array]:
-    """The columns of a kernel ``[rows, 4 * units]`` or bias ``[4 * units]`` by gate: the inverse of `pack_gates`.
-
-    Raises
-    ------
-    ValueError
-        If the last dimension is not a multiple of 4.
-    """
-    columns = kernel.shape[-1]
-    if columns % 4:
-        raise ValueError(f"split_gates: the last dimension must be a multiple of 4, got shape {kernel.shape}")
-    units = columns // 4
-    return {gate: kernel[..., k * units : (k + 1) * units] for k, gate in enumerate(GATES)}

@@ -108,6 +108,17 @@ def save_checkpoint(
     ------
     ValueError
         For names that clash, an unknown naming, or a model that holds functions without a registered name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from minilstm import LSTM, Dense, Sequential
+    >>> model = Sequential(LSTM(8), Dense(1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     prefix = save_checkpoint(f"{folder}/m", model.init(seed=0, input_dim=1), step=600, model=model)
+    ...     loaded = load_checkpoint(folder)
+    >>> os.path.basename(prefix), loaded.step, loaded.model.names
+    ('m-600', 600, ['rnn', 'dense'])
     """
     if names not in NAMINGS:
         raise ValueError(f"save_checkpoint: names must be one of {NAMINGS}, got {names!r}")

@@ -158,6 +158,12 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     ------
     ValueError
         If there are none, or one is longer than `length`.
+
+    Examples
+    --------
+    >>> padded, lengths = pad_sequences([np.array([1, 2, 3]), np.array([4])])
+    >>> padded.tolist(), lengths.tolist()
+    ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
     arrays = [np.asarray(sequence) for sequence in sequences]
     lengths = np.array([len(array) for array in arrays], np.int64)

@@ -2,6 +2,8 @@
 
     print(gradcheck.report(Sequential(LSTM(5), Dense(1)), input_dim=3))
 
+`report` checks a model, `report_backward` a backward pass that you have written yourself.
+
 All three are computed in float64 for the same random loss, which uses every output and every final state. Weights whose
 columns are gates get a row a gate. Where the hand-derived gradient disagrees with the trace, the report names the gate
 and the step at which the backward sweep first went wrong.
@@ -10,13 +12,14 @@ and the step at which the backward sweep first went wrong.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, kernels, sequences
-from .cells import GATES
+from .cells import GATES, LSTMCell, LSTMState
 from .gradients import value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
@@ -120,14 +123,19 @@ def report(
     Returns
     -------
     Report
+
+    Examples
+    --------
+    >>> from minilstm import LSTM, Dense
+    >>> report(Sequential(LSTM(3, use_peepholes=True), Dense(1)), input_dim=2).agrees
+    True
     """
     model = model if isinstance(model, Sequential) else Sequential(model)
     rng = np.random.default_rng(seed)
     if input_dim is None:
         input_dim = (model.input_dim(params) if params is not None else None) or 3
     params = model.init(rng, input_dim, np.float64) if params is None else params
-    params = tree_map(lambda w: np.asarray(w, np.float64), params)
-    params = tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
+    params = _in_float64(params, rng)
 
     variables: Tree = {"params": params}
     first = model.layers[0]
@@ -150,17 +158,106 @@ def report(
     traced = _with_trace(model)
     _, derived_grads = value_and_grad(lambda tree: run(model, tree))(variables)
     _, traced_grads = value_and_grad(lambda tree: run(traced, tree))(variables)
-    derived, trace = _flatten(derived_grads), _flatten(traced_grads)
-    values = _flatten(variables)
+    rows, worst = _compare(
+        lambda: run(model, variables), _flatten(variables), _flatten(derived_grads), _flatten(traced_grads),
+        _gated_weights(model), entries, rng,
+    )  # fmt: skip
+    first_wrong = _first_wrong(model, params, variables.get("inputs", given), sequence_length, rng)
+    return Report(rows, worst, first_wrong if not all(row.agrees for row in rows) else [])
 
+
+def report_backward(
+    cell: LSTMCell,
+    backward: Callable[..., Any],
+    *,
+    input_dim: int = 3,
+    batch: int = 3,
+    time: int = 7,
+    seed: Any = 0,
+    entries: int = 40,
+) -> Report:
+    """Check a backward pass of your own for a sequence of an LSTM cell.
+
+    Parameters
+    ----------
+    cell : LSTMCell
+        Says what is differentiated; its own step is traced for comparison.
+    backward : callable
+        ``backward(params, inputs, state, d_outputs, d_state)`` returns ``(d_params, d_inputs, d_initial_state, dz)``.
+        It is given weights named as the cell's, inputs ``[time, batch, input_dim]``, the initial state (c, h), and
+        the derivatives of a loss with respect to the outputs ``[time, batch, output_size]`` and the final state
+        (c, h). It returns those with respect to its first three arguments, and dz of every step
+        ``[time, batch, 4 * units]``, from which the report tells where a sweep first goes wrong.
+    input_dim, batch, time : int
+        Size of the random inputs.
+    seed
+        For inputs, weights and loss.
+    entries : int
+        As in `report`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ValueError
+        If a derivative has not the shape of what it is the derivative of.
+    """
+    rng = np.random.default_rng(seed)
+    params = _in_float64(cell.init(rng, input_dim, np.float64), rng)
+    inputs = rng.normal(0, 1, (time, batch, input_dim))
+    state = tree_map(lambda s: rng.normal(0, 0.5, s.shape), cell.zero_state(batch))
+    variables: Tree = {"params": params, "inputs": inputs, "initial_state": {"": state}}
+    loss = _RandomLoss(rng)
+
+    def run(tree: Tree) -> Any:
+        outputs, last = sequences.traced(cell, tree["params"], tree["inputs"], tree["initial_state"][""])
+        return loss([outputs, *last])
+
+    _, traced = value_and_grad(run)(variables)
+    outputs, last = sequences.traced(cell, params, inputs, state)
+    d_outputs, dc, dh = loss.cotangents([outputs, *last])
+    d_params, d_inputs, d_initial, dz = backward(params, inputs, state, d_outputs, LSTMState(dc, dh))
+    derived = _flatten({"params": d_params, "inputs": d_inputs, "initial_state": {"": LSTMState(*d_initial)}})
+    values = _flatten(variables)
+    found = {**{name: np.shape(value) for name, value in derived.items()}, "z": np.shape(dz)}
+    wanted = {**{name: value.shape for name, value in values.items()}, "z": (time, batch, 4 * cell.units)}
+    for name, shape in wanted.items():
+        if found.get(name) != shape:
+            raise ValueError(f"report_backward: the derivative of {name} must be {shape}, got {found.get(name)}")
+    gated = {"kernel": cell.units, "bias": cell.units}
+    rows, worst = _compare(lambda: run(variables), values, derived, _flatten(traced), gated, entries, rng)
+    if all(row.agrees for row in rows):
+        return Report(rows, worst, [])
+    traced_dz = _traced_dz(cell, params, inputs, state, None, loss)
+    return Report(rows, worst, [_first_difference(dz, traced_dz, cell.units)])
+
+
+def _in_float64(params: Tree, rng: np.random.Generator) -> Tree:
+    """The weights in float64; those that are all 0 are drawn anew."""
+    params = tree_map(lambda w: np.asarray(w, np.float64), params)
+    return tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
+
+
+def _compare(
+    function: Callable[[], Any],
+    values: dict[str, np.ndarray],
+    derived: dict[str, np.ndarray],
+    trace: dict[str, np.ndarray],
+    gated: dict[str, int],
+    entries: int,
+    rng: np.random.Generator,
+) -> tuple[list[Row], str]:
+    """The rows of the table, and what the entry with the largest difference is. `function` reads `values`."""
     rows, worst = [], (-1.0, "")
-    for name, columns in _rows(model, values):
+    for name, columns in _rows(values, gated):
         hand, reference = derived[name], trace[name]
         inside = np.zeros(hand.shape, bool)
         inside[..., columns] = True
         places = np.argwhere(inside)
         places = places[rng.permutation(len(places))[:entries]]
-        central = np.array([_central(lambda tree: run(model, tree), variables, values[name], p) for p in places])
+        central = np.array([_central(function, values[name], p) for p in places])
         at = tuple(places.T)
         for place, numeric in zip(places, central, strict=True):
             p = tuple(int(k) for k in place)
@@ -174,8 +271,7 @@ def report(
             Row(name, gate, error(hand[part], reference[part]), error(hand[at], central),
                 float(np.max(np.abs(reference[part]))), len(places))
         )  # fmt: skip
-    first_wrong = _first_wrong(model, params, variables.get("inputs", given), sequence_length, rng)
-    return Report(rows, worst[1], first_wrong if not all(row.agrees for row in rows) else [])
+    return rows, worst[1]
 
 
 class _RandomLoss:
@@ -188,6 +284,10 @@ class _RandomLoss:
         if not self.factors:
             self.factors = [(self.rng.normal(size=a.shape), self.rng.normal(size=a.shape)) for a in arrays]
         return sum(anp.sum(p * a + 0.5 * q * a * a) for a, (p, q) in zip(arrays, self.factors, strict=True))
+
+    def cotangents(self, arrays: Any) -> list[np.ndarray]:
+        """The derivatives of the loss with respect to each of the arrays; it has been called before."""
+        return [p + q * a for a, (p, q) in zip(arrays, self.factors, strict=True)]
 
 
 def _with_trace(model: Sequential) -> Sequential:
@@ -213,33 +313,38 @@ def _flatten(tree: Tree) -> dict[str, np.ndarray]:
     for layer, state in tree["initial_state"].items():
         leaves = tree_leaves(state)
         labels = getattr(state, "_fields", range(len(leaves)))
-        flat.update({f"{layer} initial {label}": leaf for label, leaf in zip(labels, leaves, strict=True)})
+        flat.update({f"{layer} initial {label}".strip(): leaf for label, leaf in zip(labels, leaves, strict=True)})
     return flat
 
 
-def _rows(model: Sequential, values: dict[str, np.ndarray]) -> list[tuple[str, slice]]:
-    """(name, columns) of every row of the table: four for the kernel and bias of an LSTM cell, else one."""
+def _gated_weights(model: Sequential) -> dict[str, int]:
+    """The weights whose columns are gates, and how many columns each gate has."""
     gated = {}
     for name, layer in zip(model.names, model.layers, strict=True):
         if isinstance(layer, RNN) and bptt.has_derivation(layer.cell):
             for weight in ("kernel", "bias"):
                 gated[f"{name}/{layer.cell.name}/{weight}"] = layer.cell.units
-    rows = []
+    return gated
+
+
+def _rows(values: dict[str, np.ndarray], gated: dict[str, int]) -> list[tuple[str, slice]]:
+    """(name, columns) of every row of the table: four for a weight whose columns are gates, else one."""
+    rows: list[tuple[str, slice]] = []
     for name in values:
         units = gated.get(name)
         rows += [(name, slice(k * units, (k + 1) * units)) for k in range(4)] if units else [(name, slice(None))]
     return rows
 
 
-def _central(function: Any, variables: Tree, array: np.ndarray, place: np.ndarray) -> float:
-    """(f(w + s) - f(w - s)) / 2s at one entry; `array` is a leaf of `variables` and is put back."""
+def _central(function: Callable[[], Any], array: np.ndarray, place: np.ndarray) -> float:
+    """(f(w + s) - f(w - s)) / 2s at one entry; `array` is what `function` reads, and is put back."""
     p = tuple(place)
     kept = array[p]
     step = CENTRAL_STEP * max(1.0, abs(kept))
     array[p] = kept + step
-    above = function(variables)
+    above = function()
     array[p] = kept - step
-    below = function(variables)
+    below = function()
     array[p] = kept
     return float((above - below) / (2 * step))
 
@@ -259,28 +364,36 @@ def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng
 
 def _compare_sweeps(layer: RNN, params: Tree, inputs: np.ndarray, lengths: Any, rng: np.random.Generator) -> str:
     cell = layer.cell
-    time, batch, _ = inputs.shape
-    state = cell.zero_state(batch, np.float64)
+    state = cell.zero_state(inputs.shape[1], np.float64)
     loss = _RandomLoss(rng)
+    traced = _traced_dz(cell, params, inputs, state, lengths, loss)
+    fast = layer.backprop == "bptt" and lengths is None and kernels.applies(cell)
+    every_dz = kernels.every_dz if fast else bptt.every_dz
+    derived = every_dz(cell, params, inputs, state, lengths, loss.cotangents)
+    return _first_difference(derived, traced, cell.units)
+
+
+def _traced_dz(
+    cell: Any, params: Tree, inputs: np.ndarray, state: Any, lengths: Any, loss: _RandomLoss
+) -> list[np.ndarray]:
+    """By the trace, dz of every step: every step of every sequence has a bias of its own, and its gradient is dz."""
+    time, batch, _ = inputs.shape
 
     def run(biases: list[Any]) -> Any:
-        """The loss where every step of every sequence has a bias of its own: its gradient is that step's dz."""
         steps = [{**params, "bias": bias} for bias in biases]
         outputs, last = sequences.traced(cell, steps, inputs, state, lengths)
         return loss([outputs, *last])
 
-    biases = [np.tile(params["bias"], (batch, 1)) for _ in range(time)]
-    _, traced = value_and_grad(run)(biases)
+    _, traced = value_and_grad(run)([np.tile(params["bias"], (batch, 1)) for _ in range(time)])
+    return traced
 
-    def cotangents(results: Any) -> list[np.ndarray]:
-        return [p + q * a for a, (p, q) in zip(results, loss.factors, strict=True)]
 
-    fast = layer.backprop == "bptt" and lengths is None and kernels.applies(cell)
-    every_dz = kernels.every_dz if fast else bptt.every_dz
-    derived = every_dz(cell, params, inputs, state, lengths, cotangents)
+def _first_difference(derived: Any, traced: list[np.ndarray], units: int) -> str:
+    """Where a sweep, which begins at the last step, first departs from the trace, as a sentence."""
+    time = len(traced)
     for t in reversed(range(time)):
         for k, gate in enumerate(GATES):
-            part = np.s_[:, k * cell.units : (k + 1) * cell.units]
+            part = np.s_[:, k * units : (k + 1) * units]
             if error(derived[t][part], traced[t][part]) > TRACE_TOLERANCE:
                 return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
     return "every step's gates agree with the trace; a fault lies behind them, in the sums over time or in dx"

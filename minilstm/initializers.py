@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .gates import GATES, pack_gates
+
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], np.ndarray]
 
 
@@ -78,12 +80,37 @@ class Orthogonal:
         return (self.gain * (q if rows >= columns else q.T)).astype(dtype)
 
 
+@dataclass(frozen=True)
+class Chrono:
+    """Biases of an LSTM that shall remember for up to `max_time` steps; for `LSTMCell` and `BasicLSTMCell`.
+
+    Each unit has f = log(u) with u uniform in [1, max_time - 1), so that it forgets over about u steps, and i = -f; the
+    gates j and o start at 0. The cell's own ``forget_bias`` would be added to this: give it ``forget_bias=0``.
+
+    Raises ValueError where `max_time` is not above 2, or (when called) for anything but a bias ``[4 * units]``.
+    Source: Tallec and Ollivier 2018 (arXiv 1804.11188).
+    """
+
+    max_time: float
+
+    def __post_init__(self) -> None:
+        if not 2 < self.max_time < np.inf:
+            raise ValueError(f"Chrono: max_time must be a finite number above 2, got {self.max_time!r}")
+
+    def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if len(shape) != 1 or shape[0] % len(GATES):
+            raise ValueError(f"Chrono: shape must be that of an LSTM's bias, (4 * units,), got {shape}")
+        f = np.log(rng.uniform(1, self.max_time - 1, shape[0] // len(GATES)))
+        return pack_gates(i=-f, j=np.zeros_like(f), f=f, o=np.zeros_like(f)).astype(dtype)
+
+
 _REGISTRY: dict[str, type] = {
     "zeros": Zeros,
     "constant": Constant,
     "uniform": Uniform,
     "glorot_uniform": GlorotUniform,
     "orthogonal": Orthogonal,
+    "chrono": Chrono,
 }
 _NAMES = {cls: name for name, cls in _REGISTRY.items()}
 

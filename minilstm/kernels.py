@@ -26,11 +26,13 @@ NumPy is called:
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
+from autograd.tracer import isbox
 
 from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
@@ -64,6 +66,8 @@ def applies(cell: Any) -> bool:
 def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) -> tuple[Array, LSTMState]:
     """As `minilstm.bptt.sequence`, for cells that `applies` names: inputs ``[time, batch, input_dim]``."""
     c, h = state
+    if len(inputs) == 1 and not any(map(isbox, (inputs, c, h, params["kernel"], params["bias"]))):
+        return _one_step(inputs, c, h, params["kernel"], params["bias"], cell.forget_bias)
     results = lstm_sequence(inputs, c, h, params["kernel"], params["bias"], forget_bias=cell.forget_bias, tape=Tape())
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
@@ -155,6 +159,34 @@ class Tape:
     def __del__(self) -> None:
         if self.key is not None and self.workspace is not None:
             _give_back(self.key, self.workspace)
+
+
+def _one_step(
+    inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
+) -> tuple[Array, LSTMState]:
+    """A single step that nobody differentiates, as `generate` takes them: a workspace would cost more than the step."""
+    units = c.shape[1]
+    forget, scale, shift = _step_constants(units, float(forget_bias), c.dtype)
+    z = np.dot(np.concatenate((inputs[0], h), axis=1), kernel)
+    z += bias
+    z += forget
+    z *= scale  # the 1/2 within a sigmoid
+    np.tanh(z, out=z)
+    z *= scale
+    z += shift
+    i, j, f, o = z[:, :units], z[:, units : 2 * units], z[:, 2 * units : 3 * units], z[:, 3 * units :]
+    new_c = f * c
+    new_c += i * j
+    new_h = np.tanh(new_c)
+    new_h *= o
+    return new_h[None].copy(), LSTMState(new_c, new_h)  # a copy: outputs and state are two results, not one array
+
+
+@functools.lru_cache(maxsize=16)
+def _step_constants(units: int, forget_bias: float, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    """Rows ``[4 * units]``: the forget bias, and what leads from the tanh of each gate to the gate."""
+    forget, scale, shift = (np.repeat(np.array(row, dtype), units) for row in ((0, 0, forget_bias, 0), SCALE, SHIFT))
+    return forget, scale, shift
 
 
 @primitive

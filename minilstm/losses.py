@@ -26,6 +26,10 @@ def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     """Mean squared error, over all entries and features.
 
     Raises ValueError where `targets` has not the shape of `outputs`, or `weights` does not fit.
+
+    >>> outputs, targets = np.array([[[1.0], [2.0], [9.0]]]), np.array([[[0.0], [4.0], [0.0]]])
+    >>> float(mse(outputs, targets, weights=np.array([[1, 1, 0]])))
+    2.5
     """
     targets = _check_targets("mse", outputs, targets)
     return _mean_square(outputs - targets, _entry_weights("mse", outputs, weights))

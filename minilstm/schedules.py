@@ -22,6 +22,9 @@ def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: boo
     """``rate * decay_rate ** (step / decay_steps)``, the exponent rounded down with `staircase`.
 
     Source: ``tf.compat.v1.train.exponential_decay``.
+
+    >>> [exponential(0.1, 10, 0.5)(step) for step in (0, 10, 20)]
+    [0.1, 0.05, 0.025]
     """
 
     def schedule(step: int) -> float:
@@ -35,6 +38,9 @@ def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
     """``rates[0]`` up to and with step ``boundaries[0]``, then ``rates[1]``, ... one rate more than boundaries.
 
     Source: ``tf.compat.v1.train.piecewise_constant``.
+
+    >>> [piecewise([100], [0.1, 0.01])(step) for step in (0, 100, 101)]
+    [0.1, 0.1, 0.01]
     """
     if len(rates) != len(boundaries) + 1:
         raise ValueError(f"piecewise: {len(boundaries)} boundaries need {len(boundaries) + 1} rates, got {len(rates)}")
@@ -45,6 +51,9 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
     """From `rate` to ``final * rate`` over `steps` along half a cosine, then constant.
 
     Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts.
+
+    >>> [round(cosine(0.2, 100)(step), 3) for step in (0, 50, 100, 200)]
+    [0.2, 0.1, 0.0, 0.0]
     """
 
     def schedule(step: int) -> float:
@@ -55,7 +64,11 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
 
 
 def warm_up(schedule: Schedule, steps: int) -> Schedule:
-    """`schedule` scaled up linearly over the first `steps`: step s gets the share ``(s + 1) / steps`` of it."""
+    """`schedule` scaled up linearly over the first `steps`: step s gets the share ``(s + 1) / steps`` of it.
+
+    >>> [warm_up(constant(0.5), 4)(step) for step in (0, 1, 3, 9)]
+    [0.125, 0.25, 0.5, 0.5]
+    """
     return lambda step: schedule(step) * min(1.0, (step + 1) / steps)
 
 

@@ -240,7 +240,8 @@ def fit(
                     norm = global_norm(grads)
                     if not (math.isfinite(value) and math.isfinite(norm)):
                         _stop(run, value, grads, window.batch, seed, model, loss, checkpoint_dir)
-                    if norm > EXPLODING * run.place.norm > 0:
+                    bounded = clip_norm is not None or clip_value is not None
+                    if not bounded and norm > EXPLODING * run.place.norm > 0:
                         warnings.warn(
                             f"fit: the gradient's norm at step {run.step} is {norm:.3g}, {norm / run.place.norm:.3g} "
                             "times the mean of its epoch; clip_norm would bound it",

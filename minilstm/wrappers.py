@@ -204,6 +204,15 @@ class MultiRNNCell(Cell):
     ValueError
         Without cells, or with one cell object in two places: TensorFlow shares its weights then, which a parameter tree
         cannot say. Make a cell for each place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minilstm import LSTMCell
+    >>> cell = MultiRNNCell([LSTMCell(4), LSTMCell(2)])
+    >>> output, (first, second) = cell(cell.init(seed=0, input_dim=3), np.zeros((5, 3), np.float32), cell.zero_state(5))
+    >>> first.c.shape, second.c.shape, output.shape
+    ((5, 4), (5, 2), (5, 2))
     """
 
     default_name = "multi_rnn_cell"

@@ -198,3 +198,62 @@ def test_the_error_norm_is_relative_above_one_and_absolute_below():
     assert gradcheck.error([0.001], [0.002]) == pytest.approx(0.001)
     assert gradcheck.error([np.inf], [np.inf]) == np.inf
     assert gradcheck.error([], []) == 0
+
+
+# --- a backward pass of one's own -----------------------------------------------------------------------------
+
+
+def own_backward(change=lambda results: results):
+    """A backward pass in the form `report_backward` takes: minilstm's own sweep, with its results changed."""
+
+    def backward(params, inputs, state, d_outputs, d_state):
+        weights = [params["kernel"], params["bias"], None, None, None, None]
+        options = {"cell": BasicLSTMCell(4), "tape": bptt.Tape()}
+        bptt.lstm_sequence(inputs, *state, *weights, **options)
+        sweep = bptt.lstm_backward(d_outputs, *d_state, inputs, *weights, **options)
+        d_params = {"kernel": sweep.weights[0], "bias": sweep.weights[1]}
+        return change([d_params, sweep.inputs, (sweep.c, sweep.h), sweep.gates.copy()])
+
+    return backward
+
+
+def test_a_right_backward_pass_of_ones_own_agrees():
+    report = gradcheck.report_backward(BasicLSTMCell(4), own_backward(), time=5)
+    assert report.agrees, str(report)
+    assert report.first_wrong == []
+    assert [(row.name, row.gate) for row in report.rows] == [
+        *((name, gate) for name in ("kernel", "bias") for gate in "ijfo"),
+        ("inputs", ""), ("initial c", ""), ("initial h", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("k", "wrong"), [(1, {("inputs", "")}), (2, {("initial c", ""), ("initial h", "")})])
+def test_a_wrong_result_of_a_backward_pass_is_named(k, wrong):
+    def change(results):
+        results[k] = tuple(part * 1.0005 for part in results[k]) if k == 2 else results[k] * 1.0005
+        return results
+
+    report = gradcheck.report_backward(BasicLSTMCell(4), own_backward(change), time=5)
+    assert wrong_rows(report) == wrong
+    assert "every step's gates agree" in report.first_wrong[0]
+
+
+def test_a_wrong_dz_and_what_follows_from_it_is_named_with_its_step_and_gate():
+    def change(results):
+        results[3][2, :, 8:12] *= 1.0005
+        results[0]["bias"] = results[3].sum(axis=(0, 1))
+        return results
+
+    report = gradcheck.report_backward(BasicLSTMCell(4), own_backward(change), time=5)
+    assert wrong_rows(report) == {("bias", "f")}
+    assert report.first_wrong == ["the sweep first goes wrong at step 2 of 0..4, gate f"]
+
+
+@pytest.mark.parametrize(("k", "name"), [(1, "inputs"), (3, "z")])
+def test_a_derivative_of_the_wrong_shape_is_an_error_that_names_it(k, name):
+    def change(results):
+        results[k] = results[k][1:]
+        return results
+
+    with pytest.raises(ValueError, match=f"the derivative of {name} must be"):
+        gradcheck.report_backward(BasicLSTMCell(4), own_backward(change), time=5)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from helpers import assert_trees_equal
 
-from minilstm import LSTM, Dense, initializers
-from minilstm.initializers import Constant, GlorotUniform, Orthogonal, Uniform, Zeros
+from minilstm import LSTM, Dense, Sequential, from_config, initializers, split_gates
+from minilstm.initializers import Chrono, Constant, GlorotUniform, Orthogonal, Uniform, Zeros
 
 
 def draw(initializer, shape, seed=0, dtype=np.float64):
@@ -48,6 +48,36 @@ def test_orthogonal_wants_a_matrix():
         draw(Orthogonal(), (3,))
 
 
+def test_chrono_spreads_how_long_units_remember_evenly_up_to_the_longest_time():
+    gates = split_gates(draw(Chrono(50), (4 * 4000,)))
+    times = np.exp(gates["f"])  # a forget gate sigmoid(log(u)) = u / (1 + u) forgets over 1 + u steps
+    assert 1 <= times.min() < 1.1
+    assert 48.9 < times.max() < 49
+    assert abs(times.mean() - 25) < 4 * 48 / np.sqrt(12 * 4000)
+    np.testing.assert_array_equal(gates["i"], -gates["f"])
+    assert not gates["j"].any()
+    assert not gates["o"].any()
+
+
+def test_chrono_goes_into_a_cell_and_its_description():
+    model = Sequential(LSTM(3, forget_bias=0.0, bias_initializer=Chrono(max_time=20)))
+    params = from_config(model.config()).init(5, input_dim=2)
+    assert_trees_equal(params, model.init(5, input_dim=2))
+    assert (split_gates(params["rnn"]["lstm_cell"]["bias"])["f"] > 0).all()
+
+
+@pytest.mark.parametrize("max_time", [2, 0, -5, np.inf, np.nan])
+def test_chrono_wants_a_time_above_two(max_time):
+    with pytest.raises(ValueError, match="Chrono: max_time must be a finite number above 2, got"):
+        Chrono(max_time)
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (6,), ()])
+def test_chrono_is_for_the_bias_of_an_lstm(shape):
+    with pytest.raises(ValueError, match=r"Chrono: shape must be that of an LSTM's bias, \(4 \* units,\), got"):
+        draw(Chrono(20), shape)
+
+
 @pytest.mark.parametrize("initializer", [Uniform(0.1), GlorotUniform(), Orthogonal()], ids=str)
 def test_a_seed_decides_and_float32_is_float64_rounded(initializer):
     exact = draw(initializer, (4, 6), seed=3)
@@ -57,7 +87,7 @@ def test_a_seed_decides_and_float32_is_float64_rounded(initializer):
 
 
 @pytest.mark.parametrize(
-    "initializer", [Zeros(), Constant(0.5), Uniform(0.3), GlorotUniform(), Orthogonal(2.0)], ids=str
+    "initializer", [Zeros(), Constant(0.5), Uniform(0.3), GlorotUniform(), Orthogonal(2.0), Chrono(100)], ids=str
 )
 def test_an_initializer_comes_back_from_its_description(initializer):
     described = initializers.describe(initializer, "test")

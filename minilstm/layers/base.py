@@ -69,7 +69,10 @@ def required(params: Any, name: str, where: str) -> Any:
 
 def params_dtype(params: Any, default: Any) -> np.dtype:
     """The dtype of the parameters, which decides that of everything else; `default` where there are none."""
-    for leaf in tree_leaves(params):
+    first = params
+    while isinstance(first, dict) and first:  # in most trees this ends at a leaf, without a walk through all of them
+        first = next(iter(first.values()))
+    for leaf in [first] if hasattr(first, "dtype") else tree_leaves(params):
         return np.dtype(leaf.dtype)
     return np.dtype(default)
 
@@ -118,13 +121,13 @@ def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.nd
 @primitive
 def time_major(x: Array) -> Array:
     """``[batch, time, ...]`` as ``[time, batch, ...]``: a view, since who reads it copies it into a layout anyway."""
-    return np.swapaxes(x, 0, 1)
+    return x.swapaxes(0, 1)
 
 
 @primitive
 def batch_major(x: Array) -> Array:
     """``[time, batch, ...]`` as a C-contiguous ``[batch, time, ...]``; a copy only where it lies otherwise."""
-    return np.ascontiguousarray(np.swapaxes(x, 0, 1))
+    return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
 defvjp(time_major, lambda ans, x: batch_major)

@@ -160,6 +160,11 @@ class RNN(Layer):
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
 
     def _checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
+        if isinstance(state, cells.LSTMState) and isinstance(self.cell.state_size, cells.LSTMState):
+            (c, h), sizes = state, self.cell.state_size  # the state of the last call, as `generate` hands it on: no walk
+            ours = c.shape == (batch, sizes.c) and h.shape == (batch, sizes.h)
+            if ours and c.dtype == dtype and h.dtype == dtype:
+                return state
         zeros = self.cell.zero_state(batch, dtype)
         try:
             check_same_structure(zeros, state)

@@ -48,6 +48,7 @@ class Sequential:
         check_distinct([cell for layer in layers for cell in _cells_of(layer)], "Sequential")
         self.layers = layers
         self.names = _count_names(layers)
+        self._recurrent = frozenset(name for name, layer in zip(self.names, layers, strict=True) if layer.recurrent)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """New parameters: a nested dict whose paths are TensorFlow's variable names.
@@ -94,9 +95,9 @@ class Sequential:
             outputs ``[batch, time, features]``; state ``{layer name: state}`` of the recurrent layers.
         """
         state = {} if state is None else state
-        unknown = set(state) - {n for n, layer in zip(self.names, self.layers, strict=True) if layer.recurrent}
-        if unknown:
-            raise ValueError(f"Sequential.apply: state names {sorted(unknown)}, which are no recurrent layers here")
+        if not state.keys() <= self._recurrent:
+            unknown = sorted(state.keys() - self._recurrent)
+            raise ValueError(f"Sequential.apply: state names {unknown}, which are no recurrent layers here")
         rng = None if rng is None else np.random.default_rng(rng)
         new_state = {}
         outputs = inputs

@@ -142,7 +142,11 @@ def update(crc: int, data: Buffer) -> int:
 
 
 def crc32c(data: Buffer) -> int:
-    """The CRC-32C of `data`, unmasked: ``crc32c(b"123456789") == 0xE3069283``."""
+    """The CRC-32C of `data`, unmasked.
+
+    >>> hex(crc32c(b"123456789"))
+    '0xe3069283'
+    """
     return update(0, data)
 
 
@@ -150,6 +154,9 @@ def mask(crc: int) -> int:
     """The form stored in files: rotated right by 15 bits, plus a constant.
 
     A CRC of data that itself holds CRCs is weak; the mask avoids that.
+
+    >>> unmask(mask(0xE3069283)) == 0xE3069283
+    True
     """
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _ALL_ONES
 

@@ -9,7 +9,11 @@ from minilstm.tensorbundle.errors import CheckpointError
 
 
 def encode_varint(number: int) -> bytes:
-    """Encode an integer; a negative one as the ten bytes of its 64-bit two's complement, as protocol buffers do."""
+    """Encode an integer; a negative one as the ten bytes of its 64-bit two's complement, as protocol buffers do.
+
+    >>> encode_varint(300).hex(" ")
+    'ac 02'
+    """
     number &= 0xFFFF_FFFF_FFFF_FFFF
     encoded = bytearray()
     while number > 0x7F:
@@ -31,6 +35,11 @@ def decode_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     ------
     CheckpointError
         If it does not end before `end`, or is longer than 64 bits.
+
+    Examples
+    --------
+    >>> decode_varint(bytes.fromhex("ac 02 7f"), 0, 3)
+    (300, 2)
     """
     number = shift = 0
     while at < end:

@@ -61,6 +61,15 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
         If there is no tensor, or a name or an array cannot be stored. Nothing is written then.
     OSError
         If the disk refuses. What can be read under the prefix afterwards is the old checkpoint or the new one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from minilstm import tensorbundle
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tensorbundle.write(f"{folder}/m", {"rnn/bias": np.zeros(4, np.float32), "global_step": np.array(7)})
+    ...     [(name, str(dtype), shape) for name, dtype, shape in tensorbundle.list_variables(f"{folder}/m")]
+    [('global_step', 'int64', ()), ('rnn/bias', 'float32', (4,))]
     """
     path = checked_prefix("write", prefix)
     checked = _checked(tensors)

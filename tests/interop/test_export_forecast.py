@@ -1,14 +1,10 @@
-"""The sunspots model forecasts the same thirty years everywhere, and the page about exporting says what happens."""
-
-import re
-from pathlib import Path
+"""The sunspots model forecasts the same thirty years everywhere."""
 
 import numpy as np
 import pytest
 from export.worker import Worker
 
 pytestmark = pytest.mark.interop
-PAGE = Path(__file__).parents[2] / "docs" / "howto_export.md"
 
 
 @pytest.mark.parametrize("legacy", ["0", "1"], ids=["Keras 3", "legacy tf.keras"])
@@ -23,10 +19,3 @@ def test_thirty_years_are_the_same_in_every_library(tmp_path, legacy):
         assert np.max(np.abs(forecast - found["minilstm"])) < 1e-3, name  # of sunspot numbers up to about 100
     assert np.ptp(found["minilstm"]) > 10  # there is something to agree on
     assert (tmp_path / "forecast.png").stat().st_size > 10_000
-
-
-def test_the_page_about_exporting_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) > 3
-    with Worker(TF_USE_LEGACY_KERAS="0") as worker:
-        worker.run(f"import os\nos.chdir({str(tmp_path)!r})\n" + "\n".join(blocks))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.interop
 
 
 def test_tensorflow_forecasts_the_test_years_from_our_checkpoint(tf, tmp_path):
-    sunspots.main(["--out", str(tmp_path), "--seeds", "1", "--quiet"])
+    sunspots.main(["--out", str(tmp_path), "--seeds", "1", "--ensemble", "1", "--quiet"])
     loaded = load_checkpoint(tmp_path)
     scaling = sunspots.Scaling(**loaded.extra["scaling"])
     years, numbers = sunspots.sunspots()
