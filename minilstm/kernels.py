@@ -34,18 +34,16 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 
+from . import compiled
 from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
+from .compiled import CompiledLoops
+from .loops import SCALE, SHIFT, F, Loops, O
 from .multiple import filled, result_of
 
 Array = Any
 
-# The blocks of a step: the gates in TensorFlow's order, the two parts of c_t, and its tanh.
-I, J, F, O, I_J, F_C, TANH_C = range(7)
-SCALE, SHIFT = (0.5, 1, 0.5, 0.5), (0.5, 0, 0.5, 0.5)  # from the tanh of each gate to the gate: j is its own tanh
 FOLD_INPUTS = 128  # up to so many inputs the recurrent product reads them too: nothing to store and to add
-SMALL = 1 << 13  # entries of four gates up to which a constant is an array of their shape
-CACHE_BYTES = 1 << 19  # of factors formed at once: they shall still be in the second-level cache when used
 FREE_WORKSPACES = 2  # kept for each shape; more are only needed while more passes are unfinished
 FREE_SHAPES = 8
 
@@ -73,17 +71,13 @@ def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) 
 
 
 class Workspace:
-    """The arrays of one pass, and the views of every step, made once."""
+    """The arrays of one pass."""
 
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
-        rows, gates, entries = input_dim + units + 1, 4 * units, units * batch
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, compiled: bool) -> None:
+        rows, gates = input_dim + units + 1, 4 * units
         self.columns = np.empty((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
         self.columns[:, -1] = 1
         self.h = self.columns[:, input_dim:-1]
-        self.blocks = np.empty((time, 7, entries), dtype)
-        self.gates = self.blocks[:, :4].reshape(time, gates, batch)  # or dz, once a backward pass has been here:
-        self.has_dz = False
-        self.c = np.empty((2, entries), dtype)  # c_{t-1} and c_t take turns
         self.kernel = np.empty((gates, rows), dtype)  # transposed; its last column is the bias
         self.halves = np.repeat(np.array(SCALE, dtype), units)[:, None]
         # For products over all steps at once: the columns, and by gate what the inputs give, or dz.
@@ -91,35 +85,11 @@ class Workspace:
         self.by_gate = np.empty((gates, time, batch), dtype)
 
         self.folded = input_dim <= FOLD_INPUTS
-        first = 0 if self.folded else input_dim
+        first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
         self.factor = self.kernel if self.folded else np.empty((gates, units + 1), dtype)
-        self.from_h = _matrix(np.empty((gates, batch), dtype))
-        half = np.array(0.5, dtype)
-        scale, shift = (np.repeat(np.array(v, dtype), entries) for v in (SCALE, SHIFT))
-        self.forward_views = []
-        for t in range(time):
-            block, z = self.blocks[t], self.gates[t].reshape(-1)
-            if 4 * entries <= SMALL:  # few calls matter
-                sigmoids: tuple[Any, ...] = ((z, scale, shift),)
-            else:  # few entries matter
-                sigmoids = ((block[I], half, half), (block[F : O + 1].reshape(-1), half, half))
-            self.forward_views.append((
-                _matrix(self.columns[t, first:]), _matrix(self.gates[t]), z, sigmoids, *block,
-                self.c[t % 2], self.c[(t + 1) % 2], self.h[t + 1].reshape(entries),
-            ))  # fmt: skip
-
-        # The backward pass.
-        self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * self.blocks.itemsize))))
-        self.factors = np.empty((self.chunk, 5, entries), dtype)  # of di, df, dj, dc and do
-        self.d_outputs = np.empty((self.chunk, units, batch), dtype)
-        self.dh, self.dc, self.dc_before, self.into_dc = (np.empty((units, batch), dtype) for _ in range(4))
-        self.backward_views = [(*self.blocks[t, :4], _matrix(self.gates[t])) for t in range(time)]
-        self.factor_views = [(*self.factors[n], self.d_outputs[n].reshape(entries)) for n in range(self.chunk)]
-
-
-def _matrix(x: Array) -> Array:
-    """``[rows, batch]``, or ``[rows]`` where batch is 1: `np.dot` is then faster."""
-    return x[:, 0] if x.shape[1] == 1 else x
+        make = CompiledLoops if compiled else Loops
+        self.loops = make(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
+        self.has_dz = False  # whether a backward pass has put dz in the place of the gates
 
 
 _free: dict[tuple[Any, ...], list[Workspace]] = {}
@@ -196,49 +166,34 @@ def lstm_sequence(
     """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
     time, batch, input_dim = inputs.shape
     units = bias.shape[0] // 4
-    w = tape.take(time, batch, input_dim, units, inputs.dtype)
+    w = tape.take(time, batch, input_dim, units, inputs.dtype, compiled.applies(inputs.dtype))
     if w.folded:
         np.copyto(w.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
     else:
         np.copyto(w.all_columns[:input_dim], inputs.transpose(2, 0, 1))
     np.copyto(w.h[0], h.T)
-    np.copyto(w.c[0].reshape(units, batch), c.T)
     np.multiply(kernel.T, w.halves, out=w.kernel[:, :-1])
     np.multiply(bias, w.halves[:, 0], out=w.kernel[:, -1])
     w.kernel[F * units : O * units, -1] += 0.5 * forget_bias
-    _run(w, input_dim)
+    _run(w, c)
     # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are faster
     # than one that does not; `by_gate`, free until the backward pass, holds what is between.
     by_step = w.by_gate.reshape(-1)[: time * batch * units].reshape(time, batch, units)
     np.copyto(by_step, w.h[1:].transpose(0, 2, 1))
     outputs = by_step.transpose(1, 0, 2).copy()
-    return outputs.transpose(1, 0, 2), w.c[time % 2].reshape(units, batch).T.copy(), w.h[time].T.copy()
+    return outputs.transpose(1, 0, 2), w.loops.c_end.T.copy(), w.h[time].T.copy()
 
 
-def _run(w: Workspace, input_dim: int) -> None:
-    """The forward loop, from the columns of the workspace to its blocks."""
+def _run(w: Workspace, c: Array) -> None:
+    """The forward loop, and before it the inputs' product where it is not part of the loop."""
+    np.copyto(w.loops.c_start, c.T)
     if not w.folded:
-        flat = w.by_gate.reshape(len(w.by_gate), -1)
-        np.matmul(w.kernel[:, :input_dim], w.all_columns[:input_dim].reshape(input_dim, -1), out=flat)
-        np.copyto(w.gates, w.by_gate.transpose(1, 0, 2))
+        input_dim = w.kernel.shape[1] - w.factor.shape[1]
+        flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (w.all_columns[:input_dim], w.by_gate))
+        np.matmul(w.kernel[:, :input_dim], flat_inputs, out=flat_gates)
+        np.copyto(w.loops.gates, w.by_gate.transpose(1, 0, 2))
         np.copyto(w.factor, w.kernel[:, input_dim:])
-    dot, multiply, add, tanh = np.dot, np.multiply, np.add, np.tanh
-    factor, folded, from_h = w.factor, w.folded, w.from_h
-    for column, z, gates, sigmoids, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in w.forward_views:
-        if folded:
-            dot(factor, column, z)
-        else:
-            dot(factor, column, from_h)
-            add(z, from_h, z)
-        tanh(gates, gates)
-        for part, scale, shift in sigmoids:
-            multiply(part, scale, part)
-            add(part, shift, part)
-        multiply(i, j, i_j)
-        multiply(f, c_before, f_c)
-        add(i_j, f_c, c)
-        tanh(c, tanh_c)
-        multiply(o, tanh_c, h)
+    w.loops.forward(w.factor)
     w.has_dz = False
 
 
@@ -251,62 +206,19 @@ def lstm_backward(
     w = tape.workspace
     assert w is not None
     if w.has_dz:  # a second sweep over the same pass
-        np.copyto(w.c[0].reshape(-1, batch), c.T)
-        _run(w, input_dim)
-    dc, dh = _sweep(w, d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
+        _run(w, c)
+    dc, dh = w.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
+    w.has_dz = True
+    np.copyto(w.by_gate, w.loops.gates.transpose(1, 0, 2))
     first = 0 if w.folded else input_dim  # where not folded, all_columns has held the inputs since the forward pass
     np.copyto(w.all_columns[first:], w.columns[:time, first:].transpose(1, 0, 2))
-    all_columns, dz = w.all_columns.reshape(-1, time * batch), w.by_gate.reshape(-1, time * batch)
+    all_columns, dz = (x.reshape(len(x), -1) for x in (w.all_columns, w.by_gate))
     d_kernel = all_columns @ dz.T
     d_inputs = None
     if wants_inputs:
         d_inputs = np.empty((batch, time, input_dim), inputs.dtype).transpose(1, 0, 2)
         np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
     return d_inputs, dc.T.copy(), dh.T.copy(), d_kernel[:-1], d_kernel[-1]
-
-
-def _sweep(w: Workspace, d_outputs: Array, dc: Array, dh: Array, recurrent: Array) -> tuple[Array, Array]:
-    """The backward loop: dz in the place of the gates and in `by_gate`; returns dc and dh ``[units, batch]``."""
-    time, batch, units = d_outputs.shape
-    dot, multiply, add = np.dot, np.multiply, np.add
-    np.copyto(w.dc, dc.T)
-    np.copyto(w.dh, dh.T)
-    dh, product = w.dh.reshape(-1), _matrix(w.dh)
-    dc, dc_before, into_dc = w.dc.reshape(-1), w.dc_before.reshape(-1), w.into_dc.reshape(-1)
-    for start in reversed(range(0, time, w.chunk)):
-        stop = min(start + w.chunk, time)
-        _form_factors(w, start, stop)
-        np.copyto(w.d_outputs[: stop - start], d_outputs[start:stop].transpose(0, 2, 1))
-        for t in reversed(range(start, stop)):
-            i, j, f, o, dz = w.backward_views[t]
-            for_i, for_f, for_j, for_dc, for_o, d_output = w.factor_views[t - start]
-            add(dh, d_output, dh)
-            multiply(for_dc, dh, into_dc)
-            add(dc, into_dc, dc)
-            multiply(dc, f, dc_before)
-            multiply(for_i, dc, i)
-            multiply(for_j, dc, j)
-            multiply(for_f, dc, f)
-            multiply(for_o, dh, o)
-            dot(recurrent, dz, product)
-            dc, dc_before = dc_before, dc
-    np.copyto(w.by_gate, w.gates.transpose(1, 0, 2))
-    w.has_dz = True
-    return dc.reshape(units, batch), w.dh
-
-
-def _form_factors(w: Workspace, start: int, stop: int) -> None:
-    """What dh and dc are multiplied with at the steps from `start` to before `stop`, of products that are there."""
-    blocks, factors = w.blocks[start:stop], w.factors[: stop - start]
-    h = w.h[start + 1 : stop + 1].reshape(stop - start, -1)
-    for minuend, product, factor, out in (
-        (blocks[:, I_J : F_C + 1], blocks[:, I_J : F_C + 1], blocks[:, I : F + 1 : F - I], factors[:, 0:2]),
-        (blocks[:, I], blocks[:, I_J], blocks[:, J], factors[:, 2]),  # i (1 - j^2) = i - (i j) j
-        (blocks[:, O], h, blocks[:, TANH_C], factors[:, 3]),  # o (1 - tanh(c)^2) = o - h tanh(c)
-        (h, h, blocks[:, O], factors[:, 4]),  # o (1 - o) tanh(c) = h - h o
-    ):
-        np.multiply(product, factor, out=out)
-        np.subtract(minuend, out, out=out)
 
 
 def every_dz(
