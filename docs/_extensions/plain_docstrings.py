@@ -1,0 +1,53 @@
+"""A Sphinx extension that reads the package's docstrings as they are meant, without markup for Sphinx in them.
+
+- An indented block behind a blank line is a table or a piece of code: it keeps its lines, as in the source.
+- The fields of a named tuple are described by the docstring of their class: autodoc's "Alias for field number 0" goes.
+- An autograd primitive has the signature of the function that it wraps.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
+
+
+def keep_indented_blocks(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Make every block that is indented by itself a literal one, up to the first section (a line of dashes)."""
+    kept: list[str] = []
+    inside = False
+    for n, line in enumerate(lines):
+        if line.startswith("---"):
+            kept += lines[n:]
+            break
+        indented = line.startswith("    ")
+        if indented and not inside and kept and not kept[-1].strip():
+            kept += [".. code-block:: text", ""]
+        if line.strip():
+            inside = indented
+        kept.append(line)
+    lines[:] = kept
+
+
+def skip_tuple_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out members that have only the docstring which a named tuple gives its fields."""
+    return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def show_wrapped_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """The signature of the function behind an autograd primitive."""
+    if what != "function" or not hasattr(obj, "fun"):
+        return None
+    return stringify_signature(inspect.signature(obj.fun), show_annotation=False, show_return_annotation=False), returns
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect to autodoc, before napoleon reads the sections."""
+    app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)
+    app.connect("autodoc-skip-member", skip_tuple_fields)
+    app.connect("autodoc-process-signature", show_wrapped_signature)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

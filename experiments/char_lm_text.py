@@ -1,0 +1,125 @@
+"""A text as labels in two parts, one to learn and one to be scored on, and what n-grams make of it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LIBRARY_CHARACTERS = 1_111_111  # of the standard library: nine tenths make 400 windows of 50 x 50
+UNKNOWN = "\ufffd"  # stands for every character that the first nine tenths do not have; its label is 0
+NGRAM = 5  # the longest n-gram that the model is compared with
+NGRAM_STRENGTH = 5.0  # how many occurrences of a context the shorter context's guess is worth
+
+
+class Corpus(NamedTuple):
+    """A text, where it comes from, and its two parts as labels: indices into the vocabulary."""
+
+    text: str
+    files: list[str]
+    vocabulary: str
+    training: np.ndarray
+    held_out: np.ndarray
+
+    def describe(self) -> dict[str, Any]:
+        """What it takes to tell whether somebody else has the same text."""
+        encoded = self.text.encode()
+        return {
+            "python": platform.python_version(),
+            "files": self.files,
+            "characters": len(self.text),
+            "bytes": len(encoded),
+            "sha256": hashlib.sha256(encoded).hexdigest(),
+        }
+
+
+def standard_library() -> list[Path]:
+    """The modules that lie at the top of the standard library, in the order of their names."""
+    return sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+
+
+def read_corpus(paths: Sequence[Path] | None = None, limit: int | None = None) -> Corpus:
+    """The first `limit` characters of the files as one text.
+
+    Parameters
+    ----------
+    paths : list of paths, optional
+        Read as UTF-8, what is not UTF-8 as `UNKNOWN`. Default: the standard library, with a `limit` of
+        `LIBRARY_CHARACTERS`.
+    limit : int, optional
+        Default for given files: all characters. Files behind the limit are not read.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 20 characters.
+    """
+    if paths is None:
+        paths, limit = standard_library(), limit or LIBRARY_CHARACTERS
+    text, used = "", []
+    for path in paths:
+        if limit is not None and len(text) >= limit:
+            break
+        text += path.read_text(encoding="utf-8", errors="replace")
+        used.append(path.name)
+    text = text[:limit]
+    if len(text) < 20:
+        raise ValueError(f"char_lm: wanted a text of at least 20 characters, got {len(text)} from {len(used)} files")
+    learned = len(text) * 9 // 10
+    vocabulary = vocabulary_of(text[:learned])
+    labels = encode(text, vocabulary)
+    return Corpus(text, used, vocabulary, labels[:learned], labels[learned:])
+
+
+def vocabulary_of(text: str) -> str:
+    """`UNKNOWN`, then every other character of the text once, sorted."""
+    return UNKNOWN + "".join(sorted(set(text) - {UNKNOWN}))
+
+
+def encode(text: str, vocabulary: str) -> np.ndarray:
+    """The labels ``[characters]`` of a text; 0 for what the vocabulary does not have."""
+    labels = {character: label for label, character in enumerate(vocabulary)}
+    return np.array([labels.get(character, 0) for character in text], np.int64)
+
+
+def decode(labels: np.ndarray, vocabulary: str) -> str:
+    """The text that labels ``[characters]`` stand for."""
+    return "".join(vocabulary[label] for label in labels)
+
+
+def ngram_probabilities(labels: np.ndarray, learned: int, classes: int, order: int) -> np.ndarray:
+    """The probability ``[characters]`` of every label after the `order` - 1 labels before it.
+
+    Counts are those of the first `learned` labels. A context that was seen n times trusts them with weight n, and the
+    context that is shorter by one with weight `NGRAM_STRENGTH`; the shortest guess is that all classes are alike.
+    """
+    probabilities = np.full(len(labels), 1 / classes)
+    context = np.zeros(len(labels), np.int64)  # the labels before each place, as a number for each different context
+    for _ in range(order):
+        _, gram = np.unique(context * classes + labels, return_inverse=True)
+        seen, together = (np.bincount(ids[:learned], minlength=ids.max() + 1)[ids] for ids in (context, gram))
+        probabilities = (together + NGRAM_STRENGTH * probabilities) / (seen + NGRAM_STRENGTH)
+        context = np.concatenate([[gram.max() + 1], gram[:-1]])  # a context with a label behind it is the next context
+    return probabilities
+
+
+def simple_forecasts(corpus: Corpus, scored: int) -> dict[str, float]:
+    """Nats per character of n-grams on `scored` characters from the second of the held-out text on."""
+    start, classes = len(corpus.training) + 1, len(corpus.vocabulary)
+    labels = np.concatenate([corpus.training, corpus.held_out])
+    found = {"uniform": math.log(classes)}
+    for name, order in (("unigram", 1), ("bigram", 2), (f"{NGRAM}-gram", NGRAM)):
+        probabilities = ngram_probabilities(labels, len(corpus.training), classes, order)
+        found[name] = float(-np.mean(np.log(probabilities[start : start + scored])))
+    return found
+
+
+def bits(nats: float) -> float:
+    """Nats to bits."""
+    return nats / math.log(2)

@@ -1,0 +1,166 @@
+"""The tables of docs/experiments.md: their numbers are read from finished runs and put there.
+
+    python -m experiments.gallery --runs runs
+
+A run is a folder with the config.json and results.json of an experiment that `HEADLINES` names; others, and runs that
+have not come to an end, are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import common
+from .readme import replace_block
+from .sunspots import SPANS
+
+PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
+
+
+class Headline(NamedTuple):
+    """A number that an experiment is about, and the one it is measured against."""
+
+    what: str
+    ours: float
+    baseline: float
+    baseline_name: str
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    experiment: str  # without the package: sunspots
+    headlines: list[Headline]
+    command: str
+    date: str
+
+
+def notebook(results: Mapping[str, Any]) -> list[Headline]:
+    """The largest difference to what each document prints, beside what its digits and precision allow."""
+    return [
+        Headline(f"largest difference to {source}", value, results["tolerance"][source], "allowed by rounding")
+        for source, value in results["largest_difference"].items()
+    ]
+
+
+def sunspots(results: Mapping[str, Any]) -> list[Headline]:
+    """The average relative variance on each test span, of the median seed and of the ensemble."""
+    linear = results["arv"]["ar12"]
+    forecasts = {"LSTM, median of seeds": results["lstm_median"], "ensemble": results["arv"]["ensemble"]}
+    return [
+        Headline(f"relative variance {span}, {name}", score[span], linear[span], "AR(12)")
+        for name, score in forecasts.items()
+        for span in SPANS
+    ]
+
+
+def memory_task(number: str, label: str, baseline: str) -> Callable[[Mapping[str, Any]], list[Headline]]:
+    """The headlines of a task with several lengths: `number` over the settings of its results."""
+
+    def headlines(results: Mapping[str, Any]) -> list[Headline]:
+        return [
+            Headline(
+                f"{label} of {len(one['by_seed'])}, length {one['length']}, forget bias {one['forget_bias']}",
+                one["scores"][number],
+                one["scores"][baseline],
+                "no memory",
+            )
+            for one in results["settings"]
+        ]
+
+    return headlines
+
+
+def char_lm(results: Mapping[str, Any]) -> list[Headline]:
+    """Bits per held-out character, beside the best n-gram."""
+    bits = dict(results["bits_per_character"])
+    ours = bits.pop("lstm")
+    best = min(bits, key=lambda name: bits[name])
+    return [Headline("bits per held-out character", ours, bits[best], best)]
+
+
+HEADLINES: dict[str, Callable[[Mapping[str, Any]], list[Headline]]] = {
+    "notebook": notebook,
+    "sunspots": sunspots,
+    "adding": memory_task("test_mse", "test MSE, median", "baseline_mse"),
+    "copying": memory_task("test_cross_entropy", "test cross-entropy, median", "memoryless"),
+    "char_lm": char_lm,
+}
+
+
+def read_run(folder: Path) -> Run | None:
+    """A run; None where the folder holds none of a known experiment. Raises ValueError where its results do not fit."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        results = json.loads((folder / "results.json").read_text())
+    except FileNotFoundError:
+        return None
+    words = shlex.split(config["command"])
+    experiment = words[2].rpartition(".")[2] if words[:2] == ["python", "-m"] and len(words) > 2 else ""
+    if experiment not in HEADLINES:
+        return None
+    try:
+        headlines = HEADLINES[experiment](results)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'results.json'}: not the results of {experiment}: no {error}") from error
+    return Run(experiment, headlines, shlex.join(without_own_flags(words)), config["date"])
+
+
+def without_own_flags(words: Sequence[str]) -> list[str]:
+    """A command without --out and --quiet, which say nothing of its numbers."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word not in ("--out", "--quiet") and not word.startswith("--out="):
+            kept.append(word)
+        skip = word == "--out" and not skip
+    return kept
+
+
+def tables(runs: Sequence[Run]) -> str:
+    """The numbers of all runs, and the command and date of each."""
+    ordered = sorted(runs, key=lambda run: (list(HEADLINES).index(run.experiment), run.command))
+    numbers = [
+        (run.experiment, one.what, f"{one.ours:.3g}", f"{one.baseline:.3g}", one.baseline_name)
+        for run in ordered
+        for one in run.headlines
+    ]
+    commands = [(run.experiment, f"`{run.command}`", run.date) for run in ordered]
+    return "\n\n".join(
+        [
+            common.table(("experiment", "number, lower is better", "minilstm", "baseline", "which"), numbers),
+            common.table(("experiment", "command", "date"), commands),
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> str:
+    """Bring the page up to date; returns the tables."""
+    flags = argparse.ArgumentParser(
+        prog="python -m experiments.gallery", description="Put the numbers of finished runs into docs/experiments.md.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    flags.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds the runs' folders")
+    flags.add_argument("--page", type=Path, default=PAGE, help="page with the markers")
+    args = flags.parse_args(argv)
+    runs = []
+    for folder in sorted(path for path in args.runs.iterdir() if path.is_dir()):
+        run = read_run(folder)
+        if run is None:
+            report(f"left out: {folder}, which holds no finished run of {', '.join(HEADLINES)}")
+        else:
+            runs.append(run)
+    if not runs:
+        raise SystemExit(f"experiments.gallery: no finished run in {args.runs}; the page stays as it is")
+    text = tables(runs)
+    common.files.write_text(str(args.page), replace_block(args.page.read_text(), "gallery", text))
+    report(text)
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The two documents this project grew from, step by step: what they print beside what minilstm computes.
+
+    python -m experiments.notebook
+
+The notebook's gates, states and outputs of two steps, in NumPy and as TensorFlow gave them, and the thread's outputs of
+seven steps, with the forget bias that its question had left out and without it. `experiments.notebook_figures` says
+which documents they are. Writes notebook.csv, every printed number beside ours, and two pictures of the gates.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import common, notebook_figures
+from .notebook_figures import array, notebook_trace, seed_0_trace
+
+PRINTED_DIGITS = 0.6e-8  # half of the last of eight decimals, and a little for numbers that end in 5
+FLOAT32 = 1.5e-7  # TensorFlow computed in float32
+NAMES = {
+    "f": "forget gate f", "i": "input gate i", "j": "candidate j", "c": "cell state c", "o": "output gate o",
+    "h": "output h",
+}  # fmt: skip
+
+
+class Comparison(NamedTuple):
+    """An array that a document prints, and ours."""
+
+    source: str  # the document, and who computed the print
+    what: str  # the quantity, and its step counted from 1
+    printed: np.ndarray  # [rows, units]; NaN where the print was cut off
+    ours: np.ndarray
+    tolerance: float
+
+    @property
+    def difference(self) -> float:
+        """The largest absolute difference over what is printed."""
+        return float(np.nanmax(np.abs(self.printed - self.ours)))
+
+
+def comparisons() -> list[Comparison]:
+    """Every array of the documents whose weights can be drawn again, in the order in which they print them."""
+    gates = notebook_trace()
+    found = []
+    for step, prints in enumerate((notebook_figures.FIRST_STEP, notebook_figures.SECOND_STEP)):
+        found += [
+            Comparison(
+                "notebook, NumPy", f"{NAMES[name]}, step {step + 1}", array(text), gates[name][:, step], PRINTED_DIGITS
+            )
+            for name, text in prints.items()
+        ]
+    for name, step, text in (
+        ("c", 2, notebook_figures.TENSORFLOW_C),
+        ("h", 2, notebook_figures.TENSORFLOW_H),
+        ("h", 1, notebook_figures.TENSORFLOW_H1),
+    ):
+        what, ours = f"{NAMES[name]}, step {step}", gates[name][:, step - 1]
+        found.append(Comparison("notebook, TensorFlow", what, array(text), ours, FLOAT32))
+    outputs = seed_0_trace()["h"][0]
+    for program, printed, tolerance in (
+        ("NumPy", notebook_figures.SEED_0_NUMPY, PRINTED_DIGITS),
+        ("TensorFlow", notebook_figures.SEED_0_TENSORFLOW, FLOAT32),
+    ):
+        found.append(Comparison(f"thread, {program}", "output h, steps 1 to 7", np.array(printed), outputs, tolerance))
+    return found
+
+
+def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run the experiment; returns what results.json holds."""
+    flags = argparse.ArgumentParser(
+        prog="python -m experiments.notebook", description="Two documents' printed numbers beside ours.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    flags.add_argument("--out", type=Path, default=Path("runs") / "notebook", help="folder for all files")
+    flags.add_argument("--quiet", action="store_true", help="print nothing")
+    args = flags.parse_args(argv)
+    common.prepare(args.out, resume=False)
+    common.write_config(args.out, vars(args))
+    found = comparisons()
+    without_bias = seed_0_trace(forget_bias=0.0)["h"][0]
+    gaps = np.abs(without_bias - np.array(notebook_figures.SEED_0_TENSORFLOW)).max(axis=1)
+    sources = list(dict.fromkeys(one.source for one in found))
+    results = {
+        "largest_difference": {s: max(one.difference for one in found if one.source == s) for s in sources},
+        "tolerance": {s: max(one.tolerance for one in found if one.source == s) for s in sources},
+        "agree": sum(one.difference <= one.tolerance for one in found),
+        "compared": len(found),
+        "without_forget_bias": {f"step {step}": float(gap) for step, gap in enumerate(gaps, start=1)},
+    }
+    rows = [
+        (*(text.replace(",", "") for text in (one.source, one.what)), *place, one.printed[place], one.ours[place])
+        for one in found
+        for place in np.ndindex(one.printed.shape)
+        if np.isfinite(one.printed[place])
+    ]
+    common.write_csv(args.out / "notebook.csv", ("source", "what", "row", "unit", "printed", "ours"), rows)
+    common.write_json(args.out / "results.json", results)
+    draw_notebook(args.out / "gates.png")
+    draw_thread(args.out / "forget_bias.png")
+    if not args.quiet:
+        for one in found:
+            report(side_by_side(one) + "\n")
+        report(conclusion(results, gaps))
+        for path in sorted(args.out.iterdir()):
+            report(f"  {path}")
+    return results
+
+
+def side_by_side(one: Comparison) -> str:
+    """The printed rows and ours, and the largest difference."""
+    lines = [f"{one.source}: {one.what}", f"{'printed':^36} | {'minilstm':^36}"]
+    for printed, ours in zip(one.printed, one.ours, strict=True):
+        cells = ["" if np.isnan(value) else f"{value:.8f}" for value in printed]
+        lines.append(" ".join(f"{c:>11}" for c in cells) + "  | " + " ".join(f"{value:>11.8f}" for value in ours))
+    return "\n".join([*lines, f"largest difference {one.difference:.1e}, allowed {one.tolerance:.1e}"])
+
+
+def conclusion(results: dict[str, Any], gaps: np.ndarray) -> str:
+    """What was compared, and what the forget bias changes, in a few lines."""
+    differences = results["largest_difference"]
+    rows = [(s, f"{differences[s]:.1e}", f"{results['tolerance'][s]:.1e}") for s in differences]
+    lines = [
+        common.table(("printed by", "largest difference", "allowed"), rows),
+        f"\n{results['agree']} of {results['compared']} arrays agree.",
+        "The notebook shows no output gate of step 2: its cell prints the input gate again.",
+        "The thread without the forget bias of 1, largest difference to TensorFlow's print, steps 1 to 7:",
+        "  " + " ".join(f"{gap:.1e}" for gap in gaps) + ": only the first step has nothing to forget.",
+        "files:",
+    ]
+    return "\n".join(lines)
+
+
+def draw_notebook(path: Path) -> None:
+    """Every gate and state of the notebook's two steps as a map of sequences and units, with the numbers."""
+    from matplotlib.figure import Figure  # slow to load, and only needed here
+
+    from minilstm import plotting
+
+    gates = notebook_trace()
+    figure = Figure(figsize=(12, 5.4), layout="constrained")
+    axes = figure.subplots(2, len(NAMES), sharex=True, sharey=True)
+    for (step, name), ax in zip(((s, n) for s in range(2) for n in NAMES), axes.ravel(), strict=True):
+        values = gates[name][:, step]
+        image = ax.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+        for (row, unit), value in np.ndenumerate(values):
+            ax.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=readable(value))
+        if step == 0:
+            ax.set_title(NAMES[name])
+        else:
+            ax.set(xlabel="unit", xticks=range(3))
+        if name == "f":
+            ax.set(ylabel=f"step {step + 1}\nsequence", yticks=range(7))
+    figure.colorbar(image, ax=axes, label="value", shrink=0.8)
+    plotting.save(figure.axes[0], path)
+
+
+def readable(value: float) -> str:
+    """White on the dark ends of the colours, black between them."""
+    return "white" if abs(value) > 0.7 else "black"
+
+
+def draw_thread(path: Path) -> None:
+    """The thread's gates with the forget bias and without it, and its outputs beside TensorFlow's print."""
+    from matplotlib.figure import Figure  # slow to load, and only needed here
+
+    from minilstm import plotting
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    for forget_bias, (above, below) in zip((1.0, 0.0), axes.T, strict=True):
+        steps = seed_0_trace(forget_bias)
+        plotting.plot_gates(steps, above)
+        above.set(title=f"forget_bias={forget_bias:g}: gates, mean and range of 3 units", xlabel="")
+        for unit in range(3):
+            colour = plotting.SHADES[unit] if unit != 1 else plotting.FREE
+            below.plot(steps["h"][0, :, unit], color=colour, label=f"minilstm, unit {unit}")
+            printed = np.array(notebook_figures.SEED_0_TENSORFLOW)[:, unit]
+            below.plot(printed, "o", color=plotting.TRUTH, fillstyle="none", label="TensorFlow" if unit == 2 else None)
+        below.spines[["top", "right"]].set_visible(False)
+        below.set(title="output h", xlabel="time step")
+    axes[1, 0].legend(frameon=False, fontsize="small", ncols=2)
+    plotting.save(axes[0, 0], path)
+
+
+if __name__ == "__main__":
+    main()
