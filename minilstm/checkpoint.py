@@ -154,8 +154,21 @@ def save_checkpoint(
 def check_describable(model: Sequential | None, extra: Any) -> None:
     """Raise the ValueError that `save_checkpoint` would raise for a model or an `extra` that cannot be stored."""
     if model is not None:
-        model.config()
+        _checked_config(model)
     _to_json(extra, "extra")
+
+
+def _checked_config(model: Sequential) -> dict[str, Any]:
+    """The model's description, from which it can be built again; ValueError where it cannot: a cell of one's own."""
+    config = model.config()
+    try:
+        from_config(config)
+    except ValueError as error:
+        raise ValueError(
+            f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({error}); save "
+            "the parameters of others without model=, and train them with fit(loss_fn=...)"
+        ) from error
+    return config
 
 
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
@@ -233,7 +246,7 @@ def _described(model: Sequential | None, params: Tree) -> dict[str, Any] | None:
     if model is None:
         return None
     dtypes = {str(value.dtype) for value in flatten_names(params).values()}
-    return {**model.config(), "dtype": dtypes.pop() if len(dtypes) == 1 else None}
+    return {**_checked_config(model), "dtype": dtypes.pop() if len(dtypes) == 1 else None}
 
 
 def _to_json(value: Any, key: str) -> bytes:

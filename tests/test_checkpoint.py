@@ -271,3 +271,16 @@ def test_tensors_that_make_no_sense_are_named(name, value, message, tmp_path):
     tensorbundle.write(str(tmp_path / "m"), {"w/kernel": np.zeros(2, np.float32), name: value})
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "m")
+
+
+def test_a_model_that_no_description_can_name_is_refused_before_anything_is_written(tmp_path):
+    class OwnCell(BasicLSTMCell):
+        """Its name is in no table of cells."""
+
+    model = Sequential(RNN(OwnCell(2)), Dense(1))
+    params = model.init(seed=0, input_dim=1)
+    with pytest.raises(ValueError, match=r"model must be made of minilstm's layers and cells.*OwnCell"):
+        save_checkpoint(tmp_path / "model.ckpt", params, model=model)
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(tmp_path / "model.ckpt", params)
+    assert_trees_equal(load_checkpoint(tmp_path, like=model).params, params)

@@ -161,7 +161,7 @@ class RNN(Layer):
 
     def _checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
         if isinstance(state, cells.LSTMState) and isinstance(self.cell.state_size, cells.LSTMState):
-            (c, h), sizes = state, self.cell.state_size  # the state of the last call, as `generate` hands it on: no walk
+            (c, h), sizes = state, self.cell.state_size  # as `generate` hands it on: no walk through a tree
             ours = c.shape == (batch, sizes.c) and h.shape == (batch, sizes.h)
             if ours and c.dtype == dtype and h.dtype == dtype:
                 return state
