@@ -48,7 +48,7 @@ extensions = [
     "chapter_downloads",
     "plain_docstrings",
 ]
-exclude_patterns = ["_build", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute", "measured"]
 default_role = "code"  # single backticks are names, as in the source
 
 myst_enable_extensions = [
@@ -60,6 +60,7 @@ nb_execution_mode = "force"
 nb_execution_show_tb = True  # a cell that fails is a warning with its traceback, and so the next page's is seen as well
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables, and links to the reference, in Markdown that a cell displays
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

@@ -1,0 +1,83 @@
+"""Run the tests with their long counts and keep what they say for the page on claims.
+
+    python docs/measure.py suite         the default suite            -> docs/measured/suite.json
+    python docs/measure.py interop       against the other libraries  -> docs/measured/interop.json
+
+The first needs ``pip install '.[test]'``, the second ``'.[test,interop]'``. ``--quick`` leaves out the long counts; the
+file says so. A file is written only if no test failed, and for interop only if none was skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED = ROOT / "docs" / "measured"
+PACKAGES = {
+    "suite": ("numpy", "autograd", "hypothesis", "pytest"),
+    "interop": ("numpy", "autograd", "tensorflow", "tf-keras", "keras", "torch", "onnx", "onnxruntime"),
+}
+
+
+def count(arguments: list[str], quick: bool) -> dict[str, dict[str, int]]:
+    """Run pytest once; file -> how many of its tests passed and were skipped. A failure ends the program."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("MINILSTM_FULL", None)
+    if not quick:
+        environment["MINILSTM_FULL"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        summary = Path(folder) / "summary.xml"
+        command = [sys.executable, "-m", "pytest", *arguments, f"--junitxml={summary}", "-o", "junit_family=xunit1"]
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        if code:
+            sys.exit(f"measure: {' '.join(command)} ended with {code}; nothing was written")
+        cases = list(ElementTree.parse(summary).getroot().iter("testcase"))
+    files: dict[str, dict[str, int]] = {}
+    for case in cases:
+        counted = files.setdefault(case.attrib["file"], {"passed": 0, "skipped": 0})
+        counted["skipped" if case.find("skipped") is not None else "passed"] += 1
+    return files
+
+
+def main() -> None:
+    """Run what the command line names and write its file."""
+    flags = argparse.ArgumentParser(prog="python docs/measure.py", description=(__doc__ or "").split("\n")[0])
+    flags.add_argument("what", choices=sorted(PACKAGES))
+    flags.add_argument("paths", nargs="*", type=Path, help="test files to run instead of all")
+    flags.add_argument("--quick", action="store_true", help="without the long counts")
+    options = flags.parse_args()
+    if options.what == "suite":
+        files = count([str(path) for path in options.paths], options.quick)
+    else:  # TensorFlow has modes that cannot share a process: a file is a process
+        files = {}
+        for path in options.paths or sorted((ROOT / "tests" / "interop").glob("test_*.py")):
+            files |= count(["-m", "interop", str(path)], options.quick)
+        skipped = [name for name, counted in files.items() if counted["skipped"]]
+        if skipped:
+            sys.exit(f"measure: tests were skipped in {', '.join(skipped)}; nothing was written")
+    result = {
+        "command": " ".join(["python", "docs/measure.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "long_counts": not options.quick,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": {name: metadata.version(name) for name in PACKAGES[options.what]},
+        "files": files,
+    }
+    MEASURED.mkdir(exist_ok=True)
+    (MEASURED / f"{options.what}.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    print(f"wrote {MEASURED / options.what}.json: {sum(counted['passed'] for counted in files.values())} tests passed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Every page of the site, as a reader's browser shows it on a screen and on a phone."""
+
+import html.parser
+import urllib.parse
+import zlib
+
+import pytest
+from conftest import WIDTHS
+
+# What a page must be when it has loaded; each returns a list of what is wrong.
+IMAGES = """async () => {
+    const images = [...document.querySelectorAll('article img')];
+    for (const image of images) { image.loading = 'eager'; await image.decode().catch(() => null); }
+    return images.filter(i => !i.naturalWidth || !i.alt.trim()).map(i => `${i.src}: alt=${i.alt}`);
+}"""
+DRAWINGS = """() => [...document.querySelectorAll('article svg.drawing, article svg[role=img]')]
+    .filter(s => !s.closest('mjx-container'))
+    .filter(s => !(s.getAttribute('aria-label') || s.getAttribute('aria-labelledby') || s.querySelector('title')))
+    .map(s => s.outerHTML.slice(0, 80))"""
+FORMULAS = """() => [...document.querySelectorAll('article .math')]
+    .filter(m => !m.querySelector('mjx-container svg') || m.querySelector('[data-mjx-error], mjx-merror'))
+    .map(m => m.textContent.slice(0, 80))"""
+RAW_TABLES = """() => [...document.querySelectorAll('article p')].map(p => p.textContent)
+    .filter(text => /^\\|.*\\|\\s*$/s.test(text)).map(text => text.slice(0, 80))"""
+TOO_WIDE = """() => document.documentElement.scrollWidth <= window.innerWidth ? [] :
+    [...document.querySelectorAll('article *')]
+        .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
+        .slice(0, 3).map(e => e.outerHTML.slice(0, 120))
+        .concat([`${document.documentElement.scrollWidth} > ${window.innerWidth}`])"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_loads_whole_and_fits(page_name, width, visit):
+    visited = visit(page_name, width)
+    assert visited.faults == []
+    for check in (IMAGES, DRAWINGS, FORMULAS, RAW_TABLES, TOO_WIDE):
+        assert visited.page.evaluate(check) == []
+    assert visited.faults == []
+    assert visited.page.title()
+
+
+def test_formulas_are_there_at_all(visit):
+    assert visit("conventions.html").page.locator("mjx-container svg").count() > 10
+
+
+def test_figures_lie_on_a_white_card_in_the_dark_theme(visit):
+    page = visit("index.html", color_scheme="dark").page
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    colour = page.evaluate("getComputedStyle(document.querySelector('.cell_output img')).backgroundColor")
+    assert colour == "rgb(255, 255, 255)"
+
+
+def test_the_search_finds_pages(visit):
+    page = visit("search.html?q=forget_bias").page
+    page.wait_for_selector("#search-results li a", timeout=10_000)
+    assert page.locator("#search-results li a").count() > 3
+
+
+def test_the_sliders_move_the_plot(visit):
+    visited = visit("gradient_flow.html")
+    drawn = lambda: visited.page.evaluate(  # noqa: E731
+        "[...document.querySelectorAll('#flow-plot path')].map(path => path.getAttribute('d'))"
+    )
+    for name in ("forget-bias", "length", "clip"):
+        before = drawn()
+        slider = visited.page.locator(f"#{name}")
+        slider.focus()
+        slider.press("Home")  # by keyboard, as a reader without a mouse would
+        first = drawn()
+        slider.press("End")
+        assert first != drawn(), name
+        assert before
+    assert visited.faults == []
+
+
+class Links(html.parser.HTMLParser):
+    """The addresses and the anchors of one page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.anchors = set(), set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.addresses.add(value)
+            elif name in ("id", "name") and value:
+                self.anchors.add(value)
+
+
+def test_every_link_inside_the_site_leads_somewhere(site):
+    from conftest import pages
+
+    links = {name: Links((site / name).read_text(encoding="utf-8")) for name in pages(site)}
+    broken = []
+    for name, page in links.items():
+        for address in page.addresses:
+            parts = urllib.parse.urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = ((site / name).parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else site / name
+            found = links.get(str(target.relative_to(site)))
+            anchor = urllib.parse.unquote(parts.fragment)
+            if not target.exists() or (found and anchor and anchor not in found.anchors and anchor not in ("", "#")):
+                broken.append(f"{name}: {address}")
+    assert broken == []
+
+
+def test_every_name_of_the_package_can_be_looked_up(site):
+    """What other sites and the index find: the objects that Sphinx has described."""
+    import minilstm
+
+    raw = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    described = {line.split(" ")[0] for line in zlib.decompress(raw).decode().splitlines()}
+    for name in minilstm.__all__:
+        if name.startswith("__"):
+            continue
+        value = getattr(minilstm, name)
+        module = getattr(value, "__module__", None)
+        homes = {value.__name__} if module is None else {
+            f"{module}.{name}", f"minilstm.layers.{name}", f"minilstm.tensorbundle.{name}"
+        }  # fmt: skip
+        assert homes & described, name

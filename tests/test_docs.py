@@ -1,0 +1,186 @@
+"""What the documentation promises: every public name described, every block of code run, every example true.
+
+Whether the pages build and what a browser makes of them is tested where Sphinx and Chromium are: see tests/site.
+"""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import minilstm
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted((path for path in DOCS.rglob("*.md") if path.parent.name != "measured"), key=str)
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
+    if module.name.rpartition(".")[2] not in ("__main__", "_version")
+)
+DIRECTIVE = re.compile(
+    r"^\.\. (automodule|currentmodule|auto(?:class|function)):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE
+)
+
+
+# --- every public name has an entry in the reference ----------------------------------------------------------
+
+
+def public_names(module_name):
+    """The names of a module's own classes and functions, and for a package what its ``__all__`` adds."""
+    module = importlib.import_module(module_name)
+    names = set(getattr(module, "__all__", ()))
+    for name, value in vars(module).items():
+        if (inspect.isclass(value) or inspect.isroutine(value)) and not name.startswith("_"):
+            defined = getattr(value, "fun", value)  # an autograd primitive wraps the function it was made of
+            if getattr(defined, "__module__", None) == module_name:
+                names.add(name)
+    return names
+
+
+def described_names():
+    """What the pages in docs/reference describe: a set of full names, and the modules that have a section."""
+    names, modules = set(), []
+    for page in sorted((DOCS / "reference").glob("*.md")):
+        current = ""
+        for kind, target, options in DIRECTIVE.findall(page.read_text()):
+            if kind == "automodule":
+                modules.append(target)
+                listed = re.search(r":members:(.*)", options)
+                excluded = re.search(r":exclude-members:(.*)", options)
+                if listed:
+                    members = set(re.findall(r"\w+", listed[1])) or public_names(target)
+                    members -= set(re.findall(r"\w+", excluded[1] if excluded else ""))
+                    names |= {f"{target}.{member}" for member in members}
+            elif kind == "currentmodule":
+                current = target
+            else:
+                names.add(f"{current}.{target}")
+    return names, modules
+
+
+def home(module_name, name):
+    """The module whose section describes a name: a package that re-exports it, or the one that defines it."""
+    for package in ("minilstm.layers", "minilstm.tensorbundle"):
+        if module_name.startswith(package + "."):
+            value = getattr(importlib.import_module(module_name), name)
+            if any(value is other for other in vars(importlib.import_module(package)).values()):
+                return package
+    return module_name
+
+
+def test_every_module_has_one_section_in_the_reference():
+    modules = described_names()[1]
+    assert sorted(set(modules)) == sorted(modules)
+    plain = {"minilstm.layers.recurrent", "minilstm.layers.feedforward", "minilstm.layers.bidirectional",
+             "minilstm.layers.sequential"}  # fmt: skip  described in the section of minilstm.layers
+    assert set(MODULES) - plain == set(modules)
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_every_public_name_is_in_the_reference(module_name):
+    described = described_names()[0]
+    missing = []
+    for name in public_names(module_name):
+        place = home(module_name, name)
+        value = getattr(importlib.import_module(module_name), name)
+        aliases = {alias for alias, other in vars(importlib.import_module(place)).items() if other is value}
+        if not any(f"{place}.{alias}" in described for alias in aliases):
+            missing.append(name)
+        assert inspect.getdoc(value), f"{module_name}.{name} has no docstring and would be left out"
+    assert missing == []
+
+
+def test_nothing_is_described_that_is_not_there():
+    for full_name in described_names()[0]:
+        module_name, _, name = full_name.rpartition(".")
+        assert hasattr(importlib.import_module(module_name), name), full_name
+
+
+# --- every example runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_the_examples_in_docstrings_are_true(module_name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(module_name))
+    assert result.failed == 0
+
+
+def test_there_are_examples_in_docstrings():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    examples = [test for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples]
+    assert len(examples) >= 20
+
+
+# --- every block of code is a cell, or a test runs it ---------------------------------------------------------
+
+FENCE = re.compile(r"^(?P<ticks>`{3,}|:{3,})(?P<language>[^\n`]+)\n(?P<text>.*?)^(?P=ticks)$", re.MULTILINE | re.DOTALL)
+# (page, language of the fence) -> (file, name in it) of what runs those blocks.
+RUN_BY = {
+    ("README.md", "python"): ("tests/test_readme.py", "test_every_python_block_is_run_here"),
+    ("docs/howto/export.md", "python"): ("tests/interop/test_howto_pages.py", "exporting"),
+    ("docs/howto/export.md", "bash"): ("tests/interop/test_howto_pages.py", "exporting"),
+    ("docs/howto/load_tensorflow.md", "python"): ("tests/interop/test_howto_pages.py", "loading"),
+    ("docs/howto/sweep.md", "bash"): ("tests/interop/test_howto_pages.py", "sweeps_runs_on_dask"),
+}
+
+
+def code_fences(path):
+    """(language, text) of the blocks that are neither cells nor directives."""
+    for fence in FENCE.finditer(path.read_text()):
+        language = fence["language"].strip()
+        if not language.startswith("{"):
+            yield language, fence["text"]
+
+
+def test_every_block_of_code_is_run():
+    found = set()
+    for path in [ROOT / "README.md", *PAGES]:
+        page = str(path.relative_to(ROOT))
+        found |= {(page, language) for language, _ in code_fences(path) if language != "text"}
+    assert found == set(RUN_BY)
+    for file, name in RUN_BY.values():
+        assert re.search(rf"^def \w*{name}\w*\(", (ROOT / file).read_text(), re.MULTILINE), name
+
+
+def test_the_commands_of_the_readme_are_those_that_ci_runs():
+    """Its blocks without a language: each behind a marker that .ci/run looks for."""
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    marked = re.findall(r"^<!-- ci: (\w+) -->\n```\n", readme, flags=re.MULTILINE)
+    fences = [line for line in readme.splitlines() if line.startswith("```")]
+    assert marked == ["run", "test"]
+    assert fences[::2].count("```") == len(marked)
+    assert all(f"readme_line {name}" in ci for name in marked)
+
+
+def test_no_page_has_indented_code():
+    """Markdown takes indented lines for code as well; nothing would run them."""
+    for path in PAGES:
+        text = FENCE.sub("", path.read_text())
+        blocks = re.findall(r"\n\n((?: {4}\S.*\n)+)", text)
+        assert not [block for block in blocks if not block.lstrip().startswith(("-", "1."))], path
+
+
+def test_the_first_page_shows_the_ten_lines_of_the_readme():
+    """All but the last, which saves the picture there and shows it here."""
+    readme = next(text for language, text in code_fences(ROOT / "README.md") if language == "python").splitlines()
+    index = (DOCS / "index.md").read_text()
+    assert "\n".join(readme[:-1]) in index
+    assert readme[-1] == 'plotting.save(plotting.plot_continuation(series[:, 0], forecast, start=400), "forecast.png")'
+    assert "plotting.plot_continuation(series[:, 0], forecast, start=400, ax=plotting.new_axes(7, 3)).figure" in index
+
+
+def test_measured_numbers_say_where_they_come_from():
+    import json
+
+    for name in ("suite.json", "interop.json"):
+        measured = json.loads((DOCS / "measured" / name).read_text())
+        assert measured["command"].startswith("python docs/measure.py")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", measured["date"])
+        assert sum(counted["passed"] for counted in measured["files"].values()) > 20
+    assert re.match(r"\d{4}-\d\d-\d\d, ", (DOCS / "measured" / "benchmark.md").read_text())
