@@ -38,7 +38,7 @@ CLIP_NORM = 1.0
 class Settings(NamedTuple):
     """Everything that was chosen by validation."""
 
-    units: int = 8
+    units: int = 12
     layers: int = 1
     window: int = 24  # years that one forecast sees
     warm_up: int = 6  # of these, the years whose forecasts do not count in training
@@ -48,7 +48,7 @@ class Settings(NamedTuple):
     input_scale: float = 2.0  # the model reads so many times the standardised number
     output_scale: float = 0.5  # and predicts this share of it
     noise: float = 0.0  # standard deviation of noise on the standardised inputs while training
-    amplitude: float = 0.0  # training windows are multiplied by exp(amplitude * N(0, 1)): cycles of other heights
+    amplitude: float = 0.15  # training windows are multiplied by exp(amplitude * N(0, 1)): cycles of other heights
 
 
 class Scaling(NamedTuple):
