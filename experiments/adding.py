@@ -22,7 +22,7 @@ import numpy as np
 
 from minilstm import losses
 
-from . import tasks_memory
+from . import common, tasks_memory
 from .tasks_memory import Batch, Task
 
 DEFAULTS: dict[str, Any] = {"length": 100, "forget_bias": 1.0, "epochs": 80, "units": 8, "learning_rate": 1e-2}
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     """Run the experiment; returns what results.json holds."""
     flags = tasks_memory.parser("experiments.adding", "The adding problem.", **DEFAULTS)
     flags.add_argument("--symmetric", action="store_true", help="numbers in [-1, 1] in place of [0, 1]")
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     return tasks_memory.main(task(args.symmetric), args, report)
 
 

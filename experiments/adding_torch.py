@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags = tasks_memory.parser("experiments.adding_torch", "The adding problem beside PyTorch.", **adding.DEFAULTS)
     flags.add_argument("--symmetric", action="store_true", help="numbers in [-1, 1] in place of [0, 1]")
     flags.add_argument("--threads", type=common.positive, default=1, help="of PyTorch")
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     if args.layers != 1 or args.resume:
         flags.error("--layers above 1 and --resume are not for this comparison")
     task = adding.task(args.symmetric)

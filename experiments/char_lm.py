@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags.add_argument("--sample", type=common.positive, help="write so many characters from the checkpoint in --out")
     flags.add_argument("--temperature", type=float, default=1.0, help="of samples; below 1 the likely is likelier")
     flags.add_argument("--prompt", default="\n", help="what a sample goes on from")
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     if not args.prompt:
         flags.error("--prompt must hold at least one character")
     if args.sample:

@@ -66,12 +66,21 @@ def prepare(out: Path, resume: bool) -> None:
                 os.remove(name)
 
 
+def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags of `argv`, None meaning those of the process, and as ``command`` what a person would type for them."""
+    args = flags.parse_args(argv)
+    args.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
+    return args
+
+
 def write_config(out: Path, settings: dict[str, Any]) -> None:
-    """config.json: the settings, the command, versions and the machine's core count."""
+    """config.json: the settings, which are the flags as `parse` gave them, versions and the machine's core count."""
+    settings = dict(settings)
+    command = settings.pop("command")
     packages = ("numpy", "autograd", "tqdm", "matplotlib")
     config = {
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
-        "command": " ".join(["python", "-m", module_name(), *map(shlex.quote, sys.argv[1:])]),
+        "command": command,
         "date": datetime.date.today().isoformat(),
         "versions": {
             "minilstm": minilstm.__version__,
@@ -81,12 +90,6 @@ def write_config(out: Path, settings: dict[str, Any]) -> None:
         "cores": os.cpu_count(),
     }
     write_json(out / "config.json", config)
-
-
-def module_name() -> str:
-    """The name of the module that runs as a script, such as ``experiments.sunspots``."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else Path(sys.argv[0]).stem
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from minilstm import losses
 
-from . import tasks_memory
+from . import common, tasks_memory
 from .tasks_memory import CHRONO, Batch, Task
 
 SYMBOLS, COPIED = 8, 10
@@ -67,7 +67,7 @@ TASK = Task(
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
     flags = tasks_memory.parser("experiments.copying", "Copy memory.", **DEFAULTS)
-    return tasks_memory.main(TASK, flags.parse_args(argv), report)
+    return tasks_memory.main(TASK, common.parse(flags, argv), report)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     )  # fmt: skip
     flags.add_argument("--out", type=Path, default=Path("runs") / "notebook", help="folder for all files")
     flags.add_argument("--quiet", action="store_true", help="print nothing")
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     common.prepare(args.out, resume=False)
     common.write_config(args.out, vars(args))
     found = comparisons()

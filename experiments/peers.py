@@ -1,15 +1,16 @@
 """The same training step, forward pass, generation step and toy program in every framework that is compared.
 
-`PEERS` maps a name to a class whose instances hold a model LSTM(units), Dense(1) in float32 and know three things:
+`PEERS` maps a name to a class whose instances hold a model LSTM(units), Dense(1) in float32 and know four things:
 `step(x, y)` trains on a batch (forward, mean squared error on all steps, backward, Adam) and returns the loss,
-`forward(x)` predicts, `generate(x)` predicts one step at batch 1 from a carried state. Each imports its framework when
-it is made.
+`forward(x)` predicts, `generate(x)` predicts one step at batch 1 from a carried state, `save(folder)` writes the
+weights and Adam's moments. Each imports its framework when it is made; `modules` are those that have to be installed,
+`environment` is what a process needs before it starts.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,13 +18,18 @@ LEARNING_RATE = 1e-3
 
 
 class Minilstm:
-    """minilstm with its default, hand-derived passes."""
+    """minilstm with its default, hand-derived passes, in NumPy alone."""
 
-    name, module, backprop = "minilstm", "minilstm", "bptt"
+    name, backprop = "minilstm", "bptt"
+    modules: tuple[str, ...] = ("minilstm",)
+    environment: ClassVar[dict[str, str]] = {"MINILSTM_COMPILED": "0"}
 
     def __init__(self, input_dim: int, units: int) -> None:
-        from minilstm import LSTM, Adam, Dense, Sequential, losses, value_and_grad
+        from minilstm import LSTM, Adam, Dense, Sequential, compiled, losses, value_and_grad
 
+        wanted = self.environment["MINILSTM_COMPILED"] != "0"
+        if compiled.applies(np.float32) != wanted:
+            raise RuntimeError(f"{self.name}: a process for it needs the environment {self.environment}")
         self.model = Sequential(LSTM(units, backprop=self.backprop), Dense(1))
         self.params = self.model.init(seed=0, input_dim=input_dim)
         self.optimizer = Adam(LEARNING_RATE)
@@ -43,10 +49,24 @@ class Minilstm:
         outputs, self.state = self.model.apply(self.params, x, state=self.state)
         return outputs
 
+    def truncated(self, x: np.ndarray, y: np.ndarray, stride: int) -> None:
+        """One pass of truncated backpropagation over a long batch, an update every `stride` steps."""
+        from minilstm import fit, losses, tbptt
+
+        options: dict[str, Any] = {"epochs": 1, "batch_size": len(x), "progress": False}
+        fit(self.model, self.params, losses.mse, (x, y), optimizer=self.optimizer, tbptt=tbptt(stride), **options)
+
     def save(self, folder: str) -> None:
         from minilstm import save_checkpoint
 
         save_checkpoint(os.path.join(folder, "model.ckpt"), self.params, opt_state=self.opt_state, model=self.model)
+
+
+class Compiled(Minilstm):
+    """minilstm with the loops that numba compiles."""
+
+    name, modules = "minilstm, compiled", ("minilstm", "numba")
+    environment: ClassVar[dict[str, str]] = {"MINILSTM_COMPILED": "1"}
 
 
 class Traced(Minilstm):
@@ -58,7 +78,8 @@ class Traced(Minilstm):
 class PyTorch:
     """torch.nn.LSTM and Linear."""
 
-    name = module = "torch"
+    name, modules = "torch", ("torch",)
+    environment: ClassVar[dict[str, str]] = {}
 
     def __init__(self, input_dim: int, units: int) -> None:
         import torch
@@ -96,7 +117,8 @@ class PyTorch:
 class Jax:
     """jax.jit over lax.scan, with Adam written out; weights in minilstm's layout."""
 
-    name = module = "jax"
+    name, modules = "jax", ("jax",)
+    environment: ClassVar[dict[str, str]] = {"JAX_PLATFORMS": "cpu"}
 
     def __init__(self, input_dim: int, units: int) -> None:
         import jax
@@ -170,11 +192,12 @@ class Jax:
 class Keras:
     """Keras on TensorFlow: LSTM, Dense, compiled with Adam; one step by ``train_on_batch``."""
 
-    name, module = "keras (tensorflow)", "keras"
+    name, modules = "keras (tensorflow)", ("keras", "tensorflow")
+    environment: ClassVar[dict[str, str]] = {
+        "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1",
+    }  # fmt: skip
 
     def __init__(self, input_dim: int, units: int) -> None:
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import keras
         import tensorflow as tf
 
@@ -200,4 +223,4 @@ class Keras:
         self.model.save(os.path.join(folder, "model.keras"))
 
 
-PEERS: dict[str, Any] = {peer.name: peer for peer in (Minilstm, Traced, PyTorch, Jax, Keras)}
+PEERS: dict[str, Any] = {peer.name: peer for peer in (Minilstm, Compiled, Traced, PyTorch, Jax, Keras)}

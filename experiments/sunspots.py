@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags.add_argument("--amplitude", type=float, default=defaults.amplitude, help="spread of factors on windows")
     flags.add_argument("--seeds", type=common.positive, default=5, help="report so many seeds, counted from --seed")
     flags.add_argument("--ensemble", type=common.positive, default=10, help="mean of so many, counted from --seed")
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     started = time.perf_counter()
     years, numbers = sunspots()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     """Run the sweep; returns what results.json holds."""
     own, fixed = split(sys.argv[1:] if argv is None else argv)
     flags = parser()
-    args = flags.parse_args(own)
+    args = common.parse(flags, own)
     try:
         points = points_of(args, fixed)
     except (ValueError, ImportError) as error:
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     if args.address is not None and args.backend == "local":
         flags.error("--address needs --backend dask or --backend ray")
     common.prepare(args.out, args.resume)
-    common.write_config(args.out, {**vars(args), "every_run": fixed})
+    common.write_config(args.out, {**vars(args), "command": whole_command(args.command, fixed), "every_run": fixed})
     results = Results(args.out / "results.csv")
     finished = {command for command, row in results.latest().items() if row["status"] == OK}
     left = [point for point in points if point.command not in finished]
@@ -101,6 +102,11 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         for path in sorted(path for path in args.out.iterdir() if path.is_file()):
             report(f"  {path}")
     return found
+
+
+def whole_command(command: str, fixed: Sequence[str]) -> str:
+    """The command with what stands behind ``--``."""
+    return " ".join([command, "--", shlex.join(fixed)]) if fixed else command
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

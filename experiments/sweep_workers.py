@@ -27,7 +27,6 @@ from typing import Any
 
 from minilstm.export.parts import library
 
-from . import common
 from .sweep_points import Point
 from .sweep_results import FAILED, OK, numbers
 
@@ -66,7 +65,6 @@ def run_point(point: Point, out: Path) -> dict[str, Any]:
             traceback.print_exc(file=printed)
         seconds = time.perf_counter() - started
         (folder / "stderr.txt").write_text(printed.getvalue())
-        name_command(point, folder)
         (folder / STARTS).unlink()
         return row(point, status, seconds, message, found)
 
@@ -86,15 +84,6 @@ def explain(error: BaseException, printed: str) -> str:
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
         return (printed.strip() or f"left with exit code {error.code}").splitlines()[-1]
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def name_command(point: Point, folder: Path) -> None:
-    """Put the point's command into its config.json, which was written in a process that another command started."""
-    path = folder / "config.json"
-    if path.exists():
-        config = json.loads(path.read_text())
-        config["command"] = f"{point.command} --out {folder} --quiet"
-        common.write_json(path, config)
 
 
 def starts(point: Point, out: Path) -> int:

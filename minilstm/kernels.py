@@ -19,7 +19,7 @@ NumPy is called:
   second sweep over the same pass repeats the forward loop first.
 - **Plain calls.** In a small model the price of a step is that of its NumPy calls, 0.5 us each, and three times that
   for one that broadcasts or takes a Python number: so constants are arrays, and a call takes two blocks at once where
-  their distances are equal: (i, f) times (j, c).
+  their distances are equal: (i j, f c) times (i, f).
 - **Workspaces.** Big temporaries cost page faults, views cost 0.2 us each. Both are kept for the next call of the same
   shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
 """

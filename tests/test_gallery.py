@@ -85,8 +85,6 @@ def test_results_that_do_not_fit_are_an_error_that_names_them(tmp_path):
 
 def test_a_real_run_is_read(tmp_path, monkeypatch):
     out = tmp_path / "notebook"
-    monkeypatch.setattr("sys.argv", ["notebook", "--out", str(out)])
-    monkeypatch.setattr("experiments.common.module_name", lambda: "experiments.notebook")
     for draw in ("draw_notebook", "draw_thread"):  # pictures have no numbers, and take a second
         monkeypatch.setattr(notebook, draw, lambda path: None)
     notebook.main(["--out", str(out), "--quiet"])

@@ -18,18 +18,19 @@ from experiments import sweep, sweep_points, sweep_workers
 from experiments.sweep_results import COLUMNS, Results, numbers
 
 EXPERIMENT = '''
-import argparse, json, pathlib, sys
+import argparse, json, pathlib
+from experiments import common
 
 def main(argv):
-    flags = argparse.ArgumentParser(prog="product")
+    flags = argparse.ArgumentParser(prog="python -m product")
     flags.add_argument("--x", type=float)
     flags.add_argument("--seed", type=int)
     flags.add_argument("--out", type=pathlib.Path)
     flags.add_argument("--quiet", action="store_true")
     flags.add_argument("--negate", action="store_true")
     flags.add_argument("--bad", type=float)
-    args = flags.parse_args(argv)
-    (args.out / "config.json").write_text(json.dumps({"command": " ".join(sys.argv)}))
+    args = common.parse(flags, argv)
+    common.write_config(args.out, vars(args))
     if args.x == args.bad:
         raise ValueError("this one,\\nis \\"bad\\"")
     sign = -1 if args.negate else 1
@@ -221,14 +222,14 @@ def test_a_run_leaves_its_numbers_and_its_own_command(product, tmp_path):
     assert (found["--x"], found["--seed"], found["score/mean"]) == ("2", "3", -8.0)
     assert "name" not in found
     config = json.loads((tmp_path / point.name / "config.json").read_text())
-    assert config["command"] == f"python -m {product} --negate --x=2 --seed=3 --out {tmp_path / point.name} --quiet"
+    assert config["command"] == f"python -m product --negate --x=2 --seed=3 --out {tmp_path / point.name} --quiet"
 
 
 @pytest.mark.parametrize(
     ("fixed", "message"),
     [
         (["--bad", "2"], 'ValueError: this one, is "bad"'),
-        (["--wrong"], "product: error: unrecognized arguments: --wrong"),
+        (["--wrong"], "python -m product: error: unrecognized arguments: --wrong"),
     ],
 )
 def test_a_run_that_fails_is_a_row_with_its_message(product, tmp_path, capsys, fixed, message):
