@@ -172,11 +172,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     flags.add_argument("--block", type=common.positive, default=100, help="windows of a turn")
     flags.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
     flags.add_argument("--same-weights", action="store_true", help="both start from our initial weights")
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     if args.windows % args.block:
         flags.error(f"--windows must be a multiple of --block, got {args.windows} and {args.block}")
+    common.prepare(args.out, resume=False)
+    common.write_config(args.out, vars(args))
     results = compare(read_corpus(), SETTINGS, args.windows, args.block, args.seed, args.same_weights)
-    args.out.mkdir(parents=True, exist_ok=True)
     common.write_json(args.out / "results.json", results)
     rows = [
         (name, f"{results['bits_per_character'][name]:.4f}", f"{results['seconds'][name]:.1f}")

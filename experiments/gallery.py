@@ -84,12 +84,31 @@ def char_lm(results: Mapping[str, Any]) -> list[Headline]:
     return [Headline("bits per held-out character", ours, bits[best], best)]
 
 
+def adding_torch(results: Mapping[str, Any]) -> list[Headline]:
+    """Scores and wall time beside PyTorch's."""
+    label = f"median of {len(results['runs'])}"
+    return [
+        Headline(f"test MSE, {label}", results["test_mse"], results["torch_test_mse"], "PyTorch"),
+        Headline("wall time, s", results["seconds"], results["torch_seconds"], "PyTorch"),
+    ]
+
+
+def char_lm_torch(results: Mapping[str, Any]) -> list[Headline]:
+    """Bits per held-out character and wall time beside PyTorch's."""
+    return [
+        Headline(what, results[key]["minilstm"], results[key]["torch"], "PyTorch")
+        for what, key in (("bits per held-out character", "bits_per_character"), ("wall time, s", "seconds"))
+    ]
+
+
 HEADLINES: dict[str, Callable[[Mapping[str, Any]], list[Headline]]] = {
     "notebook": notebook,
     "sunspots": sunspots,
     "adding": memory_task("test_mse", "test MSE, median", "baseline_mse"),
+    "adding_torch": adding_torch,
     "copying": memory_task("test_cross_entropy", "test cross-entropy, median", "memoryless"),
     "char_lm": char_lm,
+    "char_lm_torch": char_lm_torch,
 }
 
 

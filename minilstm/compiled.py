@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,10 +58,20 @@ def applies(dtype: Any) -> bool:
 def _compiled() -> Compiled | None:
     if importlib.util.find_spec("numba") is None:
         return None
-    import numba
+    try:
+        import numba
+    except ImportError as error:  # one that does not go with this NumPy
+        warnings.warn(f"minilstm: numba is installed, but cannot be used: {error}", RuntimeWarning, stacklevel=2)
+        return None
+    try:
+        return _compile(numba, cache=True)
+    except RuntimeError:  # neither the package's folder nor the user's can be written to
+        return _compile(numba, cache=False)
 
+
+def _compile(numba: Any, cache: bool) -> Compiled:
     # Not `fastmath=True`: that lets a compiler assume that nothing is NaN, and a diverged run shall be seen.
-    options = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    options = {"nogil": True, "cache": cache, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
     p0, p1, p2, p3, p4 = (np.float32(value) for value in NUMERATOR)
     q0, q1, q2, q3, q4 = (np.float32(value) for value in DENOMINATOR)
     bound, half, one = np.float32(BOUND), np.float32(0.5), np.float32(1)

@@ -24,6 +24,10 @@ TASK = {
 SPAN_SCORES = {"1921-1955": 0.1, "1956-1979": 0.4, "1980-2008": 0.2}
 SUNSPOTS = {"arv": {"ar12": {"1921-1955": 0.13, "1956-1979": 0.37, "1980-2008": 0.2}, "ensemble": SPAN_SCORES},
             "lstm_median": SPAN_SCORES}  # fmt: skip
+BESIDE_PYTORCH = {"test_mse": 0.0003, "torch_test_mse": 0.0004, "seconds": 12.0, "torch_seconds": 20.0, "runs": {"a": {}}}
+CHARACTERS_BESIDE_PYTORCH = {
+    "bits_per_character": {"minilstm": 1.97, "torch": 1.96}, "seconds": {"minilstm": 130.0, "torch": 100.0},
+}  # fmt: skip
 CHARACTERS = {"bits_per_character": {"lstm": 2.1, "unigram": 4.8, "trigram": 2.9}}
 
 
@@ -45,6 +49,8 @@ def test_the_page_holds_numbers_baselines_commands_and_dates(tmp_path, page):
     write_run(runs / "b", "python -m experiments.adding --length 100 200 --out 'a b' --quiet", TASK)
     write_run(runs / "a", "python -m experiments.char_lm", CHARACTERS)
     write_run(runs / "c", "python -m experiments.sunspots --seeds 5", SUNSPOTS)
+    write_run(runs / "d", "python -m experiments.adding_torch --symmetric", BESIDE_PYTORCH)
+    write_run(runs / "e", "python -m experiments.char_lm_torch", CHARACTERS_BESIDE_PYTORCH)
     said = []
     gallery.main(["--runs", str(runs), "--page", str(page)], report=said.append)
     text = page.read_text()
@@ -55,6 +61,8 @@ def test_the_page_holds_numbers_baselines_commands_and_dates(tmp_path, page):
     assert ["adding", "test MSE, median of 2, length 200, forget bias 0.0", "0.05", "0.167", "no memory"] in cells
     assert ["sunspots", "relative variance 1956-1979, LSTM, median of seeds", "0.4", "0.37", "AR(12)"] in cells
     assert ["char_lm", "bits per held-out character", "2.1", "2.9", "trigram"] in cells
+    assert ["adding_torch", "test MSE, median of 1", "0.0003", "0.0004", "PyTorch"] in cells
+    assert ["char_lm_torch", "wall time, s", "130", "100", "PyTorch"] in cells
     assert ["adding", "`python -m experiments.adding --length 100 200`", "2026-01-31"] in cells
 
 

@@ -1,15 +1,34 @@
 """The fast layout of the plain cell: equal to the readable pass, and what its kept workspaces must never do."""
 
 import threading
+import tracemalloc
 
+import autograd
 import numpy as np
 import pytest
-from helpers import assert_trees_close, assert_trees_equal, largest, layer_gradients
+from autograd.core import make_vjp
+from helpers import assert_close, assert_trees_close, assert_trees_equal, largest, layer_gradients, named_leaves
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FORGET_BIASES
 
-from minilstm import LSTM, RNN, BasicLSTMCell, LSTMCell, LSTMState, bptt, value_and_grad
+from minilstm import (
+    LSTM,
+    RNN,
+    SGD,
+    Adam,
+    BasicLSTMCell,
+    Dense,
+    LSTMCell,
+    LSTMState,
+    Sequential,
+    bptt,
+    fit,
+    kernels,
+    losses,
+    tbptt,
+    value_and_grad,
+)
 from minilstm.kernels import FOLD_INPUTS, applies
 
 
@@ -21,6 +40,8 @@ def case(batch=3, time=5, input_dim=2, units=4, seed=0, dtype=np.float64):
     return params, draw(batch, time, input_dim), LSTMState(draw(batch, units), draw(batch, units))
 
 
+DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+BOTH_SIDES = pytest.mark.parametrize("input_dim", [FOLD_INPUTS, FOLD_INPUTS + 1])
 SIZES = st.tuples(
     st.integers(1, 5), st.integers(1, 12), st.sampled_from([1, 2, FOLD_INPUTS, FOLD_INPUTS + 1, 20]), st.integers(1, 7)
 )
@@ -68,6 +89,93 @@ def test_results_are_not_overwritten_by_the_next_pass():
     assert_trees_equal(first, copy)
 
 
+@DTYPES
+def test_results_that_are_held_stay_as_they_were(dtype):
+    """Outputs, states and gradients, with the passes of other data and of generation behind them."""
+    layer, (params, inputs, state) = LSTM(4), case(dtype=dtype)
+    held = layer_gradients(layer, params, inputs, state), layer.apply(params, inputs, state=state)
+    copies = [[np.array(leaf) for _, leaf in named_leaves(tree)] for tree in held]
+    for factor in (3, -1):
+        layer_gradients(layer, params, (inputs * factor).astype(dtype), state, seed=1)
+        layer.apply(params, (inputs * factor).astype(dtype), state=state)
+        layer.apply(params, inputs[:, :1], state=held[1][1])
+    assert_trees_equal([[leaf for _, leaf in named_leaves(tree)] for tree in held], copies)
+
+
+@DTYPES
+@BOTH_SIDES
+def test_a_second_sweep_over_one_pass_gives_the_same_bits(input_dim, dtype):
+    params, inputs, state = case(input_dim=input_dim, dtype=dtype)
+    run = lambda x: LSTM(4).apply(params, x, state=state)[0]  # noqa: E731
+    pull, outputs = make_vjp(run, inputs)
+    g = np.random.default_rng(3).normal(size=outputs.shape).astype(dtype)
+    first = pull(g).copy()
+    pull(-2 * g)
+    assert_trees_equal(pull(g), first)
+    wanted = make_vjp(lambda x: LSTM(4, backprop="reference").apply(params, x, state=state)[0], inputs)[0](g)
+    assert_close(first, wanted, 1e-12 if dtype == np.float64 else 1e-5)
+    assert largest(wanted) > 1e-3
+
+
+def test_a_jacobian_takes_one_sweep_for_every_output():
+    params, inputs, state = case()
+    derived, traced = (
+        autograd.jacobian(lambda x, b=b: LSTM(4, backprop=b).apply(params, x, state=state)[0])(inputs)
+        for b in ("bptt", "autograd")
+    )
+    assert derived.shape == (3, 5, 4, 3, 5, 2)
+    assert_close(derived, traced, 1e-12)
+
+
+@DTYPES
+@BOTH_SIDES
+def test_a_generated_step_equals_a_differentiated_one(input_dim, dtype, monkeypatch):
+    taken, original = [], kernels._one_step
+    monkeypatch.setattr(kernels, "_one_step", lambda *args: taken.append(1) or original(*args))
+    layer, (params, inputs, state) = LSTM(4, forget_bias=-0.75), case(time=1, input_dim=input_dim, dtype=dtype)
+    outputs, final = layer.apply(params, inputs, state=state)
+    assert taken == [1]
+    (_, differentiated), _ = layer_gradients(layer, params, inputs, state)
+    assert taken == [1]
+    assert_trees_close((outputs, final), differentiated, 1e-14 if dtype == np.float64 else 1e-6)
+    assert {leaf.dtype for leaf in (outputs, *final)} == {np.dtype(dtype)}
+
+
+@DTYPES
+@pytest.mark.parametrize("time", [1, 5])
+def test_results_share_no_memory(time, dtype):
+    params, inputs, state = case(time=time, dtype=dtype)
+    outputs, final = LSTM(4).apply(params, inputs, state=state)
+    arrays = [outputs, *final, inputs, *state]
+    for n, a in enumerate(arrays):
+        assert not any(np.shares_memory(a, b) for b in arrays[n + 1 :]), n
+    kept = [np.array(leaf) for leaf in final]
+    outputs[:] = 0
+    assert_trees_equal(list(final), kept)
+
+
+@DTYPES
+def test_nan_and_infinity_are_seen(dtype):
+    """From the step where it enters, in that sequence alone; in the gradient of everything it passed."""
+    layer, (params, inputs, state) = LSTM(4), case(dtype=dtype)
+    clean = layer.apply(params, inputs, state=state)[0]
+    inputs[1, 2] = np.nan
+    (loss, (outputs, final)), grads = layer_gradients(layer, params, inputs, state)
+    assert np.isnan(loss)
+    bad = np.isnan(outputs)
+    assert bad[1, 2:].all()
+    assert np.isnan([final.c[1], final.h[1]]).all()
+    bad[1, 2:] = False
+    assert not bad.any()
+    assert_trees_equal(outputs[[0, 2]], clean[[0, 2]])
+    assert np.isnan(grads["params"]["lstm_cell"]["kernel"]).all()
+    state.c[0, 3] = np.inf  # stays: f is above 0; h is o times tanh(c), which is 1
+    inputs[1, 2] = 0
+    final = layer.apply(params, inputs, state=state)[1]
+    assert final.c[0, 3] == np.inf
+    assert np.isfinite(final.h).all()
+
+
 def test_what_one_pass_leaves_does_not_reach_the_next():
     layer, (params, inputs, state) = LSTM(4), case(seed=5)
     clean = layer_gradients(layer, params, inputs, state)
@@ -109,6 +217,45 @@ def test_threads_do_not_share_a_workspace():
     for k, results in found.items():
         for result in results:
             assert_trees_equal(result, alone[k])
+
+
+@DTYPES
+def test_two_models_trained_in_two_threads_are_those_trained_one_after_the_other(dtype):
+    def train(seed):
+        model = Sequential(LSTM(6), Dense(1))
+        data = tuple(np.random.default_rng(seed).normal(size=(12, 15, width)).astype(dtype) for width in (2, 1))
+        options = {"optimizer": Adam(0.01), "epochs": 6, "batch_size": 4, "seed": seed, "progress": False}
+        return fit(model, model.init(seed, 2, dtype), losses.mse, data, **options)
+
+    alone, together = [train(seed) for seed in range(2)], {}
+    threads = [threading.Thread(target=lambda seed=seed: together.update({seed: train(seed)})) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, result in enumerate(alone):
+        found = together[seed]
+        assert_trees_equal((found.params, found.opt_state), (result.params, result.opt_state))
+        assert found.history["loss"] == result.history["loss"]
+
+
+def test_truncated_backpropagation_needs_the_memory_of_its_window(monkeypatch):
+    """Eight times as many steps: within a tenth with windows of 50, more than four times as much without."""
+
+    def peak(time, truncation):
+        monkeypatch.setattr(kernels, "_free", {})
+        model = Sequential(LSTM(64), Dense(1))
+        params, data = model.init(0, 1), tuple(np.ones((1, time, 1), np.float32) for _ in range(2))
+        tracemalloc.start()
+        options = {"optimizer": SGD(0.01), "epochs": 1, "batch_size": 1, "progress": False}
+        fit(model, params, losses.mse, data, tbptt=truncation, **options)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(100, tbptt(50))  # what is made once
+    assert peak(800, tbptt(50)) < 1.1 * peak(100, tbptt(50))
+    assert peak(800, None) > 4 * peak(100, None)
 
 
 def test_a_layer_says_reference_where_it_is_asked_for(monkeypatch):
