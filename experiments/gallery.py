@@ -131,10 +131,10 @@ def read_run(folder: Path) -> Run | None:
 
 
 def without_own_flags(words: Sequence[str]) -> list[str]:
-    """A command without --out and --quiet, which say nothing of its numbers."""
+    """A command without --out, --quiet and --resume, which say nothing of its numbers."""
     kept, skip = [], False
     for word in words:
-        if not skip and word not in ("--out", "--quiet") and not word.startswith("--out="):
+        if not skip and word not in ("--out", "--quiet", "--resume") and not word.startswith("--out="):
             kept.append(word)
         skip = word == "--out" and not skip
     return kept

@@ -24,7 +24,9 @@ TASK = {
 SPAN_SCORES = {"1921-1955": 0.1, "1956-1979": 0.4, "1980-2008": 0.2}
 SUNSPOTS = {"arv": {"ar12": {"1921-1955": 0.13, "1956-1979": 0.37, "1980-2008": 0.2}, "ensemble": SPAN_SCORES},
             "lstm_median": SPAN_SCORES}  # fmt: skip
-BESIDE_PYTORCH = {"test_mse": 0.0003, "torch_test_mse": 0.0004, "seconds": 12.0, "torch_seconds": 20.0, "runs": {"a": {}}}
+BESIDE_PYTORCH = {
+    "test_mse": 0.0003, "torch_test_mse": 0.0004, "seconds": 12.0, "torch_seconds": 20.0, "runs": {"a": {}},
+}  # fmt: skip
 CHARACTERS_BESIDE_PYTORCH = {
     "bits_per_character": {"minilstm": 1.97, "torch": 1.96}, "seconds": {"minilstm": 130.0, "torch": 100.0},
 }  # fmt: skip
@@ -46,7 +48,7 @@ def page(tmp_path):
 
 def test_the_page_holds_numbers_baselines_commands_and_dates(tmp_path, page):
     runs = tmp_path / "runs"
-    write_run(runs / "b", "python -m experiments.adding --length 100 200 --out 'a b' --quiet", TASK)
+    write_run(runs / "b", "python -m experiments.adding --resume --length 100 200 --out 'a b' --quiet", TASK)
     write_run(runs / "a", "python -m experiments.char_lm", CHARACTERS)
     write_run(runs / "c", "python -m experiments.sunspots --seeds 5", SUNSPOTS)
     write_run(runs / "d", "python -m experiments.adding_torch --symmetric", BESIDE_PYTORCH)
