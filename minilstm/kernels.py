@@ -93,7 +93,7 @@ class Workspace:
 
 
 _free: dict[tuple[Any, ...], list[Workspace]] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a tape may be collected, and give its workspace back, while this thread is in here
 
 
 def _take(key: tuple[Any, ...]) -> Workspace:

@@ -50,10 +50,12 @@ def assert_same_end(directory, **options):
 @pytest.fixture(autouse=True)
 def handlers():
     """Whatever happens in a test, the handlers are those from before; and so they shall be after every run."""
+    outside = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield before
     after = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
+    for number, handler in outside.items():
         signal.signal(number, handler)
     assert after == before
 
