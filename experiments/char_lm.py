@@ -154,8 +154,6 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     sampler(args.temperature)  # what does not fit raises here, before anything is written
     check_same_text(args.out, args.resume, corpus)
     common.prepare(args.out, args.resume)
-    if not args.resume:
-        (args.out / "samples.txt").unlink(missing_ok=True)
     common.write_config(args.out, vars(args))
 
     def write_sample(result: FitResult) -> None:
