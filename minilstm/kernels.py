@@ -37,7 +37,6 @@ from autograd.tracer import isbox
 from . import compiled
 from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
-from .compiled import CompiledLoops
 from .loops import SCALE, SHIFT, F, Loops, O
 from .multiple import filled, result_of
 
@@ -71,9 +70,9 @@ def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) 
 
 
 class Workspace:
-    """The arrays of one pass."""
+    """The arrays of one pass, and the pass; `minilstm.compiled` has another with the same methods."""
 
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, compiled: bool) -> None:
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
         rows, gates = input_dim + units + 1, 4 * units
         self.columns = np.empty((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
         self.columns[:, -1] = 1
@@ -87,24 +86,86 @@ class Workspace:
         self.folded = input_dim <= FOLD_INPUTS
         first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
         self.factor = self.kernel if self.folded else np.empty((gates, units + 1), dtype)
-        make = CompiledLoops if compiled else Loops
-        self.loops = make(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
+        self.loops = Loops(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
 
+    def forward(
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
+    ) -> tuple[Array, Array, Array]:
+        """Outputs ``[time, batch, units]``, final c and final h, from ``inputs [time, batch, input_dim]``."""
+        time, batch, input_dim = inputs.shape
+        units = c.shape[1]
+        if self.folded:
+            np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
+        else:
+            np.copyto(self.all_columns[:input_dim], inputs.transpose(2, 0, 1))
+        np.copyto(self.h[0], h.T)
+        np.multiply(kernel.T, self.halves, out=self.kernel[:, :-1])
+        np.multiply(bias, self.halves[:, 0], out=self.kernel[:, -1])
+        self.kernel[F * units : O * units, -1] += 0.5 * forget_bias
+        self._forward(c)
+        # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are
+        # faster than one that does not; `by_gate`, free until the backward pass, holds what is between.
+        by_step = self.by_gate.reshape(-1)[: time * batch * units].reshape(time, batch, units)
+        np.copyto(by_step, self.h[1:].transpose(0, 2, 1))
+        outputs = by_step.transpose(1, 0, 2).copy()
+        return outputs.transpose(1, 0, 2), self.loops.c_end.T.copy(), self.h[time].T.copy()
 
-_free: dict[tuple[Any, ...], list[Workspace]] = {}
+    def _forward(self, c: Array) -> None:
+        """The forward loop, and before it the inputs' product where it is not part of the loop."""
+        np.copyto(self.loops.c_start, c.T)
+        if not self.folded:
+            input_dim = self.kernel.shape[1] - self.factor.shape[1]
+            flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (self.all_columns[:input_dim], self.by_gate))
+            np.matmul(self.kernel[:, :input_dim], flat_inputs, out=flat_gates)
+            np.copyto(self.loops.gates, self.by_gate.transpose(1, 0, 2))
+            np.copyto(self.factor, self.kernel[:, input_dim:])
+        self.loops.forward(self.factor)
+        self.has_dz = False
+
+    def backward(
+        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
+    ) -> tuple[Array | None, Array, Array, Array]:
+        """Derivatives with respect to the inputs (where wanted), c, h, and the kernel with the bias as its last row.
+
+        `c` is the one that `forward` began with.
+        """
+        time, rows, batch = self.columns[:-1].shape
+        input_dim = rows - self.loops.units - 1
+        if self.has_dz:  # a second sweep over the same pass
+            self._forward(c)
+        dc, dh = self.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
+        self.has_dz = True
+        np.copyto(self.by_gate, self.loops.gates.transpose(1, 0, 2))
+        first = 0 if self.folded else input_dim  # where not, all_columns has held the inputs since the forward pass
+        np.copyto(self.all_columns[first:], self.columns[:time, first:].transpose(1, 0, 2))
+        all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
+        d_inputs = None
+        if wants_inputs:
+            d_inputs = np.empty((batch, time, input_dim), dz.dtype).transpose(1, 0, 2)
+            np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
+        return d_inputs, dc.T.copy(), dh.T.copy(), all_columns @ dz.T
+
+    def dz(self) -> Array:
+        """What `backward` has left in the place of the gates: dz ``[time, batch, 4 * units]``."""
+        return self.by_gate.transpose(1, 2, 0).copy()
+
+
+_free: dict[tuple[Any, ...], list[Any]] = {}
 _lock = threading.RLock()  # a tape may be collected, and give its workspace back, while this thread is in here
 
 
-def _take(key: tuple[Any, ...]) -> Workspace:
+def _take(key: tuple[Any, ...]) -> Any:
     with _lock:
         free = _free.get(key)
         if free:
             return free.pop()
-    return Workspace(*key)
+    *arguments, is_compiled = key
+    make: Any = compiled.workspace_class() if is_compiled else Workspace
+    return make(*arguments)
 
 
-def _give_back(key: tuple[Any, ...], workspace: Workspace) -> None:
+def _give_back(key: tuple[Any, ...], workspace: Any) -> None:
     with _lock:
         free = _free.pop(key, [])
         if len(free) < FREE_WORKSPACES:
@@ -119,9 +180,9 @@ class Tape:
 
     def __init__(self) -> None:
         self.key: tuple[Any, ...] | None = None
-        self.workspace: Workspace | None = None
+        self.workspace: Any = None  # a `Workspace`, or its compiled counterpart
 
-    def take(self, *key: Any) -> Workspace:
+    def take(self, *key: Any) -> Any:
         """A workspace for this shape."""
         self.key, self.workspace = key, _take(key)
         return self.workspace
@@ -164,61 +225,18 @@ def lstm_sequence(
     inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *, forget_bias: float, tape: Tape
 ) -> tuple[Array, Array, Array]:
     """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
-    time, batch, input_dim = inputs.shape
-    units = bias.shape[0] // 4
-    w = tape.take(time, batch, input_dim, units, inputs.dtype, compiled.applies(inputs.dtype))
-    if w.folded:
-        np.copyto(w.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
-    else:
-        np.copyto(w.all_columns[:input_dim], inputs.transpose(2, 0, 1))
-    np.copyto(w.h[0], h.T)
-    np.multiply(kernel.T, w.halves, out=w.kernel[:, :-1])
-    np.multiply(bias, w.halves[:, 0], out=w.kernel[:, -1])
-    w.kernel[F * units : O * units, -1] += 0.5 * forget_bias
-    _run(w, c)
-    # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are faster
-    # than one that does not; `by_gate`, free until the backward pass, holds what is between.
-    by_step = w.by_gate.reshape(-1)[: time * batch * units].reshape(time, batch, units)
-    np.copyto(by_step, w.h[1:].transpose(0, 2, 1))
-    outputs = by_step.transpose(1, 0, 2).copy()
-    return outputs.transpose(1, 0, 2), w.loops.c_end.T.copy(), w.h[time].T.copy()
-
-
-def _run(w: Workspace, c: Array) -> None:
-    """The forward loop, and before it the inputs' product where it is not part of the loop."""
-    np.copyto(w.loops.c_start, c.T)
-    if not w.folded:
-        input_dim = w.kernel.shape[1] - w.factor.shape[1]
-        flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (w.all_columns[:input_dim], w.by_gate))
-        np.matmul(w.kernel[:, :input_dim], flat_inputs, out=flat_gates)
-        np.copyto(w.loops.gates, w.by_gate.transpose(1, 0, 2))
-        np.copyto(w.factor, w.kernel[:, input_dim:])
-    w.loops.forward(w.factor)
-    w.has_dz = False
+    workspace = tape.take(*inputs.shape, c.shape[1], inputs.dtype, compiled.applies(inputs.dtype))
+    return workspace.forward(inputs, c, h, kernel, bias, forget_bias)
 
 
 @primitive
 def lstm_backward(
-    d_outputs: Array, dc: Array, dh: Array, inputs: Array, c: Array, kernel: Array, *, tape: Tape, wants_inputs: bool
+    d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, *, tape: Tape, wants_inputs: bool
 ) -> tuple[Array | None, Array, Array, Array, Array]:
     """The sweep: derivatives with respect to inputs (where wanted), c, h, kernel and bias."""
-    time, batch, input_dim = inputs.shape
-    w = tape.workspace
-    assert w is not None
-    if w.has_dz:  # a second sweep over the same pass
-        _run(w, c)
-    dc, dh = w.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
-    w.has_dz = True
-    np.copyto(w.by_gate, w.loops.gates.transpose(1, 0, 2))
-    first = 0 if w.folded else input_dim  # where not folded, all_columns has held the inputs since the forward pass
-    np.copyto(w.all_columns[first:], w.columns[:time, first:].transpose(1, 0, 2))
-    all_columns, dz = (x.reshape(len(x), -1) for x in (w.all_columns, w.by_gate))
-    d_kernel = all_columns @ dz.T
-    d_inputs = None
-    if wants_inputs:
-        d_inputs = np.empty((batch, time, input_dim), inputs.dtype).transpose(1, 0, 2)
-        np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
-    return d_inputs, dc.T.copy(), dh.T.copy(), d_kernel[:-1], d_kernel[-1]
+    assert tape.workspace is not None
+    *before, d_kernel = tape.workspace.backward(d_outputs, dc, dh, c, kernel, wants_inputs)
+    return (*before, d_kernel[:-1], d_kernel[-1])
 
 
 def every_dz(
@@ -227,16 +245,16 @@ def every_dz(
     """As `minilstm.bptt.every_dz`."""
     tape, kernel = Tape(), params["kernel"]
     results = lstm_sequence(inputs, *state, kernel, params["bias"], forget_bias=cell.forget_bias, tape=tape)
-    lstm_backward(*cotangents(results), inputs, state[0], kernel, tape=tape, wants_inputs=False)
+    lstm_backward(*cotangents(results), state[0], kernel, tape=tape, wants_inputs=False)
     assert tape.workspace is not None
-    return tape.workspace.by_gate.transpose(1, 2, 0).copy()
+    return tape.workspace.dz()
 
 
 def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    inputs, c, _, kernel, _ = args
+    _, c, _, kernel, _ = args
 
     def pull(g: tuple[Array, Array, Array]) -> list[Array]:
-        grads = lstm_backward(*filled(g, ans), inputs, c, kernel, tape=kwargs["tape"], wants_inputs=0 in argnums)
+        grads = lstm_backward(*filled(g, ans), c, kernel, tape=kwargs["tape"], wants_inputs=0 in argnums)
         return [grads[argnum] for argnum in argnums]
 
     return pull

@@ -42,6 +42,7 @@ class Loops:
     def __init__(self, columns: Array, first_h: int, units: int, adds: bool) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
         entries, size = units * batch, min(4 * units * batch, SMALL)
+        self.units = units
         self.blocks = np.empty((time, 7, entries), dtype)
         self.gates = self.blocks[:, :4].reshape(time, 4 * units, batch)
         self.h = columns[:, first_h : first_h + units].reshape(time + 1, entries)

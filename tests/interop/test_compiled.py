@@ -1,15 +1,16 @@
-"""The loops that numba compiles: equal to NumPy's and to the readable pass, and left out where they are not wanted."""
+"""The pass that numba compiles: equal to NumPy's and to the readable one, and left out where it is not wanted."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from helpers import assert_close, assert_trees_close, error, largest, layer_gradients, named_leaves
+from helpers import assert_close, assert_trees_close, assert_trees_equal, error, largest, layer_gradients, named_leaves
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FORGET_BIASES
@@ -29,19 +30,28 @@ from test_kernels import (  # noqa: F401 - collected here again: float32 is comp
 
 import minilstm
 from minilstm import LSTM, compiled, kernels, value_and_grad
-from minilstm.compiled import BOUND, DENOMINATOR, NUMERATOR, CompiledLoops
-from minilstm.loops import Loops
+from minilstm.compiled import functions, workers, workspace
+from minilstm.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
+from minilstm.compiled.tile import COLUMNS, ROWS, tile
 from minilstm.params import tree_map
 
 pytestmark = pytest.mark.interop
 
 
 @pytest.fixture(autouse=True)
-def compiled_loops(monkeypatch):
+def _compiled_pass(monkeypatch):
     """Wanted in every test of this file, whatever the environment says, and no workspace from before."""
     monkeypatch.setenv("MINILSTM_COMPILED", "1")
     monkeypatch.setattr(kernels, "_free", {})
     assert compiled.applies(np.float32), f"numba {numba.__version__} is installed, and must be used"
+
+
+@pytest.fixture
+def three_parts(monkeypatch):
+    """Batches are worked off in three parts by three threads, however small they are."""
+    monkeypatch.setattr(workers, "count", lambda: 3)
+    monkeypatch.setattr(workspace, "SHARED", 0)
+    monkeypatch.setattr(workspace, "LEAST_ROWS", 1)
 
 
 def moderate(*sizes, seed=0):
@@ -65,11 +75,12 @@ def pulled_back(layer, params, inputs, state, seed):
     return results, grads
 
 
-def loops_made(monkeypatch):
-    """The classes of loops that new workspaces take, as they take them."""
+def workspaces_made(monkeypatch):
+    """Which kinds of new workspaces are made, as they are made."""
     made = []
-    for cls in (Loops, CompiledLoops):
-        monkeypatch.setattr(kernels, cls.__name__, lambda *a, cls=cls, **k: made.append(cls) or cls(*a, **k))
+    monkeypatch.setattr(kernels, "Workspace", lambda *a, cls=kernels.Workspace: made.append("NumPy") or cls(*a))
+    cls = compiled.workspace_class()
+    monkeypatch.setattr(compiled, "workspace_class", lambda: cls and (lambda *a: made.append("compiled") or cls(*a)))
     return made
 
 
@@ -82,7 +93,7 @@ SIZES = st.tuples(
 
 
 @given(SIZES, FORGET_BIASES, st.integers(0, 999))
-def test_compiled_loops_equal_numpys_and_the_readable_pass(sizes, forget_bias, seed):
+def test_the_compiled_pass_equals_numpys_and_the_readable_one(sizes, forget_bias, seed):
     data = moderate(*sizes, seed=seed)
     layer = LSTM(sizes[3], forget_bias=forget_bias)
     found = pulled_back(layer, *data, seed)
@@ -110,7 +121,7 @@ def test_the_fraction_is_tanh():
     x = np.concatenate([np.linspace(-12, 12, 200_001), edges, -edges, [0, 1e-30, -1e-30]]).astype(np.float32)
     z = np.concatenate([np.full_like(x, 20), x, np.zeros_like(x), np.full_like(x, 20)])  # gates i and o are 1
     c, h = np.empty_like(x), np.empty_like(x)
-    compiled._compiled().forward_step(z, np.zeros_like(x), c, h)
+    functions.step_forward(z, np.zeros_like(x), c, h)
     wanted = np.tanh(x.astype(np.float64))
     assert_close(c, wanted, 5e-7, "tanh(j)")
     assert_close(h, np.tanh(wanted), 5e-7, "tanh(c)")
@@ -140,62 +151,246 @@ def test_a_diverged_run_is_seen(batch, bad):
     assert not np.isfinite(found[1]["inputs"]).all()
 
 
+@given(
+    st.integers(1, ROWS), st.integers(1, 40), st.booleans(), st.booleans(), st.integers(0, 3), st.integers(0, 999)
+)
+def test_a_tile_is_a_product(rows, depth, transposed, adds, padding, seed):
+    """Of operands within larger arrays, and nothing around the tile is touched."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    a = draw(depth, rows + padding) if transposed else draw(rows, depth + padding)
+    b, out = draw(depth, COLUMNS), draw(rows + 2, COLUMNS + padding)
+    wanted = out.astype(np.float64)
+    left = a[:, :rows].T if transposed else a[:, :depth]
+    wanted[1:-1, :COLUMNS] = adds * wanted[1:-1, :COLUMNS] + left.astype(np.float64) @ b
+    steps = (1, a.shape[1]) if transposed else (a.shape[1], 1)
+    run_tile(rows, a.ravel(), *steps, b.ravel(), out.reshape(-1), out.shape[1], depth, adds)
+    assert_close(out, wanted, 1e-6)
+    assert np.array_equal(out[[0, -1]], wanted[[0, -1]].astype(np.float32))
+
+
+@numba.njit
+def run_tile(rows, a, a_row, a_step, b, out, out_row, depth, adds):
+    tile(rows, a, 0, a_row, a_step, b, 0, out, out_row, out_row, depth, adds)
+
+
+@given(
+    st.integers(1, 3 * ROWS + 1),
+    st.sampled_from([1, 2, DEPTH, DEPTH + 1, 2 * DEPTH + 3]),
+    st.sampled_from([1, COLUMNS - 1, COLUMNS, COLUMNS + 1]),
+    st.integers(0, 999),
+)
+def test_products_of_all_sizes(rows, depth, columns, seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((rows, depth), (depth, columns)))
+    panels = np.zeros((workspace._panels(columns), depth, COLUMNS), np.float32)
+    other = panels.copy()
+    workspace._pack(b, panels)
+    functions.pack_transposed(np.ascontiguousarray(b.T), other)
+    assert np.array_equal(panels, other)
+    out = np.empty((rows, len(panels) * COLUMNS), np.float32)
+    functions.product(a, panels, out)
+    wanted = a.astype(np.float64) @ b
+    assert_close(out[:, :columns] / np.sqrt(depth), wanted / np.sqrt(depth), 2e-6)
+    assert not out[:, columns:].any()
+
+
+@given(
+    st.sampled_from([1, 2, CHUNK, CHUNK + 1, 3 * CHUNK - 1]),
+    st.sampled_from([1, ROWS - 1, ROWS, ROWS + 1, 40]),
+    st.integers(1, 3),
+    st.data(),
+)
+def test_the_kernels_gradient_in_pieces(steps, rows, panels, data):
+    """Panel by panel, and of two parts one after the other."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    columns, dz = (
+        [rng.normal(size=(steps, width)).astype(np.float32) for _ in range(2)] for width in (rows, panels * COLUMNS)
+    )
+    between = data.draw(st.integers(0, panels))
+    out = np.full((rows, panels * COLUMNS), np.nan, np.float32)
+    for number in range(2):
+        for first, last in ((0, between), (between, panels)):
+            functions.kernel_gradient(columns[number], dz[number], first, last, number > 0, out)
+    wanted = sum(x.T.astype(np.float64) @ y for x, y in zip(columns, dz, strict=True))
+    assert_close(out / np.sqrt(steps), wanted / np.sqrt(steps), 2e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_parts_of_a_batch_give_what_the_whole_gives(batch, three_parts, monkeypatch):
+    """Outputs, states and all that belongs to a sequence to the bit; sums over the batch in another order."""
+    data = moderate(batch, 9, 4, 20)
+    results, grads = pulled_back(LSTM(20), *data, 0)
+    monkeypatch.setattr(kernels, "_free", {})
+    monkeypatch.setattr(workers, "count", lambda: 1)
+    of_whole, grads_of_whole = pulled_back(LSTM(20), *data, 0)
+    assert_trees_equal(results, of_whole)
+    assert_trees_close(grads.pop("params"), grads_of_whole.pop("params"), 1e-6)
+    assert_trees_equal(grads, grads_of_whole)
+
+
+def test_the_same_bits_whichever_thread_comes_first(three_parts):
+    data = moderate(7, 30, 4, 33)
+    first = pulled_back(LSTM(33), *data, 0)
+    for _ in range(20):
+        assert_trees_equal(pulled_back(LSTM(33), *data, 0), first)
+
+
+def test_two_models_trained_in_two_threads_while_each_uses_three(three_parts):
+    test_two_models_trained_in_two_threads_are_those_trained_one_after_the_other(np.float32)
+
+
+def test_small_passes_are_not_shared(monkeypatch):
+    monkeypatch.setattr(workers, "count", lambda: 8)
+    parts = lambda *sizes: len(workspace.Workspace(*sizes, np.float32).parts)  # noqa: E731
+    assert parts(50, 32, 1, 32) == 1
+    assert parts(100, 64, 64, 128) == 8
+    assert parts(100, 20, 64, 128) == 2
+    assert parts(2000, 1, 64, 128) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_every_piece_is_done_once(threads):
+    done = []
+    workers.share([lambda n=n: done.append(n) for n in range(40)], threads)
+    assert sorted(done) == list(range(40))
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_what_a_piece_raises_is_raised(failing):
+    barrier = threading.Barrier(3, timeout=60)  # each of three threads has one piece
+
+    def piece(n):
+        barrier.wait()
+        if n == failing:
+            raise MemoryError(n)
+
+    with pytest.raises(MemoryError, match=str(failing)):
+        workers.share([lambda n=n: piece(n) for n in range(3)], 3)
+    done = []
+    workers.share([lambda: done.append(1)], 3)
+    assert done == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_after_a_fork_the_child_has_threads_of_its_own():
+    code = """if True:
+        import os, threading
+        from minilstm.compiled import workers
+        def both_at_once():
+            barrier = threading.Barrier(2, timeout=60)
+            workers.share([barrier.wait, barrier.wait], 2)
+        both_at_once()
+        child = os.fork()
+        both_at_once()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+    """
+    run_python(code)
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "2"}, 3),
+        ({"OMP_NUM_THREADS": "2,1"}, 2),
+        ({"OPENBLAS_NUM_THREADS": "0", "OMP_NUM_THREADS": "many"}, None),
+        ({}, None),
+    ],
+)
+def test_as_many_threads_as_blas_is_told_to_use(environment, wanted, monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert workers.count() == (wanted or cores)
+
+
+@pytest.mark.parametrize(("features", "width", "rows"), [({"sse2": True, "avx": True}, 8, 6), ({"sse2": True}, 4, 6)])
+def test_processors_with_narrower_registers(features, width, rows, tmp_path):
+    """What would be compiled there, run here."""
+    code = f"""if True:
+        import llvmlite.binding
+        features = llvmlite.binding.FeatureMap({features!r})
+        llvmlite.binding.get_host_cpu_features = lambda: features
+        import numpy as np
+        from minilstm.compiled import functions, tile, workspace
+        assert (tile.WIDTH, tile.COLUMNS, tile.ROWS) == ({width}, {2 * width}, {rows})
+        a, b = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((15, 70), (70, 37)))
+        panels = np.zeros((workspace._panels(37), 70, tile.COLUMNS), np.float32)
+        workspace._pack(b, panels)
+        out = np.empty((15, len(panels) * tile.COLUMNS), np.float32)
+        functions.product(a, panels, out)
+        assert np.abs(out[:, :37] - a.astype(float) @ b).max() < 2e-5
+    """
+    run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def run_python(code, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(Path(minilstm.__file__).parents[1]), **environment}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+
+
 @pytest.mark.parametrize("setting", ["0", "1", None])
 def test_the_environment_is_honoured(setting, monkeypatch):
     if setting is None:
         monkeypatch.delenv("MINILSTM_COMPILED")
     else:
         monkeypatch.setenv("MINILSTM_COMPILED", setting)
-    made = loops_made(monkeypatch)
+    made = workspaces_made(monkeypatch)
     layer_gradients(LSTM(4), *moderate())
-    assert made == [Loops if setting == "0" else CompiledLoops]
+    assert made == ["NumPy" if setting == "0" else "compiled"]
     monkeypatch.setenv("MINILSTM_COMPILED", "0")  # from one pass to the next too: kept workspaces know their kind
     layer_gradients(LSTM(4), *moderate())
-    assert made[-1] is Loops
+    assert made[-1] == "NumPy"
 
 
 def test_float64_is_never_compiled(monkeypatch):
     assert not compiled.applies(np.float64)
-    made = loops_made(monkeypatch)
+    made = workspaces_made(monkeypatch)
     layer_gradients(LSTM(4), *case(dtype=np.float64))
-    assert made == [Loops]
+    assert made == ["NumPy"]
 
 
-def test_without_numba_numpys_loops_run(monkeypatch):
+def test_without_numba_numpys_pass_runs(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
-    compiled._compiled.cache_clear()
+    compiled.workspace_class.cache_clear()
     try:
-        made = loops_made(monkeypatch)
+        made = workspaces_made(monkeypatch)
         layer_gradients(LSTM(4), *moderate())
-        assert made == [Loops]
+        assert made == ["NumPy"]
     finally:
-        compiled._compiled.cache_clear()
+        monkeypatch.undo()
+        compiled.workspace_class.cache_clear()
 
 
 def test_a_numba_that_cannot_be_imported_is_a_warning(monkeypatch):
     """As one that does not go with the installed NumPy."""
+    for name in [name for name in sys.modules if name.startswith("minilstm.compiled.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: object())
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it is an ImportError
-    compiled._compiled.cache_clear()
+    compiled.workspace_class.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="numba is installed, but cannot be used"):
             assert not compiled.applies(np.float32)
     finally:
         monkeypatch.undo()
-        compiled._compiled.cache_clear()
+        compiled.workspace_class.cache_clear()
 
 
 def test_where_nothing_can_be_cached_it_is_compiled_all_the_same(monkeypatch):
-    asked = []
+    asked, original = [], numba.njit
 
-    def refuse(numba, cache):
+    def refuse(cache=False, **options):
         asked.append(cache)
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return "compiled"
+        return original(**options)
 
-    monkeypatch.setattr(compiled, "_compile", refuse)
-    assert compiled._compiled.__wrapped__() == "compiled"
+    monkeypatch.setattr(numba, "njit", refuse)
+    assert functions.compiled(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
 
 
@@ -209,5 +404,4 @@ def test_numba_is_loaded_by_the_first_pass_that_can_use_it():
             layer(layer.init(0, 2, dtype), np.ones((2, 4, 2), dtype))
             assert ("numba" in sys.modules) == loaded, dtype
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(minilstm.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+    run_python(code)

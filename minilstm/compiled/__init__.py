@@ -1,0 +1,48 @@
+"""The fast pass again, compiled by numba where that is installed (the extra `fast`), for float32.
+
+What NumPy cannot reach, and what is done about it:
+
+- **Products of a few columns.** A library multiplies large matrices at full rate; a step's product has as many rows as
+  the batch, and half of the time goes elsewhere. `tile` is the innermost loop of a product, written for it: the kernel
+  is laid out once a pass in the order in which its numbers are used, and sums stay in registers.
+- **One pass over the gates.** NumPy goes over a step nine times each way; compiled, a number is fetched once
+  (`functions`).
+- **All cores.** The sequences of a batch do not meet before the kernel's gradient, so its parts go through all steps
+  side by side, without waiting for each other (`workspace`, `workers`).
+
+numba is imported by the first pass that can use it, and keeps what it compiled for the next process.
+``MINILSTM_COMPILED=0`` in the environment leaves all of this out. As many threads are used as BLAS is told to use
+(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .workspace import Workspace
+
+
+def applies(dtype: Any) -> bool:
+    """Whether a pass can be compiled: float32, where numba is installed and the environment has nothing against."""
+    wanted = os.environ.get("MINILSTM_COMPILED", "1") != "0"
+    return wanted and dtype == np.float32 and workspace_class() is not None
+
+
+@functools.lru_cache(maxsize=1)
+def workspace_class() -> type[Workspace] | None:
+    """The compiled counterpart of `minilstm.kernels.Workspace`, or None where numba is missing."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        from .workspace import Workspace
+    except ImportError as error:  # a numba that does not go with this NumPy
+        warnings.warn(f"minilstm: numba is installed, but cannot be used: {error}", RuntimeWarning, stacklevel=2)
+        return None
+    return Workspace

@@ -1,0 +1,143 @@
+"""The compiled counterpart of `minilstm.kernels.Workspace`: numbers lie a sequence a row, as inputs and outputs do."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ..loops import SCALE, F, O
+from . import workers
+from .functions import backward, forward, kernel_gradient, pack_transposed
+from .tile import COLUMNS
+
+Array = Any
+
+SHARED = 1 << 24  # multiplications of a pass from which a second thread is worth the call: some 0.2 ms
+LEAST_ROWS = 8  # in a part: with fewer, a core waits for the kernel's numbers
+
+
+class Part:
+    """What some sequences of a batch store, and what they need alone."""
+
+    def __init__(self, rows: slice, time: int, input_dim: int, units: int) -> None:
+        count = rows.stop - rows.start
+        self.rows = rows
+        self.columns = _aligned(time + 1, count, input_dim + units + 1)  # [x_t, h_{t-1}, 1]
+        self.columns[:, :, -1] = 1
+        self.gates = _aligned(time, count, _panels(4 * units) * COLUMNS)
+        self.c = _aligned(time + 1, count, units)
+        self.dc, self.dh = _aligned(count, units), _aligned(count, units)
+        self.d_columns = _aligned(count, _panels(input_dim + units) * COLUMNS)
+
+
+class Workspace:
+    """The arrays of one pass, and the pass; all for one shape, in float32."""
+
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
+        self.input_dim, self.units = input_dim, units
+        rows = input_dim + units + 1
+        parts = 1
+        if time * batch * rows * 4 * units >= SHARED:
+            parts = max(1, min(workers.count(), batch // LEAST_ROWS))
+        bounds = [batch * part // parts for part in range(parts + 1)]
+        self.parts = [Part(slice(*pair), time, input_dim, units) for pair in itertools.pairwise(bounds)]
+        self.kernel = _aligned(_panels(4 * units), rows, COLUMNS)
+        self.transposed = _aligned(_panels(input_dim + units), 4 * units, COLUMNS)
+        self.halves = np.repeat(np.array(SCALE, dtype), units)
+        self.has_dz = False  # whether a backward pass has put dz in the place of the gates
+
+    def forward(
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
+    ) -> tuple[Array, Array, Array]:
+        """As `minilstm.kernels.Workspace.forward`."""
+        time, batch, first_h = len(inputs), len(c), self.input_dim
+        halved = np.concatenate((kernel, bias[None])) * self.halves
+        halved[-1, F * self.units : O * self.units] += 0.5 * forget_bias
+        _pack(halved, self.kernel)
+        for part in self.parts:
+            np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
+            np.copyto(part.columns[0, :, first_h:-1], h[part.rows])
+            np.copyto(part.c[0], c[part.rows])
+        outputs = np.empty((batch, time, self.units), np.float32)
+        self._forward(outputs)
+        c_end = np.concatenate([part.c[time] for part in self.parts])
+        return outputs.transpose(1, 0, 2), c_end, outputs[:, -1].copy()
+
+    def _forward(self, outputs: Array) -> None:
+        self._share(
+            functools.partial(forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim)
+            for p in self.parts
+        )
+        self.has_dz = False
+
+    def backward(
+        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
+    ) -> tuple[Array | None, Array, Array, Array]:
+        """As `minilstm.kernels.Workspace.backward`."""
+        batch, time, units = len(dc), len(d_outputs), self.units
+        if self.has_dz:
+            self._forward(np.empty((batch, time, units), np.float32))
+        self.has_dz = True
+        wanted = self.input_dim if wants_inputs else 0
+        transposed = self.transposed[: _panels(wanted + units)]
+        pack_transposed(_plain(kernel[self.input_dim - wanted :]), transposed)
+        by_sequence = _plain(d_outputs.transpose(1, 0, 2))
+        d_inputs = np.empty((batch, time, wanted), np.float32)
+        for part in self.parts:
+            np.copyto(part.dc, dc[part.rows])
+            np.copyto(part.dh, dh[part.rows])
+        self._share(
+            functools.partial(
+                backward, transposed, p.gates, p.c, by_sequence[p.rows], p.dc, p.dh,
+                p.d_columns.reshape(-1)[: len(p.dc) * len(transposed) * COLUMNS].reshape(len(p.dc), -1),
+                d_inputs[p.rows],
+            )
+            for p in self.parts
+        )  # fmt: skip
+        d_kernel = np.empty((self.input_dim + units + 1, self.parts[0].gates.shape[2]), np.float32)
+        panels, pieces = len(self.kernel), len(self.parts)
+        bounds = [panels * piece // pieces for piece in range(pieces + 1)]
+        self._share(functools.partial(self._kernel_gradient, d_kernel, *pair) for pair in itertools.pairwise(bounds))
+        return (
+            d_inputs.transpose(1, 0, 2) if wants_inputs else None,
+            np.concatenate([part.dc for part in self.parts]),
+            np.concatenate([part.dh for part in self.parts]),
+            d_kernel[:, : 4 * units],
+        )
+
+    def _kernel_gradient(self, d_kernel: Array, first: int, last: int) -> None:
+        """Some columns of it, of all parts in their order: the same bits whoever comes first."""
+        for number, part in enumerate(self.parts):
+            columns, dz = (x.reshape(-1, x.shape[2]) for x in (part.columns[:-1], part.gates))
+            kernel_gradient(columns, dz, first, last, number > 0, d_kernel)
+
+    def _share(self, pieces: Any) -> None:
+        workers.share(pieces, len(self.parts))
+
+    def dz(self) -> Array:
+        """As `minilstm.kernels.Workspace.dz`."""
+        return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
+
+
+def _aligned(*shape: int) -> Array:
+    return np.zeros(shape, np.float32)
+
+
+def _panels(columns: int) -> int:
+    """How many panels hold so many columns."""
+    return -(-columns // COLUMNS)
+
+
+def _pack(matrix: Array, panels: Array) -> None:
+    """``matrix [depth, columns]`` as panels ``[_, depth, COLUMNS]``."""
+    for panel in range(len(panels)):
+        columns = matrix[:, panel * COLUMNS : (panel + 1) * COLUMNS]
+        panels[panel, :, : columns.shape[1]] = columns
+
+
+def _plain(x: Array) -> Array:
+    """The array, or a copy if it is not contiguous or must not be written to: for those numba would compile anew."""
+    return np.require(x, np.float32, ("C", "W"))
