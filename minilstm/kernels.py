@@ -39,6 +39,7 @@ from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
 from .compiled import CompiledLoops
 from .loops import SCALE, SHIFT, F, Loops, O
+from .memory import aligned
 from .multiple import filled, result_of
 
 Array = Any
@@ -75,18 +76,18 @@ class Workspace:
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, compiled: bool) -> None:
         rows, gates = input_dim + units + 1, 4 * units
-        self.columns = np.empty((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
+        self.columns = aligned((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
         self.columns[:, -1] = 1
         self.h = self.columns[:, input_dim:-1]
-        self.kernel = np.empty((gates, rows), dtype)  # transposed; its last column is the bias
+        self.kernel = aligned((gates, rows), dtype)  # transposed; its last column is the bias
         self.halves = np.repeat(np.array(SCALE, dtype), units)[:, None]
         # For products over all steps at once: the columns, and by gate what the inputs give, or dz.
-        self.all_columns = np.empty((rows, time, batch), dtype)
-        self.by_gate = np.empty((gates, time, batch), dtype)
+        self.all_columns = aligned((rows, time, batch), dtype)
+        self.by_gate = aligned((gates, time, batch), dtype)
 
         self.folded = input_dim <= FOLD_INPUTS
         first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
-        self.factor = self.kernel if self.folded else np.empty((gates, units + 1), dtype)
+        self.factor = self.kernel if self.folded else aligned((gates, units + 1), dtype)
         make = CompiledLoops if compiled else Loops
         self.loops = make(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .memory import aligned
+
 Array = Any
 
 # The blocks of a step: the gates in TensorFlow's order, the two parts of c_t, and its tanh.
@@ -42,12 +44,12 @@ class Loops:
     def __init__(self, columns: Array, first_h: int, units: int, adds: bool) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
         entries, size = units * batch, min(4 * units * batch, SMALL)
-        self.blocks = np.empty((time, 7, entries), dtype)
+        self.blocks = aligned((time, 7, entries), dtype)
         self.gates = self.blocks[:, :4].reshape(time, 4 * units, batch)
         self.h = columns[:, first_h : first_h + units].reshape(time + 1, entries)
-        c = np.empty((2, units, batch), dtype)  # c_{t-1} and c_t take turns
+        c = aligned((2, units, batch), dtype)  # c_{t-1} and c_t take turns
         self.c_start, self.c_end = c[0], c[time % 2]
-        self.from_h = matrix(np.empty((4 * units, batch), dtype)) if adds else None
+        self.from_h = matrix(aligned((4 * units, batch), dtype)) if adds else None
 
         half = np.array(0.5, dtype)
         scale, shift = (np.repeat(np.array(row, dtype), entries) for row in (SCALE, SHIFT))
@@ -64,9 +66,9 @@ class Loops:
             ))  # fmt: skip
 
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
-        self.factors = np.empty((self.chunk, 5, entries), dtype)  # of di, df, dj, dc and do
-        self.d_outputs = np.empty((self.chunk, units, batch), dtype)
-        self.dh, self.dc, self.dc_before, self.into_dc = (np.empty((units, batch), dtype) for _ in range(4))
+        self.factors = aligned((self.chunk, 5, entries), dtype)  # of di, df, dj, dc and do
+        self.d_outputs = aligned((self.chunk, units, batch), dtype)
+        self.dh, self.dc, self.dc_before, self.into_dc = (aligned((units, batch), dtype) for _ in range(4))
         self.backward_views = [(*block[:4], matrix(z)) for block, z in zip(self.blocks, self.gates, strict=True)]
         self.factor_views = [(*self.factors[n], self.d_outputs[n].reshape(-1)) for n in range(self.chunk)]
 
