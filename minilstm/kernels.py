@@ -39,7 +39,7 @@ from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
 from .compiled import CompiledLoops
 from .loops import SCALE, SHIFT, F, Loops, O
-from .memory import aligned
+from .memory import aligned, recycled
 from .multiple import filled, result_of
 
 Array = Any
@@ -181,7 +181,8 @@ def lstm_sequence(
     # than one that does not; `by_gate`, free until the backward pass, holds what is between.
     by_step = w.by_gate.reshape(-1)[: time * batch * units].reshape(time, batch, units)
     np.copyto(by_step, w.h[1:].transpose(0, 2, 1))
-    outputs = by_step.transpose(1, 0, 2).copy()
+    outputs = recycled((batch, time, units), inputs.dtype)
+    np.copyto(outputs, by_step.transpose(1, 0, 2))
     return outputs.transpose(1, 0, 2), w.loops.c_end.T.copy(), w.h[time].T.copy()
 
 
@@ -214,10 +215,10 @@ def lstm_backward(
     first = 0 if w.folded else input_dim  # where not folded, all_columns has held the inputs since the forward pass
     np.copyto(w.all_columns[first:], w.columns[:time, first:].transpose(1, 0, 2))
     all_columns, dz = (x.reshape(len(x), -1) for x in (w.all_columns, w.by_gate))
-    d_kernel = all_columns @ dz.T
+    d_kernel = np.dot(all_columns, dz.T, recycled((len(all_columns), len(dz)), dz.dtype))
     d_inputs = None
     if wants_inputs:
-        d_inputs = np.empty((batch, time, input_dim), inputs.dtype).transpose(1, 0, 2)
+        d_inputs = recycled((batch, time, input_dim), inputs.dtype).transpose(1, 0, 2)
         np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
     return d_inputs, dc.T.copy(), dh.T.copy(), d_kernel[:-1], d_kernel[-1]
 

@@ -20,7 +20,6 @@ RECYCLED = 1 << 16  # bytes from which memory is kept; smaller arrays have no pa
 KEPT = 1 << 27  # bytes that are kept at most
 
 
-
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     """As `np.empty`, from the start of a cache line."""
     dtype = np.dtype(dtype)

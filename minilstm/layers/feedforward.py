@@ -11,6 +11,7 @@ from autograd.tracer import getval
 
 from .. import initializers
 from ..cells import activation_function, check_activation, check_size, registered_name
+from ..memory import recycled
 from .base import Array, Layer, as_floating, check_features, required
 
 
@@ -93,19 +94,33 @@ class Dense(Layer):
 @primitive
 def affine(x: Array, kernel: Array, bias: Array) -> Array:
     """``x @ kernel + bias`` on the last dimension, as one matrix product over all leading dimensions."""
-    return (x.reshape(-1, x.shape[-1]) @ kernel + bias).reshape(*x.shape[:-1], kernel.shape[1])
+    outputs = linear(x, kernel)
+    outputs += bias
+    return outputs
+
+
+@primitive
+def linear(x: Array, kernel: Array) -> Array:
+    """``x @ kernel`` on the last dimension."""
+    outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
+    np.dot(x.reshape(-1, x.shape[-1]), kernel, outputs.reshape(-1, kernel.shape[1]))
+    return outputs
 
 
 def _rows(x: Array) -> Array:
     return anp.reshape(x, (-1, x.shape[-1]))
 
 
-defvjp(
-    affine,
-    lambda ans, x, kernel, bias: lambda g: anp.reshape(anp.dot(_rows(g), kernel.T), x.shape),
-    lambda ans, x, kernel, bias: lambda g: anp.dot(_rows(x).T, _rows(g)),
-    lambda ans, x, kernel, bias: lambda g: anp.sum(_rows(g), axis=0),
-)
+def _d_x(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
+    return lambda g: linear(g, kernel.T)
+
+
+def _d_kernel(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
+    return lambda g: anp.dot(_rows(x).T, _rows(g))
+
+
+defvjp(affine, _d_x, _d_kernel, lambda ans, x, kernel, bias: lambda g: anp.sum(_rows(g), axis=0))
+defvjp(linear, _d_x, _d_kernel)
 
 
 class Embedding(Layer):
