@@ -215,7 +215,7 @@ def lstm_backward(
     first = 0 if w.folded else input_dim  # where not folded, all_columns has held the inputs since the forward pass
     np.copyto(w.all_columns[first:], w.columns[:time, first:].transpose(1, 0, 2))
     all_columns, dz = (x.reshape(len(x), -1) for x in (w.all_columns, w.by_gate))
-    d_kernel = np.dot(all_columns, dz.T, recycled((len(all_columns), len(dz)), dz.dtype))
+    d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
     d_inputs = None
     if wants_inputs:
         d_inputs = recycled((batch, time, input_dim), inputs.dtype).transpose(1, 0, 2)
