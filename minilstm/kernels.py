@@ -45,6 +45,7 @@ from .multiple import filled, result_of
 Array = Any
 
 FOLD_INPUTS = 128  # up to so many inputs the recurrent product reads them too: nothing to store and to add
+BLOCK = 96  # rows of the kernel that are transposed at once: their columns stay in the cache
 FREE_WORKSPACES = 2  # kept for each shape; more are only needed while more passes are unfinished
 FREE_SHAPES = 8
 
@@ -79,15 +80,15 @@ class Workspace:
         self.columns = aligned((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
         self.columns[:, -1] = 1
         self.h = self.columns[:, input_dim:-1]
-        self.kernel = aligned((gates, rows), dtype)  # transposed; its last column is the bias
-        self.halves = np.repeat(np.array(SCALE, dtype), units)[:, None]
         # For products over all steps at once: the columns, and by gate what the inputs give, or dz.
         self.all_columns = aligned((rows, time, batch), dtype)
         self.by_gate = aligned((gates, time, batch), dtype)
 
         self.folded = input_dim <= FOLD_INPUTS
-        first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
-        self.factor = self.kernel if self.folded else aligned((gates, units + 1), dtype)
+        self.first = first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
+        self.factor = aligned((gates, rows - first), dtype)  # their kernel, transposed; its last column is the bias
+        self.from_inputs = aligned((first, gates), dtype)  # the kernel of the others
+        self.halves = np.repeat(np.array(SCALE, dtype), units)
         make = CompiledLoops if compiled else Loops
         self.loops = make(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
@@ -173,9 +174,14 @@ def lstm_sequence(
     else:
         np.copyto(w.all_columns[:input_dim], inputs.transpose(2, 0, 1))
     np.copyto(w.h[0], h.T)
-    np.multiply(kernel.T, w.halves, out=w.kernel[:, :-1])
-    np.multiply(bias, w.halves[:, 0], out=w.kernel[:, -1])
-    w.kernel[F * units : O * units, -1] += 0.5 * forget_bias
+    np.multiply(kernel[: w.first], w.halves, out=w.from_inputs)
+    read = kernel[w.first :]
+    for start in range(0, len(read), BLOCK):
+        np.copyto(w.factor[:, start : min(start + BLOCK, len(read))], read[start : start + BLOCK].T)
+    np.copyto(w.factor[:, -1], bias)
+    w.factor[F * units : O * units, -1] += forget_bias
+    for sigmoids in (w.factor[:units], w.factor[F * units :]):
+        sigmoids *= 0.5
     _run(w, c)
     # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are faster
     # than one that does not; `by_gate`, free until the backward pass, holds what is between.
@@ -190,11 +196,9 @@ def _run(w: Workspace, c: Array) -> None:
     """The forward loop, and before it the inputs' product where it is not part of the loop."""
     np.copyto(w.loops.c_start, c.T)
     if not w.folded:
-        input_dim = w.kernel.shape[1] - w.factor.shape[1]
-        flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (w.all_columns[:input_dim], w.by_gate))
-        np.matmul(w.kernel[:, :input_dim], flat_inputs, out=flat_gates)
+        flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (w.all_columns[: w.first], w.by_gate))
+        np.matmul(w.from_inputs.T, flat_inputs, out=flat_gates)
         np.copyto(w.loops.gates, w.by_gate.transpose(1, 0, 2))
-        np.copyto(w.factor, w.kernel[:, input_dim:])
     w.loops.forward(w.factor)
     w.has_dz = False
 
@@ -212,8 +216,8 @@ def lstm_backward(
     dc, dh = w.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
     w.has_dz = True
     np.copyto(w.by_gate, w.loops.gates.transpose(1, 0, 2))
-    first = 0 if w.folded else input_dim  # where not folded, all_columns has held the inputs since the forward pass
-    np.copyto(w.all_columns[first:], w.columns[:time, first:].transpose(1, 0, 2))
+    # Where inputs are not folded, all_columns has held them since the forward pass.
+    np.copyto(w.all_columns[w.first :], w.columns[:time, w.first :].transpose(1, 0, 2))
     all_columns, dz = (x.reshape(len(x), -1) for x in (w.all_columns, w.by_gate))
     d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
     d_inputs = None
