@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import aligned, recycled
+from .memory import recycled
 from .params import Tree, tree_map, tree_rows, tree_unflatten
 
 Array = Any
@@ -91,7 +91,7 @@ def _in_pieces(formula: Callable[..., None], rate: float, *arrays: Array) -> lis
     shape, dtype = arrays[0].shape, arrays[0].dtype
     flat = [np.ascontiguousarray(array, dtype).reshape(-1) for array in arrays]
     new = [recycled((flat[0].size,), dtype) for _ in range(3)]
-    scratch = aligned((min(PIECE, flat[0].size),), dtype)
+    scratch = recycled((min(PIECE, flat[0].size),), dtype)
     for start in range(0, flat[0].size, PIECE):
         piece = slice(start, start + PIECE)
         into = [array[piece] for array in new]

@@ -94,17 +94,18 @@ class Dense(Layer):
 @primitive
 def affine(x: Array, kernel: Array, bias: Array) -> Array:
     """``x @ kernel + bias`` on the last dimension, as one matrix product over all leading dimensions."""
-    outputs = linear(x, kernel)
+    outputs = _product(x, kernel)
     outputs += bias
     return outputs
 
 
-@primitive
-def linear(x: Array, kernel: Array) -> Array:
-    """``x @ kernel`` on the last dimension."""
+def _product(x: Array, kernel: Array) -> Array:
     outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
     np.dot(x.reshape(-1, x.shape[-1]), kernel, outputs.reshape(-1, kernel.shape[1]))
     return outputs
+
+
+linear = primitive(_product)  # without the bias; also the derivative of either with respect to x
 
 
 def _rows(x: Array) -> Array:
