@@ -75,7 +75,7 @@ def products(shape: Shape) -> Callable[[], None]:
     They are those of minilstm: where the recurrent product reads the inputs too there is one for each step, otherwise
     one more for the inputs of all steps. The kernel's gradient is one product; the inputs' gradient is not needed.
     """
-    from minilstm.kernels import FOLD_INPUTS
+    from minilstm.loops import FOLD_INPUTS
 
     steps, batch, inputs, units = shape
     ones: Callable[..., np.ndarray] = lambda *size: np.ones(size, np.float32)  # noqa: E731

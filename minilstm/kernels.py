@@ -1,27 +1,12 @@
 """The plain LSTM cell again, laid out for speed; `minilstm.bptt` is its reference and its referee.
 
 What is computed is (1) to (9) of `minilstm.cells` and the sweep of `minilstm.bptt`, for a cell with the activation
-tanh and without peepholes, clips, projection, masks or lengths. What differs is where numbers lie and how often
-NumPy is called:
+tanh and without peepholes, clips, projection, masks or lengths. What differs is where numbers lie and how often NumPy
+is called (`minilstm.loops`), and, where numba is installed, that it is not (`minilstm.compiled`). Here is what both
+have in common: a pass as two primitives for autograd, and the memory of passes.
 
-- **Features first.** The gates of a step are ``[4 * units, batch]``, made from a column ``[x_t; h_{t-1}; 1]`` for each
-  sequence. So every gate is one contiguous block, which halves the price of a small NumPy call, and BLAS divides the
-  product among its threads, which it does badly for ``[batch, 4 * units]``. The price: inputs, outputs and their
-  derivatives are transposed, once each.
-- **One nonlinearity.** sigmoid(x) = (1 + tanh(x / 2)) / 2. The inner 1/2 is folded into the kernel's copy, so that one
-  tanh serves all four gates; NumPy's tanh is vectorised and cheaper than exp and a division. The price: a closed gate
-  is accurate to 1e-7 (float32) of 1, not of its own tiny value, as it is in the reference.
-- **Few products.** Up to `FOLD_INPUTS` inputs are read by the recurrent product itself; more are multiplied for all
-  steps at once. The bias is the kernel's last row. The kernel's gradient is one product over all steps.
-- **Factors first.** All that the backward loop multiplies dh and dc with is known beforehand. It is formed for as many
-  steps at once as stay in the cache, and only dh and dc themselves go through the loop.
-- **Small footprint.** Each dz takes the place of its gate, because memory that is not touched need not be fetched. A
-  second sweep over the same pass repeats the forward loop first.
-- **Plain calls.** In a small model the price of a step is that of its NumPy calls, 0.5 us each, and three times that
-  for one that broadcasts or takes a Python number: so constants are arrays, and a call takes two blocks at once where
-  their distances are equal: (i j, f c) times (i, f).
-- **Workspaces.** Big temporaries cost page faults, views cost 0.2 us each. Both are kept for the next call of the same
-  shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
+Big temporaries cost page faults, views cost 0.2 us each. Both are kept in workspaces for the next call of the same
+shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
 """
 
 from __future__ import annotations
@@ -37,12 +22,11 @@ from autograd.tracer import isbox
 from . import compiled
 from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
-from .loops import SCALE, SHIFT, F, Loops, O
+from .loops import SCALE, SHIFT, Workspace
 from .multiple import filled, result_of
 
 Array = Any
 
-FOLD_INPUTS = 128  # up to so many inputs the recurrent product reads them too: nothing to store and to add
 FREE_WORKSPACES = 2  # kept for each shape; more are only needed while more passes are unfinished
 FREE_SHAPES = 8
 
@@ -67,88 +51,6 @@ def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) 
         return _one_step(inputs, c, h, params["kernel"], params["bias"], cell.forget_bias)
     results = lstm_sequence(inputs, c, h, params["kernel"], params["bias"], forget_bias=cell.forget_bias, tape=Tape())
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
-
-
-class Workspace:
-    """The arrays of one pass, and the pass; `minilstm.compiled` has another with the same methods."""
-
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
-        rows, gates = input_dim + units + 1, 4 * units
-        self.columns = np.empty((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
-        self.columns[:, -1] = 1
-        self.h = self.columns[:, input_dim:-1]
-        self.kernel = np.empty((gates, rows), dtype)  # transposed; its last column is the bias
-        self.halves = np.repeat(np.array(SCALE, dtype), units)[:, None]
-        # For products over all steps at once: the columns, and by gate what the inputs give, or dz.
-        self.all_columns = np.empty((rows, time, batch), dtype)
-        self.by_gate = np.empty((gates, time, batch), dtype)
-
-        self.folded = input_dim <= FOLD_INPUTS
-        first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
-        self.factor = self.kernel if self.folded else np.empty((gates, units + 1), dtype)
-        self.loops = Loops(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
-        self.has_dz = False  # whether a backward pass has put dz in the place of the gates
-
-    def forward(
-        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
-    ) -> tuple[Array, Array, Array]:
-        """Outputs ``[time, batch, units]``, final c and final h, from ``inputs [time, batch, input_dim]``."""
-        time, batch, input_dim = inputs.shape
-        units = c.shape[1]
-        if self.folded:
-            np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
-        else:
-            np.copyto(self.all_columns[:input_dim], inputs.transpose(2, 0, 1))
-        np.copyto(self.h[0], h.T)
-        np.multiply(kernel.T, self.halves, out=self.kernel[:, :-1])
-        np.multiply(bias, self.halves[:, 0], out=self.kernel[:, -1])
-        self.kernel[F * units : O * units, -1] += 0.5 * forget_bias
-        self._forward(c)
-        # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are
-        # faster than one that does not; `by_gate`, free until the backward pass, holds what is between.
-        by_step = self.by_gate.reshape(-1)[: time * batch * units].reshape(time, batch, units)
-        np.copyto(by_step, self.h[1:].transpose(0, 2, 1))
-        outputs = by_step.transpose(1, 0, 2).copy()
-        return outputs.transpose(1, 0, 2), self.loops.c_end.T.copy(), self.h[time].T.copy()
-
-    def _forward(self, c: Array) -> None:
-        """The forward loop, and before it the inputs' product where it is not part of the loop."""
-        np.copyto(self.loops.c_start, c.T)
-        if not self.folded:
-            input_dim = self.kernel.shape[1] - self.factor.shape[1]
-            flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (self.all_columns[:input_dim], self.by_gate))
-            np.matmul(self.kernel[:, :input_dim], flat_inputs, out=flat_gates)
-            np.copyto(self.loops.gates, self.by_gate.transpose(1, 0, 2))
-            np.copyto(self.factor, self.kernel[:, input_dim:])
-        self.loops.forward(self.factor)
-        self.has_dz = False
-
-    def backward(
-        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
-    ) -> tuple[Array | None, Array, Array, Array]:
-        """Derivatives with respect to the inputs (where wanted), c, h, and the kernel with the bias as its last row.
-
-        `c` is the one that `forward` began with.
-        """
-        time, rows, batch = self.columns[:-1].shape
-        input_dim = rows - self.loops.units - 1
-        if self.has_dz:  # a second sweep over the same pass
-            self._forward(c)
-        dc, dh = self.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
-        self.has_dz = True
-        np.copyto(self.by_gate, self.loops.gates.transpose(1, 0, 2))
-        first = 0 if self.folded else input_dim  # where not, all_columns has held the inputs since the forward pass
-        np.copyto(self.all_columns[first:], self.columns[:time, first:].transpose(1, 0, 2))
-        all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
-        d_inputs = None
-        if wants_inputs:
-            d_inputs = np.empty((batch, time, input_dim), dz.dtype).transpose(1, 0, 2)
-            np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
-        return d_inputs, dc.T.copy(), dh.T.copy(), all_columns @ dz.T
-
-    def dz(self) -> Array:
-        """What `backward` has left in the place of the gates: dz ``[time, batch, 4 * units]``."""
-        return self.by_gate.transpose(1, 2, 0).copy()
 
 
 _free: dict[tuple[Any, ...], list[Any]] = {}

@@ -32,7 +32,7 @@ def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     2.5
     """
     targets = _check_targets("mse", outputs, targets)
-    return _mean_square(outputs - targets, _entry_weights("mse", outputs, weights))
+    return _mean_square(outputs, targets, _entry_weights("mse", outputs, weights))
 
 
 def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
@@ -106,14 +106,14 @@ def _mean(values: Array, weights: Array | None) -> Array:
 
 
 @primitive
-def _mean_square(error: Array, weights: Array | None) -> Array:
-    return _mean(np.mean(error * error, axis=-1), weights)
+def _mean_square(outputs: Array, targets: Array, weights: Array | None) -> Array:
+    error = outputs - targets
+    return np.mean(error * error) if weights is None else np.sum(np.mean(error * error, axis=-1) * weights)
 
 
-def _mean_square_vjp(ans: Array, error: Array, weights: Array | None) -> Any:
-    if weights is None:
-        return lambda g: error * (g * 2.0 / np.size(error))
-    return lambda g: error * (weights[..., None] * (g * 2.0 / error.shape[-1]))
+def _mean_square_vjp(ans: Array, outputs: Array, targets: Array, weights: Array | None) -> Any:
+    scale = 2.0 / outputs.size if weights is None else weights[..., None] * (2.0 / outputs.shape[-1])
+    return lambda g: (outputs - targets) * (g * scale)
 
 
 @primitive
@@ -144,6 +144,6 @@ def _sigmoid_cross_entropy_vjp(ans: Array, logits: Array, targets: Array, weight
     return lambda g: (sigmoid(logits) - targets) * (g * scale)
 
 
-defvjp(_mean_square, _mean_square_vjp, argnums=(0,))
+defvjp(_mean_square, _mean_square_vjp, lambda *args: lambda g: -_mean_square_vjp(*args)(g), argnums=(0, 1))
 defvjp(_softmax_cross_entropy, _softmax_cross_entropy_vjp, argnums=(0,))
 defvjp(_sigmoid_cross_entropy, _sigmoid_cross_entropy_vjp, argnums=(0,))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .memory import recycled
 from .params import Tree, tree_map, tree_rows, tree_unflatten
 
 Array = Any
@@ -89,8 +90,8 @@ def _in_pieces(formula: Callable[..., None], rate: float, *arrays: Array) -> lis
     """
     shape, dtype = arrays[0].shape, arrays[0].dtype
     flat = [np.ascontiguousarray(array, dtype).reshape(-1) for array in arrays]
-    new = [np.empty(flat[0].size, dtype) for _ in range(3)]
-    scratch = np.empty(min(PIECE, flat[0].size), dtype)
+    new = [recycled((flat[0].size,), dtype) for _ in range(3)]
+    scratch = recycled((min(PIECE, flat[0].size),), dtype)
     for start in range(0, flat[0].size, PIECE):
         piece = slice(start, start + PIECE)
         into = [array[piece] for array in new]

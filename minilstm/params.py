@@ -73,48 +73,40 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
 
 def tree_rows(tree: Tree, *others: Tree) -> Iterator[tuple[Any, ...]]:
     """The leaves of `tree`, each with those of `others` at the same place; ValueError as `tree_map`."""
-    for other in others:
-        check_same_structure(tree, other)
     return zip(tree_leaves(tree), *(_leaves_like(tree, other) for other in others), strict=True)
 
 
 def _leaves_like(like: Tree, tree: Tree) -> list[Any]:
     """The leaves of `tree` in the order of `like`: two dicts may hold the same keys in another order."""
     leaves: list[Any] = []
-    _collect_like(like, tree, leaves)
+    _collect_like(like, tree, "", leaves)
     return leaves
 
 
-def _collect_like(like: Tree, tree: Tree, leaves: list[Any]) -> None:
-    # Not a closure that calls itself: that is a cycle, which would keep all leaves until the collector comes round.
-    if isinstance(like, dict):
-        for key in like:
-            _collect_like(like[key], tree[key], leaves)
-    elif isinstance(like, (list, tuple)):
-        for x, y in zip(like, tree, strict=True):
-            _collect_like(x, y, leaves)
-    elif like is not None:
-        leaves.append(tree)
-
-
-def check_same_structure(tree: Tree, other: Tree, path: str = "") -> None:
+def check_same_structure(tree: Tree, other: Tree) -> None:
     """Raise ValueError, naming the first place, where `other` has not the structure of `tree`."""
-    here = path or "the tree"
+    _collect_like(tree, other, "", [])
+
+
+def _collect_like(tree: Tree, other: Tree, path: str, leaves: list[Any]) -> None:
+    # Not a closure that calls itself: that is a cycle, which would keep all leaves until the collector comes round.
     if isinstance(tree, dict):
         if not isinstance(other, dict) or tree.keys() != other.keys():
             got = sorted(other) if isinstance(other, dict) else type(other).__name__
-            raise ValueError(f"trees differ at {here}: wanted keys {sorted(tree)}, got {got}")
+            raise ValueError(f"trees differ at {path or 'the tree'}: wanted keys {sorted(tree)}, got {got}")
         for key in tree:
-            check_same_structure(tree[key], other[key], f"{path}/{key}" if path else str(key))
+            _collect_like(tree[key], other[key], f"{path}/{key}" if path else str(key), leaves)
     elif isinstance(tree, (list, tuple)):
         if not isinstance(other, (list, tuple)) or len(tree) != len(other):
             got = f"{len(other)} items" if isinstance(other, (list, tuple)) else type(other).__name__
-            raise ValueError(f"trees differ at {here}: wanted {len(tree)} items, got {got}")
+            raise ValueError(f"trees differ at {path or 'the tree'}: wanted {len(tree)} items, got {got}")
         for index, (x, y) in enumerate(zip(tree, other, strict=True)):
-            check_same_structure(x, y, f"{path}/{index}" if path else str(index))
+            _collect_like(x, y, f"{path}/{index}" if path else str(index), leaves)
     elif (tree is None) != (other is None) or isinstance(other, (dict, list, tuple)):
         wanted = "nothing" if tree is None else "an array"
-        raise ValueError(f"trees differ at {here}: wanted {wanted}, got {type(other).__name__}")
+        raise ValueError(f"trees differ at {path or 'the tree'}: wanted {wanted}, got {type(other).__name__}")
+    elif tree is not None:
+        leaves.append(other)
 
 
 def flatten_names(params: Tree, prefix: str = "") -> dict[str, Any]:

@@ -29,7 +29,8 @@ from minilstm import (
     tbptt,
     value_and_grad,
 )
-from minilstm.kernels import FOLD_INPUTS, applies
+from minilstm.kernels import applies
+from minilstm.loops import FOLD_INPUTS
 
 
 def case(batch=3, time=5, input_dim=2, units=4, seed=0, dtype=np.float64):

@@ -37,7 +37,7 @@ def applies(dtype: Any) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def workspace_class() -> type[Workspace] | None:
-    """The compiled counterpart of `minilstm.kernels.Workspace`, or None where numba is missing."""
+    """The compiled counterpart of `minilstm.loops.Workspace`, or None where numba is missing."""
     if importlib.util.find_spec("numba") is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The compiled counterpart of `minilstm.kernels.Workspace`: numbers lie a sequence a row, as inputs and outputs do."""
+"""The compiled counterpart of `minilstm.loops.Workspace`: numbers lie a sequence a row, as inputs and outputs do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..loops import SCALE, F, O
+from ..memory import aligned, recycled
 from . import workers
 from .functions import backward, forward, kernel_gradient, pack_transposed
 from .tile import COLUMNS
@@ -25,12 +26,12 @@ class Part:
     def __init__(self, rows: slice, time: int, input_dim: int, units: int) -> None:
         count = rows.stop - rows.start
         self.rows = rows
-        self.columns = _aligned(time + 1, count, input_dim + units + 1)  # [x_t, h_{t-1}, 1]
+        self.columns = _zeros(time + 1, count, input_dim + units + 1)  # [x_t, h_{t-1}, 1]
         self.columns[:, :, -1] = 1
-        self.gates = _aligned(time, count, _panels(4 * units) * COLUMNS)
-        self.c = _aligned(time + 1, count, units)
-        self.dc, self.dh = _aligned(count, units), _aligned(count, units)
-        self.d_columns = _aligned(count, _panels(input_dim + units) * COLUMNS)
+        self.gates = _zeros(time, count, _panels(4 * units) * COLUMNS)
+        self.c = _zeros(time + 1, count, units)
+        self.dc, self.dh = _zeros(count, units), _zeros(count, units)
+        self.d_columns = _zeros(count, _panels(input_dim + units) * COLUMNS)
 
 
 class Workspace:
@@ -44,15 +45,15 @@ class Workspace:
             parts = max(1, min(workers.count(), batch // LEAST_ROWS))
         bounds = [batch * part // parts for part in range(parts + 1)]
         self.parts = [Part(slice(*pair), time, input_dim, units) for pair in itertools.pairwise(bounds)]
-        self.kernel = _aligned(_panels(4 * units), rows, COLUMNS)
-        self.transposed = _aligned(_panels(input_dim + units), 4 * units, COLUMNS)
+        self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
+        self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
         self.halves = np.repeat(np.array(SCALE, dtype), units)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
 
     def forward(
         self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
     ) -> tuple[Array, Array, Array]:
-        """As `minilstm.kernels.Workspace.forward`."""
+        """As `minilstm.loops.Workspace.forward`."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
         halved = np.concatenate((kernel, bias[None])) * self.halves
         halved[-1, F * self.units : O * self.units] += 0.5 * forget_bias
@@ -61,7 +62,7 @@ class Workspace:
             np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
             np.copyto(part.columns[0, :, first_h:-1], h[part.rows])
             np.copyto(part.c[0], c[part.rows])
-        outputs = np.empty((batch, time, self.units), np.float32)
+        outputs = recycled((batch, time, self.units), np.float32)
         self._forward(outputs)
         c_end = np.concatenate([part.c[time] for part in self.parts])
         return outputs.transpose(1, 0, 2), c_end, outputs[:, -1].copy()
@@ -76,16 +77,16 @@ class Workspace:
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
     ) -> tuple[Array | None, Array, Array, Array]:
-        """As `minilstm.kernels.Workspace.backward`."""
+        """As `minilstm.loops.Workspace.backward`."""
         batch, time, units = len(dc), len(d_outputs), self.units
         if self.has_dz:
-            self._forward(np.empty((batch, time, units), np.float32))
+            self._forward(recycled((batch, time, units), np.float32))
         self.has_dz = True
         wanted = self.input_dim if wants_inputs else 0
         transposed = self.transposed[: _panels(wanted + units)]
         pack_transposed(_plain(kernel[self.input_dim - wanted :]), transposed)
         by_sequence = _plain(d_outputs.transpose(1, 0, 2))
-        d_inputs = np.empty((batch, time, wanted), np.float32)
+        d_inputs = recycled((batch, time, wanted), np.float32)
         for part in self.parts:
             np.copyto(part.dc, dc[part.rows])
             np.copyto(part.dh, dh[part.rows])
@@ -97,7 +98,7 @@ class Workspace:
             )
             for p in self.parts
         )  # fmt: skip
-        d_kernel = np.empty((self.input_dim + units + 1, self.parts[0].gates.shape[2]), np.float32)
+        d_kernel = recycled((self.input_dim + units + 1, self.parts[0].gates.shape[2]), np.float32)
         panels, pieces = len(self.kernel), len(self.parts)
         bounds = [panels * piece // pieces for piece in range(pieces + 1)]
         self._share(functools.partial(self._kernel_gradient, d_kernel, *pair) for pair in itertools.pairwise(bounds))
@@ -118,12 +119,14 @@ class Workspace:
         workers.share(pieces, len(self.parts))
 
     def dz(self) -> Array:
-        """As `minilstm.kernels.Workspace.dz`."""
+        """As `minilstm.loops.Workspace.dz`."""
         return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
 
 
-def _aligned(*shape: int) -> Array:
-    return np.zeros(shape, np.float32)
+def _zeros(*shape: int) -> Array:
+    zeros = aligned(shape, np.float32)
+    zeros[...] = 0  # what only fills a panel up shall not be NaN, which is slow
+    return zeros
 
 
 def _panels(columns: int) -> int:

@@ -33,6 +33,7 @@ from minilstm import LSTM, compiled, kernels, value_and_grad
 from minilstm.compiled import functions, workers, workspace
 from minilstm.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
 from minilstm.compiled.tile import COLUMNS, ROWS, tile
+from minilstm.loops import FOLD_INPUTS
 from minilstm.params import tree_map
 
 pytestmark = pytest.mark.interop
@@ -87,7 +88,7 @@ def workspaces_made(monkeypatch):
 SIZES = st.tuples(
     st.integers(1, 5),
     st.integers(1, 8),
-    st.sampled_from([1, 2, 20, kernels.FOLD_INPUTS, kernels.FOLD_INPUTS + 1, 200]),
+    st.sampled_from([1, 2, 20, FOLD_INPUTS, FOLD_INPUTS + 1, 200]),
     st.sampled_from([1, 2, 3, 5, 8, 16, 17, 33, 40]),
 )
 
