@@ -25,6 +25,7 @@ BOUND = 9.0
 # How long sums are before they are added up: what is read again and again in the meantime stays in the cache.
 DEPTH = 256  # in a product of a step
 CHUNK = 256  # in the kernel's gradient
+BLOCK = 64  # rows that are transposed at a time
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
 _Q0, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in DENOMINATOR)
@@ -96,33 +97,44 @@ def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def product(a, panels, out):  # type: ignore[no-untyped-def]
-    """``out [rows, columns] = a @ b`` with ``b [depth, columns]`` as panels; of `a` its first `depth` columns."""
-    rows, depth = a.shape[0], panels.shape[1]
-    blocks, sums = (rows + ROWS - 1) // ROWS, (depth + DEPTH - 1) // DEPTH
+def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
+    """``out [rows, columns] = a @ b``, or ``+=``, of the columns of `a` and rows of `b` from `first` to before `last`.
+
+    ``b [depth, columns]`` is given as panels.
+    """
+    rows, width, depth, out_width = a.shape[0], a.shape[1], panels.shape[1], out.shape[1]
+    blocks, sums = (rows + ROWS - 1) // ROWS, (last - first + DEPTH - 1) // DEPTH
     flat_a, flat_panels, flat_out = a.reshape(-1), panels.reshape(-1), out.reshape(-1)
     for panel in range(panels.shape[0]):
         for part in range(sums):
-            k, k_stop = depth * part // sums, depth * (part + 1) // sums
+            k = first + (last - first) * part // sums
+            k_stop = first + (last - first) * (part + 1) // sums
             for block in range(blocks):
-                start, stop = rows * block // blocks, rows * (block + 1) // blocks
+                row, row_stop = rows * block // blocks, rows * (block + 1) // blocks
                 tile(
-                    stop - start, flat_a, start * a.shape[1] + k, a.shape[1], 1,
+                    row_stop - row, flat_a, row * width + k, width, 1,
                     flat_panels, (panel * depth + k) * COLUMNS,
-                    flat_out, start * out.shape[1] + panel * COLUMNS, out.shape[1], k_stop - k, part > 0,
+                    flat_out, row * out_width + panel * COLUMNS, out_width, k_stop - k, adds or part > 0,
                 )  # fmt: skip
 
 
 @compiled
-def forward(panels, columns, gates, c, outputs, first_h):  # type: ignore[no-untyped-def]
-    """All steps of a part: outputs ``[rows, time, units]``, and h from entry `first_h` of the columns on."""
-    units = c.shape[2]
-    for t in range(gates.shape[0]):
-        product(columns[t], panels, gates[t])
-        for row in range(gates.shape[1]):
+def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore[no-untyped-def]
+    """All steps of a part: outputs ``[rows, time, units]``, and h behind the `inputs` entries of x in the columns.
+
+    Where inputs are not `folded` into the steps' products, they are multiplied for all steps at once.
+    """
+    time, rows, width = gates.shape
+    units, depth = c.shape[2], columns.shape[2]
+    if not folded:
+        x = columns[:time].reshape(time * rows, depth)
+        product(x, 0, inputs, panels, gates.reshape(time * rows, width), False)
+    for t in range(time):
+        product(columns[t], 0 if folded else inputs, depth, panels, gates[t], not folded)
+        for row in range(rows):
             step_forward(gates[t, row], c[t, row], c[t + 1, row], outputs[row, t])
             for e in range(units):
-                columns[t + 1, row, first_h + e] = outputs[row, t, e]
+                columns[t + 1, row, inputs + e] = outputs[row, t, e]
 
 
 @compiled
@@ -139,7 +151,7 @@ def backward(panels, gates, c, d_outputs, dc, dh, d_columns, d_inputs):  # type:
             step_back_output(dz[3 * units : 4 * units], c[t + 1, row], d_outputs[row, t], dh[row], dc_row)
             step_back_input(dz[:units], dz[units : 2 * units], dc_row)
             step_back_forget(dz[2 * units : 3 * units], c[t, row], dc_row)
-        product(gates[t], panels, d_columns)
+        product(gates[t], 0, 4 * units, panels, d_columns, False)
         for row in range(gates.shape[1]):
             for e in range(inputs):
                 d_inputs[row, t, e] = d_columns[row, e]
@@ -149,11 +161,12 @@ def backward(panels, gates, c, d_outputs, dc, dh, d_columns, d_inputs):  # type:
 
 @compiled
 def kernel_gradient(columns, dz, first, last, adds, out):  # type: ignore[no-untyped-def]
-    """``out [k, width] = columns [n, k]^T @ dz [n, width]``, or ``+=``, for the panels from `first` to before `last`.
+    """``columns [n, k]^T @ dz [n, width]``, or what it adds, for the panels of `out` from `first` to before `last`.
 
-    Both operands are laid out anew, CHUNK rows at a time, in the order in which `tile` reads them.
+    Both operands are laid out anew, CHUNK rows at a time, in the order in which `tile` reads them, and so is `out`:
+    ``[panels, k, COLUMNS]``.
     """
-    k, width = columns.shape[1], dz.shape[1]
+    k = columns.shape[1]
     blocks = (k + ROWS - 1) // ROWS
     transposed, panel_of_dz = np.empty(k * CHUNK, np.float32), np.empty(CHUNK * COLUMNS, np.float32)
     flat_out = out.reshape(-1)
@@ -173,14 +186,37 @@ def kernel_gradient(columns, dz, first, last, adds, out):  # type: ignore[no-unt
                 tile(
                     stop - start, transposed, start * depth, 1, stop - start,
                     panel_of_dz, 0,
-                    flat_out, start * width + panel * COLUMNS, width, depth, adds or chunk > 0,
+                    flat_out, (panel * k + start) * COLUMNS, COLUMNS, depth, adds or chunk > 0,
                 )  # fmt: skip
 
 
 @compiled
+def pack(matrix, scale, panels, start):  # type: ignore[no-untyped-def]
+    """``matrix [depth, columns]``, its columns times `scale`, as rows of panels ``[_, _, COLUMNS]`` from `start` on."""
+    for panel in range(panels.shape[0]):
+        first = panel * COLUMNS
+        for k in range(matrix.shape[0]):
+            for lane in range(min(COLUMNS, matrix.shape[1] - first)):
+                panels[panel, start + k, lane] = matrix[k, first + lane] * scale[first + lane]
+
+
+@compiled
 def pack_transposed(matrix, panels):  # type: ignore[no-untyped-def]
-    """The transpose of ``matrix [columns, depth]`` as panels ``[_, depth, COLUMNS]``."""
-    for column in range(matrix.shape[0]):
-        panel, lane = column // COLUMNS, column % COLUMNS
-        for k in range(matrix.shape[1]):
-            panels[panel, k, lane] = matrix[column, k]
+    """The transpose of ``matrix [columns, depth]`` as panels, in blocks that stay in the cache."""
+    columns, depth = matrix.shape
+    for panel in range(panels.shape[0]):
+        first = panel * COLUMNS
+        for start in range(0, depth, BLOCK):
+            for lane in range(min(COLUMNS, columns - first)):
+                for k in range(start, min(start + BLOCK, depth)):
+                    panels[panel, k, lane] = matrix[first + lane, k]
+
+
+@compiled
+def unpack(panels, matrix):  # type: ignore[no-untyped-def]
+    """Panels as ``matrix [depth, columns]``."""
+    for panel in range(panels.shape[0]):
+        first = panel * COLUMNS
+        for k in range(matrix.shape[0]):
+            for lane in range(min(COLUMNS, matrix.shape[1] - first)):
+                matrix[k, first + lane] = panels[panel, k, lane]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..loops import SCALE, F, O
+from ..loops import FOLD_INPUTS, SCALE, F, O
 from ..memory import aligned, recycled
 from . import workers
-from .functions import backward, forward, kernel_gradient, pack_transposed
+from .functions import backward, forward, kernel_gradient, pack, pack_transposed, unpack
 from .tile import COLUMNS
 
 Array = Any
@@ -38,7 +38,7 @@ class Workspace:
     """The arrays of one pass, and the pass; all for one shape, in float32."""
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
-        self.input_dim, self.units = input_dim, units
+        self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
         rows = input_dim + units + 1
         parts = 1
         if time * batch * rows * 4 * units >= SHARED:
@@ -46,6 +46,7 @@ class Workspace:
         bounds = [batch * part // parts for part in range(parts + 1)]
         self.parts = [Part(slice(*pair), time, input_dim, units) for pair in itertools.pairwise(bounds)]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
+        self.d_kernel = _zeros(*self.kernel.shape)
         self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
         self.halves = np.repeat(np.array(SCALE, dtype), units)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
@@ -55,9 +56,10 @@ class Workspace:
     ) -> tuple[Array, Array, Array]:
         """As `minilstm.loops.Workspace.forward`."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
-        halved = np.concatenate((kernel, bias[None])) * self.halves
-        halved[-1, F * self.units : O * self.units] += 0.5 * forget_bias
-        _pack(halved, self.kernel)
+        last = bias.copy()
+        last[F * self.units : O * self.units] += forget_bias
+        pack(_plain(kernel), self.halves, self.kernel, 0)
+        pack(last[None], self.halves, self.kernel, len(kernel))
         for part in self.parts:
             np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
             np.copyto(part.columns[0, :, first_h:-1], h[part.rows])
@@ -69,7 +71,9 @@ class Workspace:
 
     def _forward(self, outputs: Array) -> None:
         self._share(
-            functools.partial(forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim)
+            functools.partial(
+                forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded
+            )
             for p in self.parts
         )
         self.has_dz = False
@@ -98,22 +102,23 @@ class Workspace:
             )
             for p in self.parts
         )  # fmt: skip
-        d_kernel = recycled((self.input_dim + units + 1, self.parts[0].gates.shape[2]), np.float32)
-        panels, pieces = len(self.kernel), len(self.parts)
-        bounds = [panels * piece // pieces for piece in range(pieces + 1)]
-        self._share(functools.partial(self._kernel_gradient, d_kernel, *pair) for pair in itertools.pairwise(bounds))
+        pieces = len(self.parts)
+        bounds = [len(self.d_kernel) * piece // pieces for piece in range(pieces + 1)]
+        self._share(functools.partial(self._kernel_gradient, *pair) for pair in itertools.pairwise(bounds))
+        d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)
+        unpack(self.d_kernel, d_kernel)
         return (
             d_inputs.transpose(1, 0, 2) if wants_inputs else None,
             np.concatenate([part.dc for part in self.parts]),
             np.concatenate([part.dh for part in self.parts]),
-            d_kernel[:, : 4 * units],
+            d_kernel,
         )
 
-    def _kernel_gradient(self, d_kernel: Array, first: int, last: int) -> None:
-        """Some columns of it, of all parts in their order: the same bits whoever comes first."""
+    def _kernel_gradient(self, first: int, last: int) -> None:
+        """Some panels of it, of all parts in their order: the same bits whoever comes first."""
         for number, part in enumerate(self.parts):
             columns, dz = (x.reshape(-1, x.shape[2]) for x in (part.columns[:-1], part.gates))
-            kernel_gradient(columns, dz, first, last, number > 0, d_kernel)
+            kernel_gradient(columns, dz, first, last, number > 0, self.d_kernel)
 
     def _share(self, pieces: Any) -> None:
         workers.share(pieces, len(self.parts))
@@ -132,13 +137,6 @@ def _zeros(*shape: int) -> Array:
 def _panels(columns: int) -> int:
     """How many panels hold so many columns."""
     return -(-columns // COLUMNS)
-
-
-def _pack(matrix: Array, panels: Array) -> None:
-    """``matrix [depth, columns]`` as panels ``[_, depth, COLUMNS]``."""
-    for panel in range(len(panels)):
-        columns = matrix[:, panel * COLUMNS : (panel + 1) * COLUMNS]
-        panels[panel, :, : columns.shape[1]] = columns
 
 
 def _plain(x: Array) -> Array:

@@ -186,11 +186,13 @@ def test_products_of_all_sizes(rows, depth, columns, seed):
     a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((rows, depth), (depth, columns)))
     panels = np.zeros((workspace._panels(columns), depth, COLUMNS), np.float32)
     other = panels.copy()
-    workspace._pack(b, panels)
+    functions.pack(b, np.ones(columns, np.float32), panels, 0)
     functions.pack_transposed(np.ascontiguousarray(b.T), other)
     assert np.array_equal(panels, other)
+    functions.unpack(panels, found := np.empty_like(b))
+    assert np.array_equal(found, b)
     out = np.empty((rows, len(panels) * COLUMNS), np.float32)
-    functions.product(a, panels, out)
+    functions.product(a, 0, depth, panels, out, False)
     wanted = a.astype(np.float64) @ b
     assert_close(out[:, :columns] / np.sqrt(depth), wanted / np.sqrt(depth), 2e-6)
     assert not out[:, columns:].any()
@@ -209,12 +211,13 @@ def test_the_kernels_gradient_in_pieces(steps, rows, panels, data):
         [rng.normal(size=(steps, width)).astype(np.float32) for _ in range(2)] for width in (rows, panels * COLUMNS)
     )
     between = data.draw(st.integers(0, panels))
-    out = np.full((rows, panels * COLUMNS), np.nan, np.float32)
+    out = np.full((panels, rows, COLUMNS), np.nan, np.float32)
     for number in range(2):
         for first, last in ((0, between), (between, panels)):
             functions.kernel_gradient(columns[number], dz[number], first, last, number > 0, out)
     wanted = sum(x.T.astype(np.float64) @ y for x, y in zip(columns, dz, strict=True))
-    assert_close(out / np.sqrt(steps), wanted / np.sqrt(steps), 2e-6)
+    found = np.concatenate(list(out), axis=1)
+    assert_close(found / np.sqrt(steps), wanted / np.sqrt(steps), 2e-6)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -320,9 +323,9 @@ def test_processors_with_narrower_registers(features, width, rows, tmp_path):
         assert (tile.WIDTH, tile.COLUMNS, tile.ROWS) == ({width}, {2 * width}, {rows})
         a, b = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((15, 70), (70, 37)))
         panels = np.zeros((workspace._panels(37), 70, tile.COLUMNS), np.float32)
-        workspace._pack(b, panels)
+        functions.pack(b, np.ones(37, np.float32), panels, 0)
         out = np.empty((15, len(panels) * tile.COLUMNS), np.float32)
-        functions.product(a, panels, out)
+        functions.product(a, 0, 70, panels, out, False)
         assert np.abs(out[:, :37] - a.astype(float) @ b).max() < 2e-5
     """
     run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
