@@ -127,7 +127,7 @@ def lstm_sequence(
     inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *, forget_bias: float, tape: Tape
 ) -> tuple[Array, Array, Array]:
     """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
-    workspace = tape.take(*inputs.shape, c.shape[1], inputs.dtype, compiled.applies(inputs.dtype))
+    workspace = tape.take(*inputs.shape, c.shape[1], inputs.dtype, compiled.applies(inputs.dtype, kernel.size))
     return workspace.forward(inputs, c, h, kernel, bias, forget_bias)
 
 

@@ -29,9 +29,15 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 
-def applies(dtype: Any) -> bool:
-    """Whether a pass can be compiled: float32, where numba is installed and the environment has nothing against."""
-    wanted = os.environ.get("MINILSTM_COMPILED", "1") != "0"
+LARGEST = 3 << 19  # entries of a kernel, 6 MB: a larger one is fetched anew for each step, and the gain is under 1.2
+
+
+def applies(dtype: Any, kernel_size: int = 0) -> bool:
+    """Whether a pass is compiled: in float32, with a kernel of up to LARGEST entries, where numba is installed.
+
+    And where the environment has nothing against it.
+    """
+    wanted = os.environ.get("MINILSTM_COMPILED", "1") != "0" and kernel_size <= LARGEST
     return wanted and dtype == np.float32 and workspace_class() is not None
 
 

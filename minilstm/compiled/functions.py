@@ -24,7 +24,7 @@ BOUND = 9.0
 
 # How long sums are before they are added up: what is read again and again in the meantime stays in the cache.
 DEPTH = 256  # in a product of a step
-CHUNK = 256  # in the kernel's gradient
+CHUNK = 64  # in the kernel's gradient
 BLOCK = 64  # rows that are transposed at a time
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
@@ -163,29 +163,23 @@ def backward(panels, gates, c, d_outputs, dc, dh, d_columns, d_inputs):  # type:
 def kernel_gradient(columns, dz, first, last, adds, out):  # type: ignore[no-untyped-def]
     """``columns [n, k]^T @ dz [n, width]``, or what it adds, for the panels of `out` from `first` to before `last`.
 
-    Both operands are laid out anew, CHUNK rows at a time, in the order in which `tile` reads them, and so is `out`:
-    ``[panels, k, COLUMNS]``.
+    `out` is ``[panels, k, COLUMNS]``: what is added to lies side by side, too.
     """
     k = columns.shape[1]
     blocks = (k + ROWS - 1) // ROWS
-    transposed, panel_of_dz = np.empty(k * CHUNK, np.float32), np.empty(CHUNK * COLUMNS, np.float32)
-    flat_out = out.reshape(-1)
+    some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # of dz, some rows of one panel
+    flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
     for chunk in range(0, columns.shape[0], CHUNK):
         depth = min(CHUNK, columns.shape[0] - chunk)
-        for block in range(blocks):
-            start, stop = k * block // blocks, k * (block + 1) // blocks
-            for n in range(depth):
-                for entry in range(stop - start):
-                    transposed[start * depth + n * (stop - start) + entry] = columns[chunk + n, start + entry]
         for panel in range(first, last):
             for n in range(depth):
                 for column in range(COLUMNS):
-                    panel_of_dz[n * COLUMNS + column] = dz[chunk + n, panel * COLUMNS + column]
+                    some_dz[n * COLUMNS + column] = dz[chunk + n, panel * COLUMNS + column]
             for block in range(blocks):
                 start, stop = k * block // blocks, k * (block + 1) // blocks
                 tile(
-                    stop - start, transposed, start * depth, 1, stop - start,
-                    panel_of_dz, 0,
+                    stop - start, flat_columns, chunk * k + start, 1, k,
+                    some_dz, 0,
                     flat_out, (panel * k + start) * COLUMNS, COLUMNS, depth, adds or chunk > 0,
                 )  # fmt: skip
 

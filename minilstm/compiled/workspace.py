@@ -102,7 +102,8 @@ class Workspace:
             )
             for p in self.parts
         )  # fmt: skip
-        pieces = len(self.parts)
+        threads = len(self.parts)
+        pieces = min(4 * threads, len(self.d_kernel)) if threads > 1 else 1  # threads need not be equally fast
         bounds = [len(self.d_kernel) * piece // pieces for piece in range(pieces + 1)]
         self._share(functools.partial(self._kernel_gradient, *pair) for pair in itertools.pairwise(bounds))
         d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)

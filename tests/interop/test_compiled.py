@@ -357,6 +357,14 @@ def test_float64_is_never_compiled(monkeypatch):
     assert made == ["NumPy"]
 
 
+def test_a_large_kernel_is_left_to_numpy(monkeypatch):
+    monkeypatch.setattr(compiled, "LARGEST", 6 * 16)
+    made = workspaces_made(monkeypatch)
+    layer_gradients(LSTM(4), *moderate(3, 5, 2, 4))
+    layer_gradients(LSTM(4), *moderate(3, 5, 3, 4))
+    assert made == ["compiled", "NumPy"]
+
+
 def test_without_numba_numpys_pass_runs(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
     compiled.workspace_class.cache_clear()
