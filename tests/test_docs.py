@@ -22,6 +22,8 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
     if module.name.rpartition(".")[2] not in ("__main__", "_version")
 )
+NEED_NUMBA = {f"minilstm.compiled.{name}" for name in ("functions", "tile", "workspace")}
+IMPORTABLE = [name for name in MODULES if name not in NEED_NUMBA or importlib.util.find_spec("numba")]
 DIRECTIVE = re.compile(
     r"^\.\. (automodule|currentmodule|auto(?:class|function)):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE
 )
@@ -81,7 +83,7 @@ def test_every_module_has_one_section_in_the_reference():
     assert set(MODULES) - plain == set(modules)
 
 
-@pytest.mark.parametrize("module_name", MODULES)
+@pytest.mark.parametrize("module_name", IMPORTABLE)
 def test_every_public_name_is_in_the_reference(module_name):
     described = described_names()[0]
     missing = []
@@ -98,13 +100,15 @@ def test_every_public_name_is_in_the_reference(module_name):
 def test_nothing_is_described_that_is_not_there():
     for full_name in described_names()[0]:
         module_name, _, name = full_name.rpartition(".")
+        if module_name in MODULES and module_name not in IMPORTABLE:
+            continue
         assert hasattr(importlib.import_module(module_name), name), full_name
 
 
 # --- every example runs ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module_name", MODULES)
+@pytest.mark.parametrize("module_name", IMPORTABLE)
 def test_the_examples_in_docstrings_are_true(module_name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(module_name))
