@@ -12,7 +12,8 @@ What NumPy cannot reach, and what is done about it:
 
 numba is imported by the first pass that can use it, and keeps what it compiled for the next process.
 ``MINILSTM_COMPILED=0`` in the environment leaves all of this out. As many threads are used as BLAS is told to use
-(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core.
+(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A large product of another layer wakes
+BLAS's own threads, which keep their cores busy for a tenth of a second after it; until then the second core is shared.
 """
 
 from __future__ import annotations

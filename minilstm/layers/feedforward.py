@@ -100,6 +100,7 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
 
 
 def _product(x: Array, kernel: Array) -> Array:
+    """``x @ kernel`` on the last dimension."""
     outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
     rows, out = x.reshape(-1, x.shape[-1]), outputs.reshape(-1, kernel.shape[1])
     # Where one side is 1 wide BLAS is no faster; and its threads, once woken, keep a core each for a tenth of a second,
