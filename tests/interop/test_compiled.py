@@ -60,7 +60,12 @@ def moderate(*sizes, seed=0):
     params, inputs, state = case(*sizes, seed=seed, dtype=np.float32)
     kernel = params["lstm_cell"]["kernel"]
     kernel /= np.sqrt(len(kernel)).astype(np.float32)
+    params["lstm_cell"]["bias"] /= 2
     return params, inputs, state
+
+
+def in_float64(data):
+    return tuple(tree_map(lambda x: x.astype(np.float64), tree) for tree in data)
 
 
 def pulled_back(layer, params, inputs, state, seed):
@@ -94,17 +99,19 @@ SIZES = st.tuples(
 
 
 @given(SIZES, FORGET_BIASES, st.integers(0, 999))
-def test_the_compiled_pass_equals_numpys_and_the_readable_one(sizes, forget_bias, seed):
+def test_the_compiled_pass_is_as_exact_as_numpys(sizes, forget_bias, seed):
+    """Both to the readable pass in float64: from one another they may be as far as their two errors together."""
     data = moderate(*sizes, seed=seed)
     layer = LSTM(sizes[3], forget_bias=forget_bias)
     found = pulled_back(layer, *data, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINILSTM_COMPILED", "0")
         numpys = pulled_back(layer, *data, seed)
-    readable = pulled_back(LSTM(sizes[3], forget_bias=forget_bias, backprop="reference"), *data, seed)
-    assert_trees_close(found, numpys, 1e-6)
-    assert_trees_close(found, readable, 1e-6)
-    assert largest(readable[1]) > 1e-3
+    reference = LSTM(sizes[3], forget_bias=forget_bias, backprop="reference")
+    exact = pulled_back(reference, *in_float64(data), seed)
+    assert_trees_close(found, exact, 1e-6)
+    assert_trees_close(numpys, exact, 1e-6)
+    assert largest(exact[1]) > 1e-3
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -112,7 +119,7 @@ def test_a_long_sequence_stays_close(batch):
     """To the same sequence in float64."""
     data = moderate(batch, 200, 3, 16)
     found = pulled_back(LSTM(16), *data, 0)
-    exact = pulled_back(LSTM(16), *(tree_map(lambda x: x.astype(np.float64), tree) for tree in data), 0)
+    exact = pulled_back(LSTM(16), *in_float64(data), 0)
     assert_trees_close(found, exact, 2e-6)
 
 
