@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,7 @@ class Workspace:
         parts = 1
         if time * batch * rows * 4 * units >= SHARED:
             parts = max(1, min(workers.count(), batch // LEAST_ROWS))
-        bounds = [batch * part // parts for part in range(parts + 1)]
-        self.parts = [Part(slice(*pair), time, input_dim, units) for pair in itertools.pairwise(bounds)]
+        self.parts = [Part(slice(*ends), time, input_dim, units) for ends in _pieces(batch, parts)]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
         self.d_kernel = _zeros(*self.kernel.shape)
         self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
@@ -70,6 +70,7 @@ class Workspace:
         return outputs.transpose(1, 0, 2), c_end, outputs[:, -1].copy()
 
     def _forward(self, outputs: Array) -> None:
+        """All parts through all steps; the kernel and the columns are there."""
         self._share(
             functools.partial(
                 forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded
@@ -83,7 +84,7 @@ class Workspace:
     ) -> tuple[Array | None, Array, Array, Array]:
         """As `minilstm.loops.Workspace.backward`."""
         batch, time, units = len(dc), len(d_outputs), self.units
-        if self.has_dz:
+        if self.has_dz:  # a second sweep over the same pass
             self._forward(recycled((batch, time, units), np.float32))
         self.has_dz = True
         wanted = self.input_dim if wants_inputs else 0
@@ -104,8 +105,7 @@ class Workspace:
         )  # fmt: skip
         threads = len(self.parts)
         pieces = min(4 * threads, len(self.d_kernel)) if threads > 1 else 1  # threads need not be equally fast
-        bounds = [len(self.d_kernel) * piece // pieces for piece in range(pieces + 1)]
-        self._share(functools.partial(self._kernel_gradient, *pair) for pair in itertools.pairwise(bounds))
+        self._share(functools.partial(self._kernel_gradient, *ends) for ends in _pieces(len(self.d_kernel), pieces))
         d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)
         unpack(self.d_kernel, d_kernel)
         return (
@@ -121,7 +121,7 @@ class Workspace:
             columns, dz = (x.reshape(-1, x.shape[2]) for x in (part.columns[:-1], part.gates))
             kernel_gradient(columns, dz, first, last, number > 0, self.d_kernel)
 
-    def _share(self, pieces: Any) -> None:
+    def _share(self, pieces: Iterable[Callable[[], None]]) -> None:
         workers.share(pieces, len(self.parts))
 
     def dz(self) -> Array:
@@ -133,6 +133,11 @@ def _zeros(*shape: int) -> Array:
     zeros = aligned(shape, np.float32)
     zeros[...] = 0  # what only fills a panel up shall not be NaN, which is slow
     return zeros
+
+
+def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """The ends of so many pieces of nearly equal length."""
+    return itertools.pairwise(count * piece // pieces for piece in range(pieces + 1))
 
 
 def _panels(columns: int) -> int:
