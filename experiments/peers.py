@@ -39,7 +39,7 @@ class Minilstm:
 
     def step(self, x: np.ndarray, y: np.ndarray) -> float:
         loss, grads = self.derive(self.params, x, y)
-        self.params, self.opt_state = self.optimizer.update(self.params, grads, self.opt_state)
+        self.params, self.opt_state = self.optimizer.update(self.params, grads, self.opt_state, donate=True)
         return float(loss)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -135,8 +135,8 @@ class Jax:
             "kernel": glorot(input_dim, 4 * units), "recurrent": glorot(units, 4 * units),
             "bias": jnp.zeros(4 * units), "dense": glorot(units, 1), "dense_bias": jnp.zeros(1),
         }  # fmt: skip
-        zeros = jax.tree_util.tree_map(jnp.zeros_like, self.params)
-        self.adam = (zeros, zeros, jnp.zeros((), jnp.int32))
+        m, v = (jax.tree_util.tree_map(jnp.zeros_like, self.params) for _ in range(2))
+        self.adam = (m, v, jnp.zeros((), jnp.int32))
 
         def run(params: Any, x: Any, state: Any) -> tuple[Any, Any]:
             gates_x = jnp.swapaxes(x, 0, 1) @ params["kernel"] + params["bias"]
@@ -168,7 +168,7 @@ class Jax:
             params = tree_map(lambda w, m, v: w - rate * m / (jnp.sqrt(v) + 1e-8), params, m, v)
             return value, params, (m, v, t)
 
-        self._step = jax.jit(step)
+        self._step = jax.jit(step, donate_argnums=(0, 1))
         self._forward = jax.jit(lambda params, x: run(params, x, zero_state(x))[0])
         self._generate = jax.jit(run)
         self.state: Any = zero_state(np.zeros((1, 1, input_dim)))

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import compiled
 from .memory import recycled
 from .params import Tree, tree_map, tree_rows, tree_unflatten
 
@@ -78,25 +79,6 @@ class AdamState(NamedTuple):
 def _float32(value: float) -> float:
     """A hyperparameter as TensorFlow sees it."""
     return float(np.float32(value))
-
-
-PIECE = 1 << 14  # entries: what Adam reads and writes of so many stays in the second-level cache
-
-
-def _in_pieces(formula: Callable[..., None], rate: float, *arrays: Array) -> list[Array]:
-    """Three new arrays from `formula`, which is called for one piece of all arrays after the other.
-
-    Twelve passes over a large array are twelve ways to the memory and back. Piece by piece they are one.
-    """
-    shape, dtype = arrays[0].shape, arrays[0].dtype
-    flat = [np.ascontiguousarray(array, dtype).reshape(-1) for array in arrays]
-    new = [recycled((flat[0].size,), dtype) for _ in range(3)]
-    scratch = recycled((min(PIECE, flat[0].size),), dtype)
-    for start in range(0, flat[0].size, PIECE):
-        piece = slice(start, start + PIECE)
-        into = [array[piece] for array in new]
-        formula(rate, *(array[piece] for array in flat), into, scratch[: into[0].size])
-    return [array.reshape(shape) for array in new]
 
 
 def _zeros(params: Tree) -> Tree:
@@ -267,35 +249,72 @@ class Adam(Optimizer):
         """Zeros, and the betas themselves as their first powers."""
         return AdamState(0, _zeros(params), _zeros(params), np.float32(self.beta1), np.float32(self.beta2))
 
-    def update(self, params: Tree, grads: Tree, state: AdamState) -> tuple[Tree, AdamState]:
-        """One step."""
+    def update(
+        self, params: Tree, grads: Tree, state: AdamState, donate: bool = False
+    ) -> tuple[Tree, AdamState]:
+        """One step.
+
+        With `donate` the state's own arrays become those of the new one, and the old one must not be used any more:
+        a step of a large model is shorter by some hundredths. `fit` does so.
+        """
         correction = math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power))
         rate = self.rate(state.step) * correction
         rows = tree_rows(self._decayed(params, state), grads, state.m, state.v)
-        updated = [_in_pieces(self._piece, rate, *row) for row in rows]
+        updated = [self._updated(rate, donate, *row) for row in rows]
         new, m, v = (tree_unflatten(params, (arrays[k] for arrays in updated)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)
 
-    def _piece(self, rate: float, w: Array, g: Array, m: Array, v: Array, new: list[Array], scratch: Array) -> None:
-        """The formulas of the class for a piece of an array, into the three arrays `new`: w, m, v."""
-        new_w, new_m, new_v = new
-        np.multiply(m, self.beta1, out=new_m)
-        np.multiply(g, 1 - self.beta1, out=scratch)
-        np.add(new_m, scratch, out=new_m)
-        np.multiply(v, self.beta2, out=new_v)
-        np.multiply(g, g, out=scratch)
-        np.multiply(scratch, 1 - self.beta2, out=scratch)
-        np.add(new_v, scratch, out=new_v)
-        np.sqrt(new_v, out=scratch)
-        np.add(scratch, self.epsilon, out=scratch)
-        np.multiply(new_m, rate, out=new_w)
-        np.divide(new_w, scratch, out=new_w)
-        np.subtract(w, new_w, out=new_w)
+    def _updated(self, rate: float, donate: bool, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
+        """The new w, m and v of one array."""
+        shape, dtype = w.shape, w.dtype
+        w, g, m, v = (_flat(x, dtype) for x in (w, g, m, v))
+        new_w = recycled(w.shape, dtype)
+        new_m, new_v = (m, v) if donate else (recycled(w.shape, dtype), recycled(w.shape, dtype))
+        options = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, self.epsilon, rate)
+        formulas = compiled.adam(dtype) or adam
+        # Twelve calls for a large array are twelve ways to the memory and back. Piece by piece they are one.
+        for start in range(0, w.size, PIECE):
+            piece = slice(start, start + PIECE)
+            if not donate:
+                new_m[piece], new_v[piece] = m[piece], v[piece]
+            formulas(w[piece], g[piece], new_m[piece], new_v[piece], new_w[piece], *options)
+        return new_w.reshape(shape), new_m.reshape(shape), new_v.reshape(shape)
 
     def _decayed(self, params: Tree, state: AdamState) -> Tree:
         """The parameters from which the step is taken; `AdamW` shrinks them first."""
         return params
+
+
+PIECE = 1 << 15  # entries: what Adam reads and writes of so many stays in the second-level cache
+
+
+def _flat(x: Array, dtype: Any) -> Array:
+    """The array as ``[entries]``, or a copy where it cannot be seen so or must not be written to."""
+    flat = np.ascontiguousarray(x, dtype).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()
+
+
+def adam(
+    w: Array, g: Array, m: Array, v: Array, new_w: Array,
+    beta1: float, rest1: float, beta2: float, rest2: float, epsilon: float, rate: float,
+) -> None:  # fmt: skip
+    """The formulas of `Adam` for arrays ``[entries]``: into `new_w`, and m and v in their places.
+
+    `rest1` is ``1 - beta1``, `rest2` is ``1 - beta2``.
+    """
+    np.multiply(m, beta1, out=m)
+    np.multiply(g, rest1, out=new_w)
+    np.add(m, new_w, out=m)
+    np.multiply(v, beta2, out=v)
+    np.multiply(g, g, out=new_w)
+    np.multiply(new_w, rest2, out=new_w)
+    np.add(v, new_w, out=v)
+    root = np.sqrt(v, out=recycled(v.shape, v.dtype))
+    np.add(root, epsilon, out=root)
+    np.multiply(m, rate, out=new_w)
+    np.divide(new_w, root, out=new_w)
+    np.subtract(w, new_w, out=new_w)
 
 
 class AdamW(Adam):

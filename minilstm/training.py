@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 import sys
@@ -219,6 +220,8 @@ def fit(
             _leave(interruption.wanted, run, checkpoint_dir)
 
     derive = value_and_grad(run_loss, has_aux=True)
+    donates = "donate" in inspect.signature(optimizer.update).parameters
+    shown = True  # whether somebody else may hold the arrays of the optimizer's state: then they are not written to
     rows = HistoryFile(checkpoint_dir, run.place.epoch, compared)
     with (
         ProgressBar(epochs * source.batches_per_epoch, _batches_done(run.place, source), progress) as bar,
@@ -255,7 +258,9 @@ def fit(
                     run.carried = _state_after(
                         model, run.params, window, start, place_rng, truncation, source, state
                     )
-                    run.params, run.opt_state = optimizer.update(run.params, grads, run.opt_state)
+                    donate = {"donate": True} if donates and not shown else {}
+                    run.params, run.opt_state = optimizer.update(run.params, grads, run.opt_state, **donate)
+                    shown = False
                     if ema_decay is not None:
                         run.averaged = ema_update(run.averaged, run.params, ema_decay)
                     run.step += 1
@@ -280,6 +285,7 @@ def fit(
             if not checkpoint_every or not keep_going():
                 save()
             wishes = [callback(result()) for callback in callbacks]  # every callback is called, also after a True
+            shown = shown or bool(wishes)
             leave_if_asked()
             if any(wishes):
                 break

@@ -5,6 +5,7 @@ import pytest
 from helpers import assert_close, assert_trees_equal, golden, golden_cases
 
 from minilstm import SGD, Adagrad, Adam, AdamW, Momentum, RMSProp, schedules, value_and_grad
+from minilstm.optimizers import PIECE
 
 CLASSES = {
     "GradientDescentOptimizer": (SGD, {}),
@@ -146,6 +147,47 @@ def test_an_update_keeps_dtypes_and_structure_and_changes_nothing_that_came_in(o
     assert new["a"]["w"].dtype == new["b"][0].dtype == dtype
     assert (new["a"]["w"] > 1).all()  # downhill, each by its own gradient
     assert (new["b"][0] < 2).all()
+
+
+def steps_of_adam(optimizer, start, grads, donate):
+    """Parameters, m and v after a step for each of `grads`, and the states in between."""
+    params, states = {"w": start}, [optimizer.init({"w": start})]
+    for grad in grads:
+        options = {"donate": True} if donate else {}
+        params, state = optimizer.update(params, {"w": grad}, states[-1], **options)
+        states.append(state)
+    return (params["w"], states[-1].m["w"], states[-1].v["w"]), states
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.05), AdamW(0.05, weight_decay=0.1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, PIECE // 2 + 1)])
+def test_a_donated_state_is_overwritten_and_gives_the_same_bits(optimizer, dtype, shape):
+    rng = np.random.default_rng(0)
+    start, *grads = (np.asarray(rng.normal(size=shape), dtype) for _ in range(4))
+    kept = [x.copy() for x in (start, *grads)]
+    plain, _ = steps_of_adam(optimizer, start, grads, donate=False)
+    donated, states = steps_of_adam(optimizer, start, grads, donate=True)
+    for found, wanted in zip(donated, plain, strict=True):
+        assert found.shape == shape
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, wanted)
+    for x, wanted in zip((start, *grads), kept, strict=True):  # the state alone is given away
+        np.testing.assert_array_equal(x, wanted)
+    assert all(np.shares_memory(states[0].m["w"], state.m["w"]) for state in states)
+    assert all(np.shares_memory(states[0].v["w"], state.v["w"]) for state in states)
+
+
+def test_a_donated_state_that_cannot_be_written_to_is_left_alone():
+    optimizer, params, grads = Adam(0.05), {"w": np.ones((2, 3))}, {"w": np.full((2, 3), 0.5)}
+    wanted, wanted_state = optimizer.update(params, grads, optimizer.init(params))
+    read_only, transposed = np.zeros((2, 3)), np.zeros((3, 2)).T
+    read_only.flags.writeable = False
+    state = optimizer.init(params)._replace(m={"w": read_only}, v={"w": transposed})
+    new, new_state = optimizer.update(params, grads, state, donate=True)
+    assert_trees_equal((new, new_state), (wanted, wanted_state))
+    assert not read_only.any()
+    assert not transposed.any()
 
 
 @pytest.mark.parametrize("optimizer", TABLE, ids=IDS)

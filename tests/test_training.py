@@ -43,6 +43,41 @@ def test_the_params_passed_in_are_not_changed():
     assert_trees_equal(PARAMS, kept)
 
 
+def test_what_a_callback_is_shown_stays_as_it_was():
+    """fit lets the optimizer write over its own state, but not over one that somebody else has seen."""
+    shown = []
+
+    def callback(result):
+        trees = (result.params, result.opt_state)
+        shown.append((trees, tree_map(np.copy, trees)))
+
+    run(epochs=4, callbacks=[callback])
+    assert len(shown) == 4
+    for found, kept in shown:
+        assert_trees_equal(found, kept)
+
+
+def test_the_optimizer_may_write_over_its_own_state():
+    donated = []
+
+    class Watched(Adam):
+        def update(self, params, grads, state, donate=False):
+            donated.append(donate)
+            return super().update(params, grads, state, donate)
+
+    result = run(optimizer=Watched(0.01), epochs=2, callbacks=[lambda result: None])
+    assert donated == [False, True, True, False, True, True]  # three steps an epoch; the first state may be anybody's
+    assert_trees_equal(result.params, run(epochs=2).params)
+
+
+def test_an_optimizer_need_not_know_of_donating():
+    class Plain(Adam):
+        def update(self, params, grads, state):
+            return super().update(params, grads, state)
+
+    assert_trees_equal(run(optimizer=Plain(0.01)).params, run().params)
+
+
 def test_every_sequence_is_seen_once_an_epoch_in_an_order_that_changes():
     seen = []
 

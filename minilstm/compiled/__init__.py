@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -53,3 +54,15 @@ def workspace_class() -> type[Workspace] | None:
         warnings.warn(f"minilstm: numba is installed, but cannot be used: {error}", RuntimeWarning, stacklevel=2)
         return None
     return Workspace
+
+
+def adam(dtype: Any) -> Any:
+    """The compiled counterpart of `minilstm.optimizers.adam`, or None.
+
+    None too as long as no pass has loaded numba, which takes longer than Adam alone would win in a toy run.
+    """
+    if f"{__name__}.workspace" not in sys.modules or not applies(dtype):
+        return None
+    from .optimizers import adam as compiled_adam
+
+    return compiled_adam

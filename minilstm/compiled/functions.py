@@ -7,6 +7,7 @@ gates ``[time, rows, 4 * units]`` and c ``[time + 1, rows, units]``. Right opera
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -32,18 +33,23 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in DENOMINATOR)
 _BOUND, _HALF, _ONE = np.float32(BOUND), np.float32(0.5), np.float32(1)
 
 # Not `fastmath=True`: that lets a compiler assume that nothing is NaN, and a diverged run shall be seen.
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+EXACT = {"nogil": True, "error_model": "numpy"}
+FAST = {**EXACT, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
-def compiled(function: Any) -> Any:
-    """The function as numba compiles it, for this process alone where no folder can be written to."""
-    try:
-        return numba.njit(cache=True, **OPTIONS)(function)
-    except RuntimeError:
-        return numba.njit(**OPTIONS)(function)
+def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
+    """A decorator for what numba shall compile, for this process alone where no folder can be written to."""
+
+    def compile_it(function: Any) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+
+    return compile_it
 
 
-@numba.njit(inline="always", **OPTIONS)
+@numba.njit(inline="always", **FAST)
 def tanh(x):  # type: ignore[no-untyped-def]
     """The fraction above; these comparisons leave a NaN alone, as min and max would not."""
     x = _BOUND if x > _BOUND else x
@@ -52,7 +58,7 @@ def tanh(x):  # type: ignore[no-untyped-def]
     return x * ((((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0) / ((((_Q4 * s + _Q3) * s + _Q2) * s + _Q1) * s + _Q0)
 
 
-@compiled
+@compiled(FAST)
 def step_forward(z, c_before, c, h):  # type: ignore[no-untyped-def]
     """One step of one sequence: z ``[4 * units]``, halved where a sigmoid is meant, becomes i, j, f, o."""
     n = c.shape[0]
@@ -69,7 +75,7 @@ def step_forward(z, c_before, c, h):  # type: ignore[no-untyped-def]
 # its arrays do not overlap, and gives up where there are many.
 
 
-@compiled
+@compiled(FAST)
 def step_back_output(o, c, d_output, dh, dc):  # type: ignore[no-untyped-def]
     """From dh to dc, and to dz of the output gate in its place."""
     for e in range(c.shape[0]):
@@ -78,7 +84,7 @@ def step_back_output(o, c, d_output, dh, dc):  # type: ignore[no-untyped-def]
         o[e] = dh_e * a * o_e * (_ONE - o_e)
 
 
-@compiled
+@compiled(FAST)
 def step_back_input(i, j, dc):  # type: ignore[no-untyped-def]
     """From dc to dz of i and j in their places."""
     for e in range(dc.shape[0]):
@@ -87,7 +93,7 @@ def step_back_input(i, j, dc):  # type: ignore[no-untyped-def]
         j[e] = dc_e * i_e * (_ONE - j_e * j_e)
 
 
-@compiled
+@compiled(FAST)
 def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
     """From dc to dz of f in its place, and to dc of the step before."""
     for e in range(dc.shape[0]):
@@ -96,7 +102,7 @@ def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
         dc[e] = dc_e * f_e
 
 
-@compiled
+@compiled(FAST)
 def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
     """``out [rows, columns] = a @ b``, or ``+=``, of the columns of `a` and rows of `b` from `first` to before `last`.
 
@@ -118,7 +124,7 @@ def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
                 )  # fmt: skip
 
 
-@compiled
+@compiled(FAST)
 def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore[no-untyped-def]
     """All steps of a part: outputs ``[rows, time, units]``, and h behind the `inputs` entries of x in the columns.
 
@@ -137,7 +143,7 @@ def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore
                 columns[t + 1, row, inputs + e] = outputs[row, t, e]
 
 
-@compiled
+@compiled(FAST)
 def backward(panels, gates, c, d_outputs, dc, dh, d_columns, d_inputs):  # type: ignore[no-untyped-def]
     """The sweep over a part: the gates become dz; dc and dh ``[rows, units]`` become those before the first step.
 
@@ -159,7 +165,7 @@ def backward(panels, gates, c, d_outputs, dc, dh, d_columns, d_inputs):  # type:
                 dh[row, e] = d_columns[row, inputs + e]
 
 
-@compiled
+@compiled(FAST)
 def kernel_gradient(columns, dz, first, last, adds, out):  # type: ignore[no-untyped-def]
     """``columns [n, k]^T @ dz [n, width]``, or what it adds, for the panels of `out` from `first` to before `last`.
 
@@ -184,7 +190,7 @@ def kernel_gradient(columns, dz, first, last, adds, out):  # type: ignore[no-unt
                 )  # fmt: skip
 
 
-@compiled
+@compiled(FAST)
 def pack(matrix, scale, panels, start):  # type: ignore[no-untyped-def]
     """``matrix [depth, columns]``, its columns times `scale`, as rows of panels ``[_, _, COLUMNS]`` from `start` on."""
     for panel in range(panels.shape[0]):
@@ -194,7 +200,7 @@ def pack(matrix, scale, panels, start):  # type: ignore[no-untyped-def]
                 panels[panel, start + k, lane] = matrix[k, first + lane] * scale[first + lane]
 
 
-@compiled
+@compiled(FAST)
 def pack_transposed(matrix, panels):  # type: ignore[no-untyped-def]
     """The transpose of ``matrix [columns, depth]`` as panels, in blocks that stay in the cache."""
     columns, depth = matrix.shape
@@ -206,7 +212,7 @@ def pack_transposed(matrix, panels):  # type: ignore[no-untyped-def]
                     panels[panel, k, lane] = matrix[first + lane, k]
 
 
-@compiled
+@compiled(FAST)
 def unpack(panels, matrix):  # type: ignore[no-untyped-def]
     """Panels as ``matrix [depth, columns]``."""
     for panel in range(panels.shape[0]):

@@ -27,6 +27,7 @@ from test_kernels import (  # noqa: F401 - collected here again: float32 is comp
     test_truncated_backpropagation_needs_the_memory_of_its_window,
     test_two_models_trained_in_two_threads_are_those_trained_one_after_the_other,
 )
+from test_optimizers import steps_of_adam
 
 import minilstm
 from minilstm import LSTM, compiled, kernels, value_and_grad
@@ -34,6 +35,7 @@ from minilstm.compiled import functions, workers, workspace
 from minilstm.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
 from minilstm.compiled.tile import COLUMNS, ROWS, tile
 from minilstm.loops import FOLD_INPUTS
+from minilstm.optimizers import PIECE
 from minilstm.params import tree_map
 
 pytestmark = pytest.mark.interop
@@ -409,8 +411,35 @@ def test_where_nothing_can_be_cached_it_is_compiled_all_the_same(monkeypatch):
         return original(**options)
 
     monkeypatch.setattr(numba, "njit", refuse)
-    assert functions.compiled(lambda x: x + 1)(2) == 3
+    assert functions.compiled(functions.FAST)(lambda x: x + 1)(2) == 3
     assert asked == [True, False]
+
+
+@given(st.sampled_from([1, 7, 64, 1000, PIECE + 3]), st.booleans(), st.integers(0, 999))
+def test_the_compiled_adam_has_numpys_bits(entries, donate, seed):
+    rng = np.random.default_rng(seed)
+    start, *grads = (rng.normal(size=entries, scale=rng.choice([1e-9, 1, 1e9])).astype(np.float32) for _ in range(5))
+    found, _ = steps_of_adam(minilstm.Adam(0.05), start, grads, donate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "adam", lambda dtype: None)
+        wanted, _ = steps_of_adam(minilstm.Adam(0.05), start, grads, donate)
+    for x, y in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_compiled_adam_passes_on_what_is_not_finite(bad):
+    grad = np.array([1, bad, 1], np.float32)
+    (w, *_), _ = steps_of_adam(minilstm.Adam(0.05), np.ones(3, np.float32), [grad], donate=True)
+    assert np.isfinite(w).tolist() == [True, False, True]
+
+
+def test_adam_is_compiled_in_float32_once_a_pass_has_loaded_numba(monkeypatch):
+    assert compiled.adam(np.float32) is not None
+    assert compiled.adam(np.float64) is None
+    monkeypatch.setenv("MINILSTM_COMPILED", "0")
+    assert compiled.adam(np.float32) is None
+    run_python("import numpy as np; from minilstm import compiled; assert compiled.adam(np.float32) is None")
 
 
 def test_numba_is_loaded_by_the_first_pass_that_can_use_it():
