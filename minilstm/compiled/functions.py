@@ -125,6 +125,31 @@ def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
 
 
 @compiled(FAST)
+def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
+    """``columns [n, k]^T @ dz [n, width]``, or what it adds.
+
+    `out` is ``[panels, k, COLUMNS]``: what is added to lies side by side, too.
+    """
+    k = columns.shape[1]
+    blocks = (k + ROWS - 1) // ROWS
+    some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # of dz, some rows of one panel
+    flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
+    for chunk in range(0, columns.shape[0], CHUNK):
+        depth = min(CHUNK, columns.shape[0] - chunk)
+        for panel in range(out.shape[0]):
+            for n in range(depth):
+                for column in range(COLUMNS):
+                    some_dz[n * COLUMNS + column] = dz[chunk + n, panel * COLUMNS + column]
+            for block in range(blocks):
+                start, stop = k * block // blocks, k * (block + 1) // blocks
+                tile(
+                    stop - start, flat_columns, chunk * k + start, 1, k,
+                    some_dz, 0,
+                    flat_out, (panel * k + start) * COLUMNS, COLUMNS, depth, adds or chunk > 0,
+                )  # fmt: skip
+
+
+@compiled(FAST)
 def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore[no-untyped-def]
     """All steps of a part: outputs ``[rows, time, units]``, and h behind the `inputs` entries of x in the columns.
 
@@ -144,50 +169,32 @@ def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore
 
 
 @compiled(FAST)
-def backward(panels, gates, c, d_outputs, dc, dh, d_columns, d_inputs):  # type: ignore[no-untyped-def]
+def backward(panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, d_kernel):  # type: ignore[no-untyped-def]
     """The sweep over a part: the gates become dz; dc and dh ``[rows, units]`` become those before the first step.
 
     `panels` are the kernel, transposed; `d_columns` has room for a product with them. d_inputs ``[rows, time, inputs]``
-    are the first columns of it; where they are not wanted, there are none, and `panels` begin with h.
+    are the first columns of it; where they are not wanted, there are none, and `panels` begin with h. The kernel's
+    gradient is gathered every few steps, while their dz is still in the cache.
     """
-    units, inputs = c.shape[2], d_inputs.shape[2]
-    for t in range(gates.shape[0] - 1, -1, -1):
-        for row in range(gates.shape[1]):
-            dz, dc_row = gates[t, row], dc[row]
-            step_back_output(dz[3 * units : 4 * units], c[t + 1, row], d_outputs[row, t], dh[row], dc_row)
-            step_back_input(dz[:units], dz[units : 2 * units], dc_row)
-            step_back_forget(dz[2 * units : 3 * units], c[t, row], dc_row)
-        product(gates[t], 0, 4 * units, panels, d_columns, False)
-        for row in range(gates.shape[1]):
-            for e in range(inputs):
-                d_inputs[row, t, e] = d_columns[row, e]
-            for e in range(units):
-                dh[row, e] = d_columns[row, inputs + e]
-
-
-@compiled(FAST)
-def kernel_gradient(columns, dz, first, last, adds, out):  # type: ignore[no-untyped-def]
-    """``columns [n, k]^T @ dz [n, width]``, or what it adds, for the panels of `out` from `first` to before `last`.
-
-    `out` is ``[panels, k, COLUMNS]``: what is added to lies side by side, too.
-    """
-    k = columns.shape[1]
-    blocks = (k + ROWS - 1) // ROWS
-    some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # of dz, some rows of one panel
-    flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
-    for chunk in range(0, columns.shape[0], CHUNK):
-        depth = min(CHUNK, columns.shape[0] - chunk)
-        for panel in range(first, last):
-            for n in range(depth):
-                for column in range(COLUMNS):
-                    some_dz[n * COLUMNS + column] = dz[chunk + n, panel * COLUMNS + column]
-            for block in range(blocks):
-                start, stop = k * block // blocks, k * (block + 1) // blocks
-                tile(
-                    stop - start, flat_columns, chunk * k + start, 1, k,
-                    some_dz, 0,
-                    flat_out, (panel * k + start) * COLUMNS, COLUMNS, depth, adds or chunk > 0,
-                )  # fmt: skip
+    time, rows, width = gates.shape
+    units, inputs, steps = c.shape[2], d_inputs.shape[2], max(1, CHUNK // rows)
+    for stop in range(time, 0, -steps):
+        start = max(0, stop - steps)
+        for t in range(stop - 1, start - 1, -1):
+            for row in range(rows):
+                dz, dc_row = gates[t, row], dc[row]
+                step_back_output(dz[3 * units : 4 * units], c[t + 1, row], d_outputs[row, t], dh[row], dc_row)
+                step_back_input(dz[:units], dz[units : 2 * units], dc_row)
+                step_back_forget(dz[2 * units : 3 * units], c[t, row], dc_row)
+            product(gates[t], 0, 4 * units, panels, d_columns, False)
+            for row in range(rows):
+                for e in range(inputs):
+                    d_inputs[row, t, e] = d_columns[row, e]
+                for e in range(units):
+                    dh[row, e] = d_columns[row, inputs + e]
+        n = (stop - start) * rows
+        some_columns, some_dz = columns[start:stop].reshape(n, columns.shape[2]), gates[start:stop].reshape(n, width)
+        kernel_gradient(some_columns, some_dz, stop < time, d_kernel)
 
 
 @compiled(FAST)
@@ -213,10 +220,11 @@ def pack_transposed(matrix, panels):  # type: ignore[no-untyped-def]
 
 
 @compiled(FAST)
-def unpack(panels, matrix):  # type: ignore[no-untyped-def]
-    """Panels as ``matrix [depth, columns]``."""
+def unpack(panels, matrix, adds):  # type: ignore[no-untyped-def]
+    """Panels as ``matrix [depth, columns]``, or added to it."""
     for panel in range(panels.shape[0]):
         first = panel * COLUMNS
         for k in range(matrix.shape[0]):
             for lane in range(min(COLUMNS, matrix.shape[1] - first)):
-                matrix[k, first + lane] = panels[panel, k, lane]
+                before = matrix[k, first + lane] if adds else np.float32(0)
+                matrix[k, first + lane] = before + panels[panel, k, lane]

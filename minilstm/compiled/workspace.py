@@ -12,7 +12,7 @@ import numpy as np
 from ..loops import FOLD_INPUTS, SCALE, F, O
 from ..memory import aligned, recycled
 from . import workers
-from .functions import backward, forward, kernel_gradient, pack, pack_transposed, unpack
+from .functions import backward, forward, pack, pack_transposed, unpack
 from .tile import COLUMNS
 
 Array = Any
@@ -33,6 +33,7 @@ class Part:
         self.c = _zeros(time + 1, count, units)
         self.dc, self.dh = _zeros(count, units), _zeros(count, units)
         self.d_columns = _zeros(count, _panels(input_dim + units) * COLUMNS)
+        self.d_kernel = _zeros(_panels(4 * units), input_dim + units + 1, COLUMNS)
 
 
 class Workspace:
@@ -46,7 +47,6 @@ class Workspace:
             parts = max(1, min(workers.count(), batch // LEAST_ROWS))
         self.parts = [Part(slice(*ends), time, input_dim, units) for ends in _pieces(batch, parts)]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
-        self.d_kernel = _zeros(*self.kernel.shape)
         self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
         self.halves = np.repeat(np.array(SCALE, dtype), units)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
@@ -97,29 +97,21 @@ class Workspace:
             np.copyto(part.dh, dh[part.rows])
         self._share(
             functools.partial(
-                backward, transposed, p.gates, p.c, by_sequence[p.rows], p.dc, p.dh,
+                backward, transposed, p.columns, p.gates, p.c, by_sequence[p.rows], p.dc, p.dh,
                 p.d_columns.reshape(-1)[: len(p.dc) * len(transposed) * COLUMNS].reshape(len(p.dc), -1),
-                d_inputs[p.rows],
+                d_inputs[p.rows], p.d_kernel,
             )
             for p in self.parts
         )  # fmt: skip
-        threads = len(self.parts)
-        pieces = min(4 * threads, len(self.d_kernel)) if threads > 1 else 1  # threads need not be equally fast
-        self._share(functools.partial(self._kernel_gradient, *ends) for ends in _pieces(len(self.d_kernel), pieces))
         d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)
-        unpack(self.d_kernel, d_kernel)
+        for number, part in enumerate(self.parts):  # in their order: the same bits whoever was first
+            unpack(part.d_kernel, d_kernel, number > 0)
         return (
             d_inputs.transpose(1, 0, 2) if wants_inputs else None,
             np.concatenate([part.dc for part in self.parts]),
             np.concatenate([part.dh for part in self.parts]),
             d_kernel,
         )
-
-    def _kernel_gradient(self, first: int, last: int) -> None:
-        """Some panels of it, of all parts in their order: the same bits whoever comes first."""
-        for number, part in enumerate(self.parts):
-            columns, dz = (x.reshape(-1, x.shape[2]) for x in (part.columns[:-1], part.gates))
-            kernel_gradient(columns, dz, first, last, number > 0, self.d_kernel)
 
     def _share(self, pieces: Iterable[Callable[[], None]]) -> None:
         workers.share(pieces, len(self.parts))

@@ -198,7 +198,7 @@ def test_products_of_all_sizes(rows, depth, columns, seed):
     functions.pack(b, np.ones(columns, np.float32), panels, 0)
     functions.pack_transposed(np.ascontiguousarray(b.T), other)
     assert np.array_equal(panels, other)
-    functions.unpack(panels, found := np.empty_like(b))
+    functions.unpack(panels, found := np.empty_like(b), False)
     assert np.array_equal(found, b)
     out = np.empty((rows, len(panels) * COLUMNS), np.float32)
     functions.product(a, 0, depth, panels, out, False)
@@ -214,19 +214,32 @@ def test_products_of_all_sizes(rows, depth, columns, seed):
     st.data(),
 )
 def test_the_kernels_gradient_in_pieces(steps, rows, panels, data):
-    """Panel by panel, and of two parts one after the other."""
+    """Of two times as many steps, one after the other: the second is added to the first."""
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     columns, dz = (
         [rng.normal(size=(steps, width)).astype(np.float32) for _ in range(2)] for width in (rows, panels * COLUMNS)
     )
-    between = data.draw(st.integers(0, panels))
     out = np.full((panels, rows, COLUMNS), np.nan, np.float32)
     for number in range(2):
-        for first, last in ((0, between), (between, panels)):
-            functions.kernel_gradient(columns[number], dz[number], first, last, number > 0, out)
+        functions.kernel_gradient(columns[number], dz[number], number > 0, out)
     wanted = sum(x.T.astype(np.float64) @ y for x, y in zip(columns, dz, strict=True))
     found = np.concatenate(list(out), axis=1)
     assert_close(found / np.sqrt(steps), wanted / np.sqrt(steps), 2e-6)
+
+
+@given(st.integers(1, 70), st.integers(1, 100), st.integers(0, 999))
+def test_a_matrix_goes_into_panels_and_back(rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    matrix, scale = rng.normal(size=(rows, columns)).astype(np.float32), rng.normal(size=columns).astype(np.float32)
+    panels, back = np.zeros((-(-columns // COLUMNS), rows + 2, COLUMNS), np.float32), np.full_like(matrix, np.nan)
+    transposed = np.zeros((-(-rows // COLUMNS), columns, COLUMNS), np.float32)
+    functions.pack(matrix, scale, panels, 2)
+    functions.pack_transposed(matrix, transposed)
+    np.testing.assert_array_equal(np.concatenate(list(panels[:, 2:]), axis=1)[:, :columns], matrix * scale)
+    np.testing.assert_array_equal(np.concatenate(list(transposed), axis=1)[:, :rows], matrix.T)
+    for adds, wanted in ((False, matrix * scale), (True, 2 * (matrix * scale))):
+        functions.unpack(np.ascontiguousarray(panels[:, 2:]), back, adds)
+        np.testing.assert_array_equal(back, wanted)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
