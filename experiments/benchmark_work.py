@@ -1,8 +1,8 @@
 """What a process of the benchmark measures; `experiments.benchmark` starts it and says what its output means.
 
-    python -m experiments.benchmark_work torch '[["step", [50, 32, 1, 32]], ["forward", [50, 32, 1, 32]]]'
+    echo '["step", [50, 32, 1, 32]]' | python -m experiments.benchmark_work torch
 
-prints a JSON list with one number for each (task, shape), a shape being (time, batch, input, units).
+prints one number for each line ``[task, shape]`` it reads, a shape being (time, batch, input, units).
 """
 
 from __future__ import annotations
@@ -150,11 +150,13 @@ def do(peer: str, task: str, shape: Shape) -> float:
 
 
 def main() -> None:
-    """Do what the command line names on `THREADS` cores, so that no library finds more."""
+    """Do what standard input names, line by line, on `THREADS` cores, so that no library finds more."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
-    peer, jobs = sys.argv[1], json.loads(sys.argv[2])
-    print(json.dumps([do(peer, task, tuple(shape)) for task, shape in jobs]))
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    for line in sys.stdin:
+        task, shape = json.loads(line)
+        print(do(sys.argv[1], task, tuple(shape)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,8 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
 
 def get_path(tree: Tree, path: str) -> Any:
     """The subtree at `path`, or None where there is none."""
+    if isinstance(tree, dict) and path in tree:  # no folders: nothing to take apart
+        return tree[path]
     for part in path.split("/"):
         if not isinstance(getval(tree), dict) or part not in tree:
             return None

@@ -1,5 +1,6 @@
 """The benchmark: its peers do the same work, its processes are what they say, its tables are right."""
 
+import contextlib
 import csv
 import importlib.util
 import itertools
@@ -130,6 +131,18 @@ def test_a_timed_job_gives_a_duration(monkeypatch):
 def test_a_worker_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"(?s)benchmark: minilstm ended with 1:.*no_such_task"):
         benchmark.in_process("minilstm", [("no_such_task", (1, 1, 1, 1))])
+    with benchmark.Worker("minilstm") as worker:
+        for _ in range(2):  # and says it again
+            with pytest.raises(RuntimeError, match=r"(?s)benchmark: minilstm ended with 1:.*no_such_task"):
+                worker.do(("no_such_task", (1, 1, 1, 1)))
+
+
+@PROCESSES
+def test_a_worker_does_one_job_after_the_other_and_ends():
+    with benchmark.Worker("minilstm") as worker:
+        for task in ("step", "forward"):
+            assert 0 < worker.do((task, (1, 1, 1, 4))) < 1000
+    assert worker.process.returncode == 0
 
 
 def test_the_trace_is_measured_at_training_alone():
@@ -148,12 +161,26 @@ def measured(tmp_path, monkeypatch):
     """main with made-up measurements; Keras is not installed, and in the second of three rounds all is slow."""
     calls = []
 
+    rounds = []
+
+    class Worker(contextlib.nullcontext):
+        def __init__(self, peer):
+            super().__init__(self)
+            self.peer = peer
+            if peer == "NumPy":
+                rounds.append(10 if len(rounds) == 1 else 1)
+
+        def do(self, job):
+            calls.append((self.peer, job))
+            return rounds[-1] * TIME[self.peer]
+
     def in_process(peer, jobs):
-        calls.append((peer, [task for task, _ in jobs]))
-        factor = 10 if sum(call[0] == "NumPy" for call in calls) == 2 else 1
-        return [factor * TIME[peer] for _ in jobs], factor * 1000 * TIME[peer], MEMORY.get(peer, 0.0)
+        calls.extend((peer, job) for job in jobs)
+        factor = rounds[-1] if rounds else 1
+        return [0.0 for _ in jobs], factor * 1000 * TIME[peer], MEMORY.get(peer, 0.0)
 
     monkeypatch.setattr(benchmark, "in_process", in_process)
+    monkeypatch.setattr(benchmark, "Worker", Worker)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in ("keras", "tensorflow") else 1)
     monkeypatch.setattr(benchmark_tables, "version", lambda module: "1.2")
 
@@ -166,8 +193,11 @@ def measured(tmp_path, monkeypatch):
 
 def test_the_peers_take_turns_and_medians_count(measured):
     out, calls = measured("--tasks", "step")
-    turn = ["NumPy", "minilstm", "minilstm, compiled", "autograd's trace", "torch", "jax"]
-    assert [peer for peer, _ in calls] == turn * 3
+    one_round = [("NumPy", ("large product", ()))]
+    for shape in benchmark.SHAPES:
+        turn = ["minilstm", "minilstm, compiled", "autograd's trace", "torch", "jax"]
+        one_round += [("NumPy", ("products", shape)), *((peer, ("step", shape)) for peer in turn)]
+    assert calls == one_round * 3
     times = numbers("benchmark.csv", out)
     assert times["minilstm", "step", (50, 32, 1, 32)] == 2.0
     assert times["minilstm, compiled", "step", (200, 1, 1, 16)] == 1.0
@@ -207,7 +237,7 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
 def test_peers_and_tasks_are_selected(measured):
     out, calls = measured("--rounds", "1", "--peers", "minilstm", "torch", "--tasks", "generate", "toy")
     assert {peer for peer, _ in calls} == {"NumPy", "minilstm", "torch"}
-    assert {task for _, tasks in calls for task in tasks} == {"large product", "generate", "toy"}
+    assert {job[0] for _, job in calls} == {"large product", "generate", "toy"}
     assert [title.split()[1] for title in tables(out)] == ["generated", "toy"]
     assert not (out / "benchmark.png").exists()
 

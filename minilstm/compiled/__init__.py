@@ -7,8 +7,9 @@ What NumPy cannot reach, and what is done about it:
   is laid out once a pass in the order in which its numbers are used, and sums stay in registers.
 - **One pass over the gates.** NumPy goes over a step nine times each way; compiled, a number is fetched once
   (`functions`).
-- **All cores.** The sequences of a batch do not meet before the kernel's gradient, so its parts go through all steps
-  side by side, without waiting for each other (`workspace`, `workers`).
+- **All cores.** The sequences of a batch do not meet before the kernel's gradient is summed up, so its parts go
+  through all steps side by side, without waiting for each other (`workspace`, `workers`).
+- **Adam in one loop**, with the same bits (`optimizers`).
 
 numba is imported by the first pass that can use it, and keeps what it compiled for the next process.
 ``MINILSTM_COMPILED=0`` in the environment leaves all of this out. As many threads are used as BLAS is told to use
