@@ -57,12 +57,14 @@ def workspace_class() -> type[Workspace] | None:
     return Workspace
 
 
-def adam(dtype: Any) -> Any:
-    """The compiled counterpart of `minilstm.optimizers.adam`, or None.
+def in_use(dtype: Any) -> bool:
+    """Whether passes in this dtype are compiled, and one has already loaded numba, which takes a while."""
+    return f"{__name__}.workspace" in sys.modules and applies(dtype)
 
-    None too as long as no pass has loaded numba, which takes longer than Adam alone would win in a toy run.
-    """
-    if f"{__name__}.workspace" not in sys.modules or not applies(dtype):
+
+def adam(dtype: Any) -> Any:
+    """The compiled counterpart of `minilstm.optimizers.adam`; None where no pass is compiled, or none has been yet."""
+    if not in_use(dtype):
         return None
     from .optimizers import adam as compiled_adam
 

@@ -9,7 +9,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from .. import initializers
+from .. import compiled, initializers
 from ..cells import activation_function, check_activation, check_size, registered_name
 from ..memory import recycled
 from .base import Array, Layer, as_floating, check_features, required
@@ -103,15 +103,20 @@ def _product(x: Array, kernel: Array) -> Array:
     """``x @ kernel`` on the last dimension."""
     outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
     rows, out = x.reshape(-1, x.shape[-1]), outputs.reshape(-1, kernel.shape[1])
-    # Where one side is 1 wide BLAS is no faster; and its threads, once woken, keep a core each for a tenth of a second,
-    # which the threads of the compiled pass miss.
-    if kernel.shape[1] == 1:
+    if kernel.shape[1] == 1 and _spares_blas(outputs.dtype):
         np.einsum("nk,k->n", rows, kernel[:, 0], out=out[:, 0])
-    elif len(kernel) == 1:
+    elif len(kernel) == 1 and _spares_blas(outputs.dtype):
         np.multiply(rows, kernel, out=out)
     else:
         np.dot(rows, kernel, out)
     return outputs
+
+
+def _spares_blas(dtype: Any) -> bool:
+    """Whether products with a vector are made without BLAS: its threads, once woken, keep a core each for a tenth of a
+    second, and the threads of the compiled pass would miss that more than BLAS saves.
+    """
+    return compiled.in_use(dtype)
 
 
 linear = primitive(_product)  # without the bias; also the derivative of either with respect to x
@@ -126,7 +131,7 @@ def _d_x(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
 
 
 def _d_kernel(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
-    if kernel.shape[1] == 1:  # as above
+    if kernel.shape[1] == 1 and _spares_blas(kernel.dtype):
         return lambda g: anp.einsum("nk,n->k", _rows(x), _rows(g)[:, 0])[:, None]
     return lambda g: anp.dot(_rows(x).T, _rows(g))
 
