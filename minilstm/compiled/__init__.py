@@ -40,14 +40,26 @@ def applies(dtype: Any, kernel_size: int = 0) -> bool:
 
     And where the environment has nothing against it.
     """
-    wanted = os.environ.get("MINILSTM_COMPILED", "1") != "0" and kernel_size <= LARGEST
-    return wanted and dtype == np.float32 and workspace_class() is not None
+    return kernel_size <= LARGEST and wanted(dtype) and workspace_class() is not None
+
+
+def wanted(dtype: Any) -> bool:
+    """Whether passes in this dtype are to be compiled; numba is looked for, but not loaded.
+
+    The answer does not depend on what the process did before, so what is chosen by it has the same bits in each.
+    """
+    return os.environ.get("MINILSTM_COMPILED", "1") != "0" and dtype == np.float32 and _installed()
+
+
+@functools.lru_cache(maxsize=1)
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 @functools.lru_cache(maxsize=1)
 def workspace_class() -> type[Workspace] | None:
     """The compiled counterpart of `minilstm.loops.Workspace`, or None where numba is missing."""
-    if importlib.util.find_spec("numba") is None:
+    if not _installed():
         return None
     try:
         from .workspace import Workspace
@@ -57,14 +69,12 @@ def workspace_class() -> type[Workspace] | None:
     return Workspace
 
 
-def in_use(dtype: Any) -> bool:
-    """Whether passes in this dtype are compiled, and one has already loaded numba, which takes a while."""
-    return f"{__name__}.workspace" in sys.modules and applies(dtype)
-
-
 def adam(dtype: Any) -> Any:
-    """The compiled counterpart of `minilstm.optimizers.adam`; None where no pass is compiled, or none has been yet."""
-    if not in_use(dtype):
+    """The compiled counterpart of `minilstm.optimizers.adam`; None where no pass is compiled, or none has been yet.
+
+    To load numba for Adam alone takes longer than it saves in a toy run; both have the same bits.
+    """
+    if f"{__name__}.workspace" not in sys.modules or not applies(dtype):
         return None
     from .optimizers import adam as compiled_adam
 

@@ -116,7 +116,7 @@ def _spares_blas(dtype: Any) -> bool:
     """Whether products with a vector are made without BLAS: its threads, once woken, keep a core each for a tenth of a
     second, and the threads of the compiled pass would miss that more than BLAS saves.
     """
-    return compiled.in_use(dtype)
+    return compiled.wanted(dtype)
 
 
 linear = primitive(_product)  # without the bias; also the derivative of either with respect to x

@@ -83,6 +83,11 @@ def pulled_back(layer, params, inputs, state, seed):
     return results, grads
 
 
+def forget_what_is_installed():
+    compiled._installed.cache_clear()
+    compiled.workspace_class.cache_clear()
+
+
 def workspaces_made(monkeypatch):
     """Which kinds of new workspaces are made, as they are made."""
     made = []
@@ -389,14 +394,14 @@ def test_a_large_kernel_is_left_to_numpy(monkeypatch):
 
 def test_without_numba_numpys_pass_runs(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
-    compiled.workspace_class.cache_clear()
+    forget_what_is_installed()
     try:
         made = workspaces_made(monkeypatch)
         layer_gradients(LSTM(4), *moderate())
         assert made == ["NumPy"]
     finally:
         monkeypatch.undo()
-        compiled.workspace_class.cache_clear()
+        forget_what_is_installed()
 
 
 def test_a_numba_that_cannot_be_imported_is_a_warning(monkeypatch):
@@ -405,13 +410,13 @@ def test_a_numba_that_cannot_be_imported_is_a_warning(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: object())
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it is an ImportError
-    compiled.workspace_class.cache_clear()
+    forget_what_is_installed()
     try:
         with pytest.warns(RuntimeWarning, match="numba is installed, but cannot be used"):
             assert not compiled.applies(np.float32)
     finally:
         monkeypatch.undo()
-        compiled.workspace_class.cache_clear()
+        forget_what_is_installed()
 
 
 def test_where_nothing_can_be_cached_it_is_compiled_all_the_same(monkeypatch):
@@ -453,6 +458,27 @@ def test_adam_is_compiled_in_float32_once_a_pass_has_loaded_numba(monkeypatch):
     monkeypatch.setenv("MINILSTM_COMPILED", "0")
     assert compiled.adam(np.float32) is None
     run_python("import numpy as np; from minilstm import compiled; assert compiled.adam(np.float32) is None")
+
+
+def test_a_layer_gives_the_same_bits_before_and_after_a_pass_is_compiled():
+    """A run that is resumed in a new process is to go on with the bits it would have had."""
+    code = """if True:
+        import sys
+        import numpy as np
+        from minilstm import LSTM, Dense, value_and_grad
+        rng = np.random.default_rng(0)
+        dense, lstm = Dense(1), LSTM(3)
+        params, x = dense.init(0, 301), rng.normal(size=(40, 50, 301)).astype(np.float32)
+        derive = value_and_grad(lambda params, x: (dense(params, x) ** 2).sum())
+        before = dense(params, x), derive(params, x)[1]["kernel"]
+        assert "numba" not in sys.modules
+        lstm(lstm.init(0, 2), np.ones((2, 4, 2), np.float32))
+        assert "numba" in sys.modules
+        after = dense(params, x), derive(params, x)[1]["kernel"]
+        for found, wanted in zip(after, before):
+            np.testing.assert_array_equal(found, wanted)
+    """
+    run_python(code)
 
 
 def test_numba_is_loaded_by_the_first_pass_that_can_use_it():
