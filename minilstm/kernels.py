@@ -98,21 +98,25 @@ def _one_step(
     inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
 ) -> tuple[Array, LSTMState]:
     """A single step that nobody differentiates, as `generate` takes them: a workspace would cost more than the step."""
-    units = c.shape[1]
+    batch, units = c.shape
     forget, scale, shift = _step_constants(units, float(forget_bias), c.dtype)
-    z = np.dot(np.concatenate((inputs[0], h), axis=1), kernel)
+    x_t = inputs[0]
+    if batch == 1:  # without that axis nothing has to be broadcast, which costs as much again as a small call
+        x_t, c, h = x_t[0], c[0], h[0]
+    z = np.dot(np.concatenate((x_t, h), axis=-1), kernel)
     z += bias
     z += forget
     z *= scale  # the 1/2 within a sigmoid
     np.tanh(z, out=z)
     z *= scale
     z += shift
-    i, j, f, o = z[:, :units], z[:, units : 2 * units], z[:, 2 * units : 3 * units], z[:, 3 * units :]
+    i, j, f, o = z[..., :units], z[..., units : 2 * units], z[..., 2 * units : 3 * units], z[..., 3 * units :]
     new_c = f * c
     new_c += i * j
     new_h = np.tanh(new_c)
     new_h *= o
-    return new_h[None].copy(), LSTMState(new_c, new_h)  # a copy: outputs and state are two results, not one array
+    state = LSTMState(new_c.reshape(batch, units), new_h.reshape(batch, units))
+    return new_h.reshape(1, batch, units).copy(), state  # a copy: outputs and state are two results, not one array
 
 
 @functools.lru_cache(maxsize=16)

@@ -23,6 +23,8 @@ step. `minilstm.compiled` has a workspace with the same methods.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ Array = Any
 I, J, F, O, I_J, F_C, TANH_C = range(7)
 SCALE, SHIFT = (0.5, 1, 0.5, 0.5), (0.5, 0, 0.5, 0.5)  # from the tanh of each gate to the gate: j is its own tanh
 SMALL = 1 << 13  # entries of four gates up to which a constant is an array of their shape
+FEW_UNITS = 32  # up to so many a product with a vector is no dearer than a call that does nothing
 FOLD_INPUTS = 128  # up to so many inputs the recurrent product reads them too: nothing to store and to add
 BLOCK = 96  # rows of the kernel that are transposed at once: their columns stay in the cache
 CACHE_BYTES = 1 << 19  # of factors formed at once: they shall still be in the second-level cache when used
@@ -63,7 +66,8 @@ class Workspace:
         self.factor = aligned((gates, rows - first), dtype)  # their kernel, transposed; its last column is the bias
         self.from_inputs = aligned((first, gates), dtype)  # the kernel of the others
         self.halves = np.repeat(np.array(SCALE, dtype), units)
-        self.loops = Loops(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
+        kind = OneSequence if batch == 1 and units <= FEW_UNITS else Loops
+        self.loops = kind(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
 
     def forward(
@@ -115,7 +119,8 @@ class Workspace:
         input_dim = rows - self.h.shape[1] - 1
         if self.has_dz:  # a second sweep over the same pass
             self._forward(c)
-        dc, dh = self.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
+        with unbuffered():
+            dc, dh = self.loops.backward(d_outputs, dc, dh, np.ascontiguousarray(kernel[input_dim:]))
         self.has_dz = True
         np.copyto(self.by_gate, self.loops.gates.transpose(1, 0, 2))
         # Where inputs are not folded, all_columns has held them since the forward pass.
@@ -179,7 +184,7 @@ class Loops:
             ))  # fmt: skip
 
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
-        self.factors = aligned((self.chunk, 5, entries), dtype)  # of di, df, dj, dc and do
+        self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, do, di, df and dj
         self.d_outputs = aligned((self.chunk, units, batch), dtype)
         self.dh, self.dc, self.dc_before, self.into_dc = (aligned((units, batch), dtype) for _ in range(4))
         self.backward_views = [(*block[:4], matrix(z)) for block, z in zip(self.blocks, self.gates, strict=True)]
@@ -220,7 +225,7 @@ class Loops:
             np.copyto(self.d_outputs[: stop - start], d_outputs[start:stop].transpose(0, 2, 1))
             for t in reversed(range(start, stop)):
                 i, j, f, o, dz = self.backward_views[t]
-                for_i, for_f, for_j, for_dc, for_o, d_output = self.factor_views[t - start]
+                for_dc, for_o, for_i, for_f, for_j, d_output = self.factor_views[t - start]
                 add(dh, d_output, dh)
                 multiply(for_dc, dh, into_dc)
                 add(dc, into_dc, dc)
@@ -238,13 +243,71 @@ class Loops:
         blocks, factors, h = self.blocks[start:stop], self.factors[: stop - start], self.h[start + 1 : stop + 1]
         parts_of_c = blocks[:, I_J : F_C + 1]
         for minuend, product, factor, out in (
-            (parts_of_c, parts_of_c, blocks[:, I : F + 1 : F - I], factors[:, :2]),  # i (1 - i) j = i j - (i j) i, ...
-            (blocks[:, I], blocks[:, I_J], blocks[:, J], factors[:, 2]),  # i (1 - j^2) = i - (i j) j
-            (blocks[:, O], h, blocks[:, TANH_C], factors[:, 3]),  # o (1 - tanh(c)^2) = o - h tanh(c)
-            (h, h, blocks[:, O], factors[:, 4]),  # o (1 - o) tanh(c) = h - h o
+            (parts_of_c, parts_of_c, blocks[:, I : F + 1 : F - I], factors[:, 2:4]),  # i (1 - i) j = i j - (i j) i, ...
+            (blocks[:, I], blocks[:, I_J], blocks[:, J], factors[:, 4]),  # i (1 - j^2) = i - (i j) j
+            (blocks[:, O], h, blocks[:, TANH_C], factors[:, 0]),  # o (1 - tanh(c)^2) = o - h tanh(c)
+            (h, h, blocks[:, O], factors[:, 1]),  # o (1 - o) tanh(c) = h - h o
         ):
             np.multiply(product, factor, out=out)
             np.subtract(minuend, out, out=out)
+
+
+class OneSequence(Loops):
+    """`Loops` of one sequence of few units, where a step costs as many calls as it makes: its sweep makes 4, not 9.
+
+    Its product, with a vector, is no dearer than any other call however much it does. So its matrix also adds the
+    output's derivative, and stands there twice: with dh in two places, one call multiplies it with both of its factors.
+    """
+
+    def __init__(self, columns: Array, first_h: int, units: int, adds: bool) -> None:
+        super().__init__(columns, first_h, units, adds)
+        time, dtype = len(self.blocks), columns.dtype
+        self.factors = aligned((time, 6, units), dtype)  # of dc, do, di, df, dj, and of dc once more: f
+        self.sweep = aligned((time, 7, units), dtype)  # what dh gives to dc; do, di, df, dj; dc and d_outputs before
+        self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these but the first
+        self.into_dh[:, :, 4:] = np.stack([np.zeros((units, units), dtype), np.eye(units, dtype=dtype)], axis=1)
+        self.dh_twice = aligned((2, units), dtype)
+        self.sweep_views = [
+            (factors[:2].reshape(-1), factors[2:], row[0], row[:2].reshape(-1), row[2:6], row[5], row[1:].reshape(-1))
+            for factors, row in zip(self.factors, self.sweep, strict=True)
+        ]
+
+    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array) -> tuple[Array, Array]:
+        """As `Loops.backward`."""
+        units, order = len(recurrent), (O, I, F, J)
+        self._form_factors(0, len(self.blocks))
+        np.copyto(self.factors[:, 5], self.blocks[:, F])
+        np.copyto(self.into_dh[:, :, :4], recurrent.reshape(units, 4, units)[:, order])
+        self.sweep[0, 6] = 0
+        np.copyto(self.sweep[1:, 6], d_outputs[:-1, 0])
+        np.add(dh, d_outputs[-1], self.dh_twice)
+        np.copyto(self.dc, dc.T)
+
+        product, multiply, add = self.product, np.multiply, np.add
+        dc, dh_twice, into_dh = self.dc.reshape(-1), self.dh_twice.reshape(-1), self.into_dh.reshape(2 * units, -1)
+        for for_dh, for_dc, into_dc, of_dh, of_dc, dc_before, vector in reversed(self.sweep_views):
+            multiply(for_dh, dh_twice, of_dh)
+            add(dc, into_dc, dc)
+            multiply(for_dc, dc, of_dc)
+            product(into_dh, vector, dh_twice)
+            dc = dc_before
+        for n, gate in enumerate(order, 1):
+            np.copyto(self.blocks[:, gate], self.sweep[:, n])
+        return dc.reshape(self.dc.shape), self.dh_twice[:1].T
+
+
+@contextlib.contextmanager
+def unbuffered() -> Iterator[None]:
+    """NumPy goes through blocks that are no one piece of memory where they lie.
+
+    Otherwise it gathers rows shorter than its buffer of 8,192 entries there first, which takes up to three times as
+    long as the calculation. The size is a setting of this thread.
+    """
+    before = np.setbufsize(16)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
 
 
 def matrix(x: Array) -> Array:

@@ -259,27 +259,16 @@ class Adam(Optimizer):
         """
         correction = math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power))
         rate = self.rate(state.step) * correction
-        rows = tree_rows(self._decayed(params, state), grads, state.m, state.v)
-        updated = [self._updated(rate, donate, *row) for row in rows]
+        numbers = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, self.epsilon, rate)
+        formulas: dict[Any, Any] = {}  # for each dtype
+        updated = []
+        for w, g, m, v in tree_rows(self._decayed(params, state), grads, state.m, state.v):
+            if w.dtype not in formulas:
+                formulas[w.dtype] = _formulas(w.dtype, numbers)
+            updated.append(_updated(formulas[w.dtype], donate, w, g, m, v))
         new, m, v = (tree_unflatten(params, (arrays[k] for arrays in updated)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)
-
-    def _updated(self, rate: float, donate: bool, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
-        """The new w, m and v of one array."""
-        shape, dtype = w.shape, w.dtype
-        w, g, m, v = (_flat(x, dtype) for x in (w, g, m, v))
-        new_w = recycled(w.shape, dtype)
-        new_m, new_v = (m, v) if donate else (recycled(w.shape, dtype), recycled(w.shape, dtype))
-        options = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, self.epsilon, rate)
-        formulas = compiled.adam(dtype) or adam
-        # Twelve calls for a large array are twelve ways to the memory and back. Piece by piece they are one.
-        for start in range(0, w.size, PIECE):
-            piece = slice(start, start + PIECE)
-            if not donate:
-                new_m[piece], new_v[piece] = m[piece], v[piece]
-            formulas(w[piece], g[piece], new_m[piece], new_v[piece], new_w[piece], *options)
-        return new_w.reshape(shape), new_m.reshape(shape), new_v.reshape(shape)
 
     def _decayed(self, params: Tree, state: AdamState) -> Tree:
         """The parameters from which the step is taken; `AdamW` shrinks them first."""
@@ -289,32 +278,61 @@ class Adam(Optimizer):
 PIECE = 1 << 15  # entries: what Adam reads and writes of so many stays in the second-level cache
 
 
+def _updated(formulas: Any, donate: bool, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
+    """The new w, m and v of one array."""
+    shape, dtype = w.shape, w.dtype
+    w, g, m, v = (_flat(x, dtype) for x in (w, g, m, v))
+    new_w = recycled(w.shape, dtype)
+    new_m, new_v = (m, v) if donate else (recycled(w.shape, dtype), recycled(w.shape, dtype))
+    # Twelve calls for a large array are twelve ways to the memory and back. Piece by piece they are one.
+    for start in range(0, w.size, PIECE):
+        piece = slice(start, start + PIECE)
+        if not donate:
+            new_m[piece], new_v[piece] = m[piece], v[piece]
+        formulas(w[piece], g[piece], new_m[piece], new_v[piece], new_w[piece])
+    return new_w.reshape(shape), new_m.reshape(shape), new_v.reshape(shape)
+
+
 def _flat(x: Array, dtype: Any) -> Array:
     """The array as ``[entries]``, or a copy where it cannot be seen so or must not be written to."""
     flat = np.ascontiguousarray(x, dtype).reshape(-1)
     return flat if flat.flags.writeable else flat.copy()
 
 
+def _formulas(dtype: Any, numbers: tuple[float, ...]) -> Callable[..., None]:
+    """`adam` with these numbers, compiled where passes are."""
+    compiled_adam = compiled.adam(dtype)
+    if compiled_adam is not None:
+        return lambda *arrays: compiled_adam(*arrays, *numbers)
+    constants = [np.array(number, dtype) for number in numbers]  # NumPy would make these of Python numbers in each call
+    root = recycled((PIECE,), dtype)
+
+    def with_constants(w: Array, g: Array, m: Array, v: Array, new_w: Array) -> None:
+        adam(w, g, m, v, new_w, root[: len(w)], *constants)
+
+    return with_constants
+
+
 def adam(
-    w: Array, g: Array, m: Array, v: Array, new_w: Array,
-    beta1: float, rest1: float, beta2: float, rest2: float, epsilon: float, rate: float,
+    w: Array, g: Array, m: Array, v: Array, new_w: Array, root: Array,
+    beta1: Array, rest1: Array, beta2: Array, rest2: Array, epsilon: Array, rate: Array,
 ) -> None:  # fmt: skip
     """The formulas of `Adam` for arrays ``[entries]``: into `new_w`, and m and v in their places.
 
-    `rest1` is ``1 - beta1``, `rest2` is ``1 - beta2``.
+    `root` is room for the square root of v. `rest1` is ``1 - beta1``, `rest2` is ``1 - beta2``.
     """
-    np.multiply(m, beta1, out=m)
-    np.multiply(g, rest1, out=new_w)
-    np.add(m, new_w, out=m)
-    np.multiply(v, beta2, out=v)
-    np.multiply(g, g, out=new_w)
-    np.multiply(new_w, rest2, out=new_w)
-    np.add(v, new_w, out=v)
-    root = np.sqrt(v, out=recycled(v.shape, v.dtype))
-    np.add(root, epsilon, out=root)
-    np.multiply(m, rate, out=new_w)
-    np.divide(new_w, root, out=new_w)
-    np.subtract(w, new_w, out=new_w)
+    np.multiply(m, beta1, m)
+    np.multiply(g, rest1, new_w)
+    np.add(m, new_w, m)
+    np.multiply(v, beta2, v)
+    np.multiply(g, g, new_w)
+    np.multiply(new_w, rest2, new_w)
+    np.add(v, new_w, v)
+    np.sqrt(v, root)
+    np.add(root, epsilon, root)
+    np.multiply(m, rate, new_w)
+    np.divide(new_w, root, new_w)
+    np.subtract(w, new_w, new_w)
 
 
 class AdamW(Adam):

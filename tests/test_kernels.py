@@ -30,7 +30,7 @@ from minilstm import (
     value_and_grad,
 )
 from minilstm.kernels import applies
-from minilstm.loops import FOLD_INPUTS
+from minilstm.loops import CACHE_BYTES, FEW_UNITS, FOLD_INPUTS, Loops, OneSequence, Workspace
 
 
 def case(batch=3, time=5, input_dim=2, units=4, seed=0, dtype=np.float64):
@@ -60,13 +60,41 @@ def test_the_fast_pass_equals_the_reference(sizes, forget_bias, seed, dtype):
 
 
 def test_long_sequences_are_worked_off_in_pieces_that_fit_together():
-    """Pieces of 3, 3 and 1 steps, and of 204 and 96: the factors of a piece take 256 kB at most."""
+    """Pieces of 6 and 1 steps, and of 409 and 41: the factors of a piece take 512 kB at most."""
+    assert [CACHE_BYTES // (5 * 8 * entries) for entries in (16 * 128, 4 * 8)] == [6, 409]
     data = case(batch=16, time=7, input_dim=3, units=128)
     fast, reference = (layer_gradients(LSTM(128, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12)
-    data = case(batch=4, time=300, input_dim=1, units=8)
+    data = case(batch=4, time=450, input_dim=1, units=8)
     fast, reference = (layer_gradients(LSTM(8, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-11)
+
+
+@DTYPES
+@BOTH_SIDES
+@pytest.mark.parametrize("units", [FEW_UNITS, FEW_UNITS + 1])
+def test_one_sequence_of_few_units_has_a_sweep_of_its_own(units, input_dim, dtype):
+    kinds = [type(Workspace(2, batch, input_dim, units, dtype).loops) for batch in (1, 2)]
+    assert kinds == [OneSequence if units == FEW_UNITS else Loops, Loops]
+    data = case(batch=1, time=60, input_dim=input_dim, units=units, dtype=dtype)
+    fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
+    assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
+    assert largest(reference[1]) > 1e-3
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_numpys_buffer_is_as_large_after_a_sweep_as_before(batch):
+    params, inputs, state = case(batch=batch)
+    before = np.setbufsize(4096)
+    try:
+        layer_gradients(LSTM(4), params, inputs, state)
+        assert np.getbufsize() == 4096
+        pull, _ = make_vjp(lambda x: LSTM(4).apply(params, x, state=state)[0], inputs)
+        with pytest.raises(ValueError, match="broadcast"):
+            pull(np.ones((batch, 3, 4)))
+        assert np.getbufsize() == 4096
+    finally:
+        np.setbufsize(before)
 
 
 def test_it_runs_plain_cells_alone():
@@ -105,8 +133,9 @@ def test_results_that_are_held_stay_as_they_were(dtype):
 
 @DTYPES
 @BOTH_SIDES
-def test_a_second_sweep_over_one_pass_gives_the_same_bits(input_dim, dtype):
-    params, inputs, state = case(input_dim=input_dim, dtype=dtype)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_second_sweep_over_one_pass_gives_the_same_bits(batch, input_dim, dtype):
+    params, inputs, state = case(batch, input_dim=input_dim, dtype=dtype)
     run = lambda x: LSTM(4).apply(params, x, state=state)[0]  # noqa: E731
     pull, outputs = make_vjp(run, inputs)
     g = np.random.default_rng(3).normal(size=outputs.shape).astype(dtype)
@@ -177,8 +206,9 @@ def test_nan_and_infinity_are_seen(dtype):
     assert np.isfinite(final.h).all()
 
 
-def test_what_one_pass_leaves_does_not_reach_the_next():
-    layer, (params, inputs, state) = LSTM(4), case(seed=5)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_one_pass_leaves_does_not_reach_the_next(batch):
+    layer, (params, inputs, state) = LSTM(4), case(batch, seed=5)
     clean = layer_gradients(layer, params, inputs, state)
     with np.errstate(all="ignore"):
         for bad in (np.nan, np.inf):

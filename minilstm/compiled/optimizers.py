@@ -9,7 +9,7 @@ from .functions import EXACT, compiled
 
 @compiled(EXACT)
 def adam(w, g, m, v, new_w, beta1, rest1, beta2, rest2, epsilon, rate):  # type: ignore[no-untyped-def]
-    """As `minilstm.optimizers.adam`, and the same bits: rounded operation by operation, as NumPy rounds."""
+    """As `minilstm.optimizers.adam`, which also needs room, and the same bits: each operation rounded as by NumPy."""
     f = np.float32
     beta1, rest1, beta2, rest2 = f(beta1), f(rest1), f(beta2), f(rest2)
     epsilon, rate = f(epsilon), f(rate)

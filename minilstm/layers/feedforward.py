@@ -14,6 +14,8 @@ from ..cells import activation_function, check_activation, check_size, registere
 from ..memory import recycled
 from .base import Array, Layer, as_floating, check_features, required
 
+FEW = 1 << 10  # entries up to which a product is no work for BLAS's threads, nor its result worth any care
+
 
 class Dense(Layer):
     """``activation(inputs @ kernel + bias)`` on the last dimension, as ``tf.compat.v1.layers.dense``.
@@ -101,8 +103,11 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
 
 def _product(x: Array, kernel: Array) -> Array:
     """``x @ kernel`` on the last dimension."""
+    rows = x.reshape(-1, x.shape[-1])
+    if rows.size < FEW:
+        return np.dot(rows, kernel).reshape(*x.shape[:-1], kernel.shape[1])
     outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
-    rows, out = x.reshape(-1, x.shape[-1]), outputs.reshape(-1, kernel.shape[1])
+    out = outputs.reshape(-1, kernel.shape[1])
     if kernel.shape[1] == 1 and _spares_blas(outputs.dtype):
         np.einsum("nk,k->n", rows, kernel[:, 0], out=out[:, 0])
     elif len(kernel) == 1 and _spares_blas(outputs.dtype):
