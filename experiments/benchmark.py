@@ -4,8 +4,9 @@
 
 Every peer is measured in processes of its own, on two cores with two threads. Of each size the peers take turns, one
 right after the other, so that a machine that is slower for a minute is so for all; there are several rounds, each with
-new processes, and medians count. Machines differ and are noisy: read the ratios, not the milliseconds. The peak memory
-of a process is what POSIX tells its parent, so this does not run on Windows.
+new processes. A table shows medians of all rounds; its ratios are medians too, of ratios of two times of one round.
+Machines differ and are noisy: read the ratios, not the milliseconds. The peak memory of a process is what POSIX tells
+its parent, so this does not run on Windows.
 """
 
 from __future__ import annotations

@@ -21,11 +21,14 @@ OURS, COMPILED, TRACED, TORCH = Minilstm.name, Compiled.name, Traced.name, PyTor
 SHAPE, FASTEST = "time, batch, input, units", "fastest"
 
 
+Key = tuple[str, str, Shape]  # peer, task, shape
+
+
 class Measurements:
     """Numbers by (peer, task, shape), one for each round; calling it gives the median, NaN where there is none."""
 
     def __init__(self) -> None:
-        self.values: dict[tuple[str, str, Shape], list[float]] = {}
+        self.values: dict[Key, list[float]] = {}
 
     def add(self, peer: str, task: str, shape: Shape, value: float) -> None:
         """One more round's number."""
@@ -34,16 +37,24 @@ class Measurements:
     def __call__(self, peer: str, task: str, shape: Shape) -> float:
         return float(np.median(self.values.get((peer, task, shape), [np.nan])))
 
+    def ratio(self, key: Key, base: Key) -> float:
+        """The median of one number over another of the same round: what slows a whole round down drops out."""
+        if key not in self.values or base not in self.values:
+            return np.nan
+        return float(np.median(np.divide(self.values[key], self.values[base])))
+
     def shapes(self, task: str, among: Sequence[Shape]) -> list[Shape]:
         """Those shapes for which some peer has a number."""
         return [shape for shape in among if any(key[1:] == (task, shape) for key in self.values)]
 
     def write(self, path: Path, unit: str) -> None:
-        """The medians as a CSV file."""
+        """All rounds as a CSV file."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("peer", "task", "time", "batch", "input", "units", unit))
-        writer.writerows((peer, task, *shape, self(peer, task, shape)) for peer, task, shape in self.values if shape)
+        writer.writerow(("peer", "task", "time", "batch", "input", "units", "round", unit))
+        for (peer, task, shape), values in self.values.items():
+            if shape:
+                writer.writerows((peer, task, *shape, turn, value) for turn, value in enumerate(values, 1))
         common.files.write_text(str(path), text.getvalue())
 
 
@@ -59,10 +70,10 @@ class Results:
         """The other libraries."""
         return [peer for peer in self.present if peer not in (OURS, COMPILED, TRACED)]
 
-    def fastest(self, task: str, shape: Shape) -> float:
-        """The time of the fastest of them."""
-        times = [self.time(peer, task, shape) for peer in self.others]
-        return min((value for value in times if not np.isnan(value)), default=np.nan)
+    def fastest(self, task: str, shape: Shape) -> Key:
+        """That of them whose median is lowest."""
+        keys = [(peer, task, shape) for peer in self.others if (peer, task, shape) in self.time.values]
+        return min(keys, key=lambda key: self.time(*key), default=("", task, shape))
 
     def large_product(self) -> float:
         """Floating-point operations a millisecond in a large matrix product, in the round where it was fastest."""
@@ -113,13 +124,13 @@ def cells(*values: float) -> list[str]:
 
 
 def comparison(results: Results, task: str, shapes: Sequence[Shape], rival: str = FASTEST) -> str:
-    """The times of all peers, and ours over those of one, or over the fastest of the other libraries."""
+    """The times of all peers, and the ratios of ours to those of one, or of the fastest of the other libraries."""
     present = [peer for peer in results.present if task in {key[1] for key in results.time.values if key[0] == peer}]
     ours = [name for name in (OURS, COMPILED) if name in present]
     rows, ratios = [], []
     for shape in shapes:
-        base = results.fastest(task, shape) if rival == FASTEST else results.time(rival, task, shape)
-        ratios.append([results.time(name, task, shape) / base for name in ours])
+        base = results.fastest(task, shape) if rival == FASTEST else (rival, task, shape)
+        ratios.append([results.time.ratio((name, task, shape), base) for name in ours])
         times = [results.time(peer, task, shape) for peer in present]
         rows.append((str(shape), *cells(*times, *ratios[-1])))
     means = np.exp(np.mean(np.log(ratios), axis=0))
@@ -136,10 +147,10 @@ def steps(results: Results, among: Sequence[Shape]) -> Iterator[str]:
     yield comparison(results, "step", shapes)
     rows, rate = [], results.large_product()
     for shape in shapes:
-        ours, products = results.time(OURS, "step", shape), results.time(NUMPY, "products", shape)
-        limit = step_operations(shape) / rate
-        ratios = (products / results.fastest("step", shape), products / ours, limit / ours)
-        rows.append((str(shape), *cells(products, limit, *ratios, results.time(TRACED, "step", shape) / ours)))
+        ours, products, limit = (OURS, "step", shape), (NUMPY, "products", shape), step_operations(shape) / rate
+        ratios = [results.time.ratio(products, base) for base in (results.fastest("step", shape), ours)]
+        ratios += [limit / results.time(*ours), results.time.ratio((TRACED, "step", shape), ours)]
+        rows.append((str(shape), *cells(results.time(*products), limit, *ratios)))
     yield (
         "The step's matrix products alone, at their own shapes, milliseconds; the limit is the time of as many "
         "operations at the rate of a large product"
@@ -155,8 +166,8 @@ def toy(results: Results) -> Iterator[str]:
     for peer in results.present:
         key = (peer, "toy", TOY)
         if key in results.time.values:
-            ratios = (results.time(*key) / results.fastest("toy", TOY),
-                      results.memory(*key) / results.memory(TORCH, "toy", TOY))  # fmt: skip
+            ratios = (results.time.ratio(key, results.fastest("toy", TOY)),
+                      results.memory.ratio(key, (TORCH, "toy", TOY)))  # fmt: skip
             rows.append((peer, *cells(results.time(*key) / 1e3, ratios[0], results.memory(*key), ratios[1])))
     if rows:
         yield f"A toy program from start to saved weights: {units} units, batches of {batch} windows of {window} years"
@@ -184,7 +195,7 @@ def growth(results: Results, times: Sequence[int], units: Sequence[int]) -> Iter
         ):  # fmt: skip
             for n, shape in zip(times if unit == "steps" else units, shapes, strict=True):
                 step = results.time(peer, "step", shape)
-                over_first = step / results.time(peer, "step", shapes[0])
+                over_first = results.time.ratio((peer, "step", shape), (peer, "step", shapes[0]))
                 truncated = results.memory(peer, "truncated", shape) if unit == "steps" else np.nan
                 rows.append((f"{n} {unit}", *cells(step, over_first, results.memory(peer, "memory", shape), truncated)))
         yield f"How the step of {peer} grows (batch 32, 1 input; 32 units or 50 steps)"
@@ -203,7 +214,7 @@ def draw(path: Path, results: Results, among: Sequence[Shape]) -> None:
     ax = plotting.new_axes(10, 4)
     width = 0.8 / len(shown)
     for n, name in enumerate(shown):
-        heights = [results.time(name, "step", shape) / results.time(OURS, "step", shape) for shape in shapes]
+        heights = [results.time.ratio((name, "step", shape), (OURS, "step", shape)) for shape in shapes]
         ax.bar(np.arange(len(shapes)) + (n - (len(shown) - 1) / 2) * width, heights, width, label=name)
     ax.set_xticks(range(len(shapes)), [", ".join(map(str, shape)) for shape in shapes])
     ax.axhline(1, color="#555555", linewidth=0.8)

@@ -27,12 +27,17 @@ def numpy_alone(monkeypatch):
 
 
 def numbers(name, out):
-    """{(peer, task, shape): value} of a CSV file, read as the page on claims reads it."""
+    """{(peer, task, shape): the median of its rounds} of a CSV file, read as the page on claims reads it."""
     with open(out / name) as file:
         rows = list(csv.DictReader(file))
     unit = "milliseconds" if name == "benchmark.csv" else "mebibytes"
     shape = lambda row: tuple(int(row[key]) for key in ("time", "batch", "input", "units"))  # noqa: E731
-    return {(row["peer"], row["task"], shape(row)): float(row[unit]) for row in rows}
+    found = {}
+    for row in rows:
+        values = found.setdefault((row["peer"], row["task"], shape(row)), [])
+        values.append(float(row[unit]))
+        assert int(row["round"]) == len(values)
+    return {key: np.median(values) for key, values in found.items()}
 
 
 def tables(out):
@@ -232,6 +237,17 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     assert growth[-1] == ["512 units", "2.00", "1.00", "50.00", "-"]
     assert numbers("benchmark_memory.csv", out)["torch", "toy", benchmark_work.TOY] == 400
     assert (out / "benchmark.png").stat().st_size > 5000
+
+
+def test_a_ratio_is_the_median_of_those_of_the_rounds():
+    shape, results = (1, 1, 1, 1), benchmark_tables.Results(["minilstm", "torch", "jax"], [], 3)
+    for peer, values in (("minilstm", [1, 20, 6]), ("torch", [2, 100, 3]), ("jax", [1, 5, 5])):
+        for value in values:
+            results.time.add(peer, "step", shape, value)
+    ours = ("minilstm", "step", shape)
+    assert results.fastest("step", shape) == ("torch", "step", shape)  # by the medians, 3 and 5
+    assert results.time.ratio(ours, ("torch", "step", shape)) == 0.5  # the medians' own ratio is 2
+    assert np.isnan(results.time.ratio(ours, results.fastest("forward", shape)))
 
 
 def test_peers_and_tasks_are_selected(measured):
