@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
@@ -103,7 +102,7 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
 
 def _product(x: Array, kernel: Array) -> Array:
     """``x @ kernel`` on the last dimension."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = _rows(x)
     if rows.size < FEW:
         return np.dot(rows, kernel).reshape(*x.shape[:-1], kernel.shape[1])
     outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
@@ -128,7 +127,22 @@ linear = primitive(_product)  # without the bias; also the derivative of either 
 
 
 def _rows(x: Array) -> Array:
-    return anp.reshape(x, (-1, x.shape[-1]))
+    return x.reshape(-1, x.shape[-1])
+
+
+@primitive
+def kernel_gradient(x: Array, g: Array) -> Array:
+    """The derivative of both with respect to the kernel: ``x.T @ g``, rows being all leading dimensions."""
+    rows, g_rows = _rows(x), _rows(g)
+    if g_rows.shape[1] == 1 and rows.size >= FEW and _spares_blas(g.dtype):
+        return np.einsum("nk,n->k", rows, g_rows[:, 0])[:, None]
+    return np.dot(rows.T, g_rows)
+
+
+@primitive
+def bias_gradient(g: Array) -> Array:
+    """The derivative with respect to the bias: the sum over all leading dimensions."""
+    return np.add.reduce(_rows(g), axis=0)
 
 
 def _d_x(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
@@ -136,13 +150,13 @@ def _d_x(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
 
 
 def _d_kernel(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
-    if kernel.shape[1] == 1 and _spares_blas(kernel.dtype):
-        return lambda g: anp.einsum("nk,n->k", _rows(x), _rows(g)[:, 0])[:, None]
-    return lambda g: anp.dot(_rows(x).T, _rows(g))
+    return lambda g: kernel_gradient(x, g)
 
 
-defvjp(affine, _d_x, _d_kernel, lambda ans, x, kernel, bias: lambda g: anp.sum(_rows(g), axis=0))
+defvjp(affine, _d_x, _d_kernel, lambda ans, x, kernel, bias: bias_gradient)
 defvjp(linear, _d_x, _d_kernel)
+defvjp(kernel_gradient, lambda ans, x, g: lambda d: linear(g, d.T), lambda ans, x, g: lambda d: linear(x, d))
+defvjp(bias_gradient, lambda ans, g: lambda d: d + np.zeros(g.shape, g.dtype))
 
 
 class Embedding(Layer):
