@@ -80,8 +80,9 @@ class Workspace:
             np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
         else:
             np.copyto(self.all_columns[:input_dim], inputs.transpose(2, 0, 1))
+            with unbuffered():
+                np.multiply(kernel[: self.first], self.halves, out=self.from_inputs)
         np.copyto(self.h[0], h.T)
-        np.multiply(kernel[: self.first], self.halves, out=self.from_inputs)
         read = kernel[self.first :]
         for start in range(0, len(read), BLOCK):
             np.copyto(self.factor[:, start : min(start + BLOCK, len(read))], read[start : start + BLOCK].T)
@@ -300,8 +301,8 @@ class OneSequence(Loops):
 def unbuffered() -> Iterator[None]:
     """NumPy goes through blocks that are no one piece of memory where they lie.
 
-    Otherwise it gathers rows shorter than its buffer of 8,192 entries there first, which takes up to three times as
-    long as the calculation. The size is a setting of this thread.
+    Otherwise it gathers rows shorter than its buffer of 8,192 entries there first, and the call takes three times as
+    long. The size of the buffer is a setting of this thread.
     """
     before = np.setbufsize(16)
     try:
