@@ -183,7 +183,11 @@ class Loops:
                 matrix(columns[t]), matrix(self.gates[t]), z, sigmoids, *block,
                 c[t % 2].reshape(-1), c[(t + 1) % 2].reshape(-1), self.h[t + 1],
             ))  # fmt: skip
+        self.prepare_sweep(time, units, batch, dtype)
 
+    def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
+        """The arrays and views of `backward`."""
+        entries = units * batch
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
         self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, do, di, df and dj
         self.d_outputs = aligned((self.chunk, units, batch), dtype)
@@ -260,14 +264,13 @@ class OneSequence(Loops):
     output's derivative, and stands there twice: with dh in two places, one call multiplies it with both of its factors.
     """
 
-    def __init__(self, columns: Array, first_h: int, units: int, adds: bool) -> None:
-        super().__init__(columns, first_h, units, adds)
-        time, dtype = len(self.blocks), columns.dtype
+    def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
+        """As `Loops.prepare_sweep`."""
         self.factors = aligned((time, 6, units), dtype)  # of dc, do, di, df, dj, and of dc once more: f
         self.sweep = aligned((time, 7, units), dtype)  # what dh gives to dc; do, di, df, dj; dc and d_outputs before
         self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these but the first
         self.into_dh[:, :, 4:] = np.stack([np.zeros((units, units), dtype), np.eye(units, dtype=dtype)], axis=1)
-        self.dh_twice = aligned((2, units), dtype)
+        self.dh_twice, self.dc = aligned((2, units), dtype), aligned((units, batch), dtype)
         self.sweep_views = [
             (factors[:2].reshape(-1), factors[2:], row[0], row[:2].reshape(-1), row[2:6], row[5], row[1:].reshape(-1))
             for factors, row in zip(self.factors, self.sweep, strict=True)
