@@ -19,8 +19,6 @@ from .peers import PEERS, Compiled, Minilstm, PyTorch, Traced
 
 OURS, COMPILED, TRACED, TORCH = Minilstm.name, Compiled.name, Traced.name, PyTorch.name
 SHAPE, FASTEST = "time, batch, input, units", "fastest"
-
-
 Key = tuple[str, str, Shape]  # peer, task, shape
 
 

@@ -68,7 +68,7 @@ def run(
             inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast)
             states.append(new)
         return inputs, tuple(states)
-    if state_masks is not None and not tree_leaves(state_masks):  # of wrappers that leave the state alone
+    if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
     if fast and lengths is None and state_masks is None and kernels.applies(cell):
         return kernels.sequence(cell, params, inputs, state)

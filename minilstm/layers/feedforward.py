@@ -13,7 +13,7 @@ from ..cells import activation_function, check_activation, check_size, registere
 from ..memory import recycled
 from .base import Array, Layer, as_floating, check_features, required
 
-FEW = 1 << 10  # entries up to which a product is no work for BLAS's threads, nor its result worth any care
+FEW = 1 << 13  # multiplications: a smaller product wakes none of BLAS's threads, nor is its result worth any care
 
 
 class Dense(Layer):
@@ -103,7 +103,7 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
 def _product(x: Array, kernel: Array) -> Array:
     """``x @ kernel`` on the last dimension."""
     rows = _rows(x)
-    if rows.size < FEW:
+    if rows.size * kernel.shape[1] < FEW:
         return np.dot(rows, kernel).reshape(*x.shape[:-1], kernel.shape[1])
     outputs = recycled((*x.shape[:-1], kernel.shape[1]), np.result_type(x, kernel))
     out = outputs.reshape(-1, kernel.shape[1])
