@@ -12,7 +12,7 @@ resource = pytest.importorskip("resource", reason="the times of children are cou
 
 NOT_LOADED = {
     "matplotlib", "tqdm", "scipy", "tensorflow", "keras", "tf_keras", "torch", "h5py", "safetensors", "onnx", "dask",
-    "onnxruntime", "google_crc32c", "joblib", "tensorboardX", "IPython", "pandas", "numba",
+    "onnxruntime", "google_crc32c", "joblib", "tensorboardX", "IPython", "pandas", "numba", "ml_dtypes",
 }  # fmt: skip
 
 

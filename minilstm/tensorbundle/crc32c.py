@@ -16,18 +16,12 @@ google_crc32c, where it is installed, replaces `update` and changes nothing else
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-try:
-    import google_crc32c
-
-    HAS_GOOGLE = True
-except ImportError:  # the `fast` extra; the numbers are the same without it
-    HAS_GOOGLE = False
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | NDArray[Any]"
 Matrix: TypeAlias = "tuple[int, ...]"  # a linear map of 32 bits: the images of bits 0, 1, ..., 31
@@ -115,12 +109,14 @@ def numpy_update(crc: int, data: Buffer) -> int:
     return register ^ _ALL_ONES
 
 
-def _google_update(crc: int, data: Buffer) -> int:
-    # An array over the same memory, since the library takes no memoryview.
-    return int(google_crc32c.extend(crc, np.frombuffer(data, np.uint8)))
-
-
-_chosen = _google_update if HAS_GOOGLE else numpy_update
+@cache
+def _chosen() -> Callable[[int, Buffer], int]:
+    """google_crc32c's, which the first checksum loads, or `numpy_update`."""
+    try:
+        from google_crc32c import extend
+    except ImportError:  # the `fast` extra; the numbers are the same without it
+        return numpy_update
+    return lambda crc, data: int(extend(crc, np.frombuffer(data, np.uint8)))  # it takes no memoryview, but an array
 
 
 def update(crc: int, data: Buffer) -> int:
@@ -138,7 +134,7 @@ def update(crc: int, data: Buffer) -> int:
     int
         The CRC of everything so far: ``update(update(0, a), b) == update(0, a + b)``.
     """
-    return _chosen(crc, data)
+    return _chosen()(crc, data)
 
 
 def crc32c(data: Buffer) -> int:

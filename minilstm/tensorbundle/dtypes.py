@@ -6,18 +6,12 @@ its imaginary part. Strings are another matter (`strings`).
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-try:
-    import ml_dtypes
-
-    HAS_BFLOAT16 = True
-except ImportError:  # bfloat16 then comes back as the uint16 of its bits
-    HAS_BFLOAT16 = False
 
 STRING = 7
 _BFLOAT16 = 14
@@ -41,15 +35,28 @@ NAMES = {
     23: "uint64",
 }
 
-# What the dtypes are in memory, native byte order.
-IN_MEMORY: dict[int, np.dtype[Any]] = {
+# What the dtypes are in memory, native byte order; bfloat16 is a matter of what is installed (`in_memory`).
+_IN_MEMORY: dict[int, np.dtype[Any]] = {
     code: np.dtype(name) for code, name in NAMES.items() if code not in (STRING, _BFLOAT16)
 }
-IN_MEMORY[STRING] = np.dtype(object)
-IN_MEMORY[_BFLOAT16] = np.dtype(ml_dtypes.bfloat16 if HAS_BFLOAT16 else np.uint16)
-
-_CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in IN_MEMORY.items() if code not in (STRING, _BFLOAT16)}
+_CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in _IN_MEMORY.items()}
+_IN_MEMORY[STRING] = np.dtype(object)
 _STRING_KINDS = "OSUT"  # objects, bytes, str, and NumPy's StringDType
+
+
+def in_memory(code: int) -> np.dtype[Any]:
+    """The dtype, in native byte order, of arrays that are stored under a code."""
+    return _bfloat16() if code == _BFLOAT16 else _IN_MEMORY[code]
+
+
+@functools.cache
+def _bfloat16() -> np.dtype[Any]:
+    """NumPy has no bfloat16: that of ml_dtypes, loaded by the first tensor that asks, or the uint16 of its bits."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return np.dtype(np.uint16)
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def code_of(dtype: np.dtype[Any]) -> int | None:
@@ -59,7 +66,7 @@ def code_of(dtype: np.dtype[Any]) -> int | None:
     """
     if _is_bfloat16(dtype):
         return _BFLOAT16
-    if dtype.isbuiltin == 2:  # another dtype registered with NumPy by another package
+    if dtype.isbuiltin == 2:  # another package's
         return None
     if dtype.kind in _STRING_KINDS:
         return STRING
@@ -67,7 +74,7 @@ def code_of(dtype: np.dtype[Any]) -> int | None:
 
 
 def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    return HAS_BFLOAT16 and dtype.type is ml_dtypes.bfloat16
+    return dtype.isbuiltin == 2 and dtype.type is _bfloat16().type  # 2: registered by another package
 
 
 def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -95,11 +102,11 @@ def to_octets(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 def empty(shape: tuple[int, ...], code: int) -> NDArray[Any]:
     """An array to read stored bytes into: of the final shape and item size, in native byte order."""
-    return np.empty(shape, np.uint16 if code == _BFLOAT16 else IN_MEMORY[code])
+    return np.empty(shape, np.uint16 if code == _BFLOAT16 else in_memory(code))
 
 
 def from_stored(array: NDArray[Any], code: int, big_endian: bool) -> NDArray[Any]:
     """Make the array whose bytes were read from a file, into what `empty` gave, what it is in memory."""
     if big_endian != (sys.byteorder == "big"):
         array = array.byteswap(inplace=True)
-    return array.view(IN_MEMORY[code])
+    return array.view(in_memory(code))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from minilstm.tensorbundle.dtypes import IN_MEMORY, NAMES, STRING
+from minilstm.tensorbundle.dtypes import NAMES, STRING, in_memory
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.proto import Entry, Header, decode_entry, decode_header
 from minilstm.tensorbundle.slices import Region, part_key, tile
@@ -118,7 +118,7 @@ def _judged_entry(entry: Entry, header: Header) -> Entry:
     shape = list(entry.shape)
     if any(size < 0 for size in shape):
         raise CheckpointError(f"shape {shape} has a negative dimension")
-    item = 1 if entry.dtype == STRING else IN_MEMORY[entry.dtype].itemsize
+    item = 1 if entry.dtype == STRING else in_memory(entry.dtype).itemsize
     if math.prod(max(size, 1) for size in shape) * item > _LARGEST:  # also if another dimension is zero
         raise CheckpointError(f"shape {shape} is larger than any memory")
     if not 0 <= entry.shard_id < header.num_shards:

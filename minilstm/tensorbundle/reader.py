@@ -105,7 +105,7 @@ class Bundle:
         entries = [part for _, part in parts] or [entry]
         return TensorInfo(
             name=name,
-            dtype=dtypes.IN_MEMORY[entry.dtype],
+            dtype=dtypes.in_memory(entry.dtype),
             shape=entry.shape,
             dtype_name=dtypes.NAMES[entry.dtype],
             nbytes=sum(part.size for part in entries),
@@ -134,7 +134,7 @@ class Bundle:
         if not parts:
             return self._read(name, entry, keep=True)
         self._check_overlap([part for _, part in parts])
-        whole = np.empty(entry.shape, dtypes.IN_MEMORY[entry.dtype])
+        whole = np.empty(entry.shape, dtypes.in_memory(entry.dtype))
         for region, part in parts:
             whole[region] = self._read(name, part, keep=True)
         return whole

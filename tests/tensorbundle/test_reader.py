@@ -341,5 +341,5 @@ def test_many_parts_over_the_same_bytes_cannot_fill_the_memory(tmp_path):
 @pytest.mark.parametrize("code", dtypes.NAMES)
 def test_every_dtype_has_a_name_numpy_knows_or_an_explanation(code):
     if dtypes.NAMES[code] not in ("string", "bfloat16"):
-        assert dtypes.IN_MEMORY[code] == np.dtype(dtypes.NAMES[code])
-        assert dtypes.code_of(dtypes.IN_MEMORY[code]) == code
+        assert dtypes.in_memory(code) == np.dtype(dtypes.NAMES[code])
+        assert dtypes.code_of(dtypes.in_memory(code)) == code

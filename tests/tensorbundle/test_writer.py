@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from minilstm import tensorbundle
 from minilstm.tensorbundle import dtypes
 
-DTYPES = [dtypes.IN_MEMORY[code] for code in dtypes.NAMES if code != dtypes.STRING]
+DTYPES = [dtypes.in_memory(code) for code in dtypes.NAMES if code != dtypes.STRING]
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
