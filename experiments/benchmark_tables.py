@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -101,14 +102,23 @@ def report(out: Path, results: Results, shapes: Sequence[Shape], times: Sequence
 
 
 def headline(results: Results) -> str:
-    """Date, cores, rounds, versions, and who was not there."""
+    """Date, processor, rounds, versions, and who was not there."""
     modules = dict.fromkeys(module for peer in results.present for module in PEERS[peer].modules)
-    parts = [f"{os.cpu_count()} cores", f"{THREADS} threads", f"rounds: {results.rounds}"]
+    parts = [processor(), f"{os.cpu_count()} cores", f"{THREADS} threads", f"rounds: {results.rounds}"]
     parts += [f"Python {platform.python_version()}", f"NumPy {np.__version__}"]
     parts += [f"{module} {version(module)}" for module in modules]
     parts += [f"a large matrix product in NumPy: {results.large_product() / 1e6:.1f} GFLOP/s"]
     text = f"{time.strftime('%Y-%m-%d')}, {', '.join(parts)}"
     return text + (f"\n\nNot installed: {', '.join(results.absent)}" if results.absent else "")
+
+
+def processor() -> str:
+    """What the processor calls itself: ratios differ from one kind to the next."""
+    with contextlib.suppress(OSError):  # Linux tells nowhere else
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def version(module: str) -> str:
@@ -147,14 +157,17 @@ def steps(results: Results, among: Sequence[Shape]) -> Iterator[str]:
     for shape in shapes:
         ours, products, limit = (OURS, "step", shape), (NUMPY, "products", shape), step_operations(shape) / rate
         ratios = [results.time.ratio(products, base) for base in (results.fastest("step", shape), ours)]
-        ratios += [limit / results.time(*ours), results.time.ratio((TRACED, "step", shape), ours)]
+        ratios += [limit / results.time(*ours)]
+        ratios += [results.time.ratio((TRACED, "step", shape), base) for base in (ours, products)]
         rows.append((str(shape), *cells(results.time(*products), limit, *ratios)))
     yield (
         "The step's matrix products alone, at their own shapes, milliseconds; the limit is the time of as many "
         "operations at the rate of a large product"
     )
-    ratio_titles = ("products over fastest", "products over minilstm", "limit over minilstm", "trace over minilstm")
-    yield common.table((SHAPE, "products", "limit", *ratio_titles), rows)
+    ratio_titles = ("products over fastest", "products over minilstm", "limit over minilstm")
+    yield common.table(
+        (SHAPE, "products", "limit", *ratio_titles, "trace over minilstm", "trace over products"), rows
+    )
 
 
 def toy(results: Results) -> Iterator[str]:

@@ -119,10 +119,15 @@ def test_the_operations_of_a_step_are_counted_by_hand():
 @PROCESSES
 def test_a_worker_measures_in_a_process_of_its_own():
     shape = (3, 2, 1, 4)
-    printed, elapsed, memory = benchmark.in_process("minilstm", [("memory", shape), ("truncated", (120, 2, 1, 4))])
-    assert printed == [0, 0]
+    elapsed, memory = benchmark.in_process("minilstm", [("memory", shape), ("truncated", (120, 2, 1, 4))])
     assert elapsed > 100  # an interpreter and NumPy take longer
     assert 20 < memory < 1000
+
+
+def test_byte_code_may_be_kept_as_that_of_installed_peers_is(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    for peer in ("minilstm", "torch", "NumPy"):
+        assert "PYTHONDONTWRITEBYTECODE" not in benchmark.command(peer)["env"]
 
 
 def test_a_timed_job_gives_a_duration(monkeypatch):
@@ -182,7 +187,7 @@ def measured(tmp_path, monkeypatch):
     def in_process(peer, jobs):
         calls.extend((peer, job) for job in jobs)
         factor = rounds[-1] if rounds else 1
-        return [0.0 for _ in jobs], factor * 1000 * TIME[peer], MEMORY.get(peer, 0.0)
+        return factor * 1000 * TIME[peer], MEMORY.get(peer, 0.0)
 
     monkeypatch.setattr(benchmark, "in_process", in_process)
     monkeypatch.setattr(benchmark, "Worker", Worker)
@@ -215,6 +220,7 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     assert capsys.readouterr().out == text
     assert "Not installed: keras (tensorflow)" in text
     assert "torch 1.2" in text
+    assert text.split(", ")[1] == benchmark_tables.processor() != ""
     found = tables(out)
     step = next(rows for title, rows in found.items() if title.startswith("One training step"))
     assert step[0][1:] == [
@@ -226,7 +232,7 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     bare = next(rows for title, rows in found.items() if title.startswith("The step's matrix products alone"))
     rate = 2 * benchmark_work.LARGE**3 / 0.5
     limit = benchmark_work.step_operations((100, 64, 128, 256)) / rate
-    assert bare[5] == ["(100, 64, 128, 256)", *benchmark_tables.cells(0.5, limit, 0.125, 0.25, limit / 2, 20.0)]
+    assert bare[5] == ["(100, 64, 128, 256)", *benchmark_tables.cells(0.5, limit, 0.125, 0.25, limit / 2, 20.0, 80.0)]
     toy = next(rows for title, rows in found.items() if title.startswith("A toy program"))
     assert toy[2] == ["minilstm", "2.00", "0.500", "50.00", "0.125"]
     assert toy[-1] == ["jax", "8.00", "2.00", "300", "0.750"]
