@@ -17,7 +17,8 @@ from .introspection import gradient_flow, trace
 from .layers import LSTM, RNN, Bidirectional, Dense, Dropout, Embedding, Layer, Sequential, from_config
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
 from .tensorbundle import CheckpointError
-from .training import FitResult, ema_update, fit
+from .trainer import FitResult, ema_update
+from .training import fit
 from .truncation import tbptt
 from .variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from .wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper

@@ -26,6 +26,7 @@ from minilstm import (
     load_checkpoint,
     losses,
     tbptt,
+    trainer,
     value_and_grad,
 )
 from minilstm.cli import main
@@ -202,16 +203,14 @@ KEPT = {
 @pytest.mark.parametrize("kind", KEPT)
 def test_it_runs_the_very_step_again_with_its_masks_and_state(kind, run_dir, capsys, monkeypatch):
     """A finite step that is made to fail: what replay computes are the numbers of the run, to the last bit."""
-    import minilstm.training as training
-
-    seen, original = [], training.global_norm
+    seen, original = [], trainer.global_norm
 
     def norm(grads):
         seen.append(grads)
         return np.nan if len(seen) == 6 else original(grads)
 
-    monkeypatch.setattr(training, "global_norm", norm)
-    monkeypatch.setattr(training, "flatten_names", lambda tree: {"w": np.array(np.nan)})
+    monkeypatch.setattr(trainer, "global_norm", norm)
+    monkeypatch.setattr(trainer, "flatten_names", lambda tree: {"w": np.array(np.nan)})
     data, options = KEPT[kind]
     with pytest.raises(FloatingPointError, match=r"gradient of w is not finite at step 5"):
         fit(MODEL, PARAMS, losses.mse, data, optimizer=SGD(0.1), epochs=3, seed=4,
