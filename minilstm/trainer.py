@@ -106,8 +106,9 @@ class Trainer:
                 if any(wishes):
                     break
         self._save()
-        stopped_early = self.early_stopping is not None and run.best is not None
-        return self._result()._replace(params=run.best) if stopped_early else self._result()
+        if self.early_stopping is not None and run.best is not None:
+            return self._result()._replace(params=run.best)
+        return self._result()
 
     def _goes_on(self) -> bool:
         patience = math.inf if self.early_stopping is None else self.early_stopping
