@@ -30,7 +30,7 @@ from minilstm import (
     value_and_grad,
 )
 from minilstm.kernels import applies
-from minilstm.loops import CACHE_BYTES, FEW_UNITS, FOLD_INPUTS, Loops, OneSequence, Workspace
+from minilstm.loops import CACHE_BYTES, FEW_UNITS, FOLD_INPUTS, WAYS, Loops, OneSequence, Workspace
 
 
 def case(batch=3, time=5, input_dim=2, units=4, seed=0, dtype=np.float64):
@@ -80,6 +80,25 @@ def test_one_sequence_of_few_units_has_a_sweep_of_its_own(units, input_dim, dtyp
     fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("time", "input_dim", "staged"), [(16, 64, True), (16, 256, True), (15, 64, False), (16, 320, False)]
+)
+def test_sequences_a_whole_number_of_pages_apart_are_brought_together_first(time, input_dim, staged, dtype):
+    """Folded inputs and others; 15 steps are no whole pages, and for 320 inputs `by_gate` of 64 units has no room."""
+    batch = WAYS + 1
+    params, inputs, state = case(batch, time, input_dim, 64, dtype=dtype)
+    x = inputs.transpose(1, 0, 2)
+    workspace = Workspace(time, batch, input_dim, 64, dtype)
+    by_step = workspace._by_step(x)
+    assert np.shares_memory(by_step, workspace.by_gate) == staged
+    assert (by_step is x) == (not staged)
+    assert_trees_equal(by_step, x)
+    assert workspace._by_step(np.ascontiguousarray(x)).strides[1] == input_dim * dtype().itemsize  # lies right already
+    fast, reference = (layer_gradients(LSTM(64, backprop=b), params, inputs, state) for b in ("bptt", "reference"))
+    assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
