@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import os
 import platform
 import time
@@ -20,6 +21,7 @@ from .peers import PEERS, Compiled, Minilstm, PyTorch, Traced
 
 OURS, COMPILED, TRACED, TORCH = Minilstm.name, Compiled.name, Traced.name, PyTorch.name
 SHAPE, FASTEST = "time, batch, input, units", "fastest"
+TABLES_FILE, TIMES_FILE, MEMORY_FILE = "benchmark.md", "benchmark.csv", "benchmark_memory.csv"
 Key = tuple[str, str, Shape]  # peer, task, shape
 
 
@@ -45,6 +47,15 @@ class Measurements:
     def shapes(self, task: str, among: Sequence[Shape]) -> list[Shape]:
         """Those shapes for which some peer has a number."""
         return [shape for shape in among if any(key[1:] == (task, shape) for key in self.values)]
+
+    @classmethod
+    def read(cls, path: Path) -> Measurements:
+        """What `write` wrote."""
+        found = cls()
+        with open(path, newline="") as file:
+            for peer, task, *shape, _, value in itertools.islice(csv.reader(file), 1, None):
+                found.add(peer, task, tuple(map(int, shape)), float(value))
+        return found
 
     def write(self, path: Path, unit: str) -> None:
         """All rounds as a CSV file."""
@@ -74,6 +85,16 @@ class Results:
         keys = [(peer, task, shape) for peer in self.others if (peer, task, shape) in self.time.values]
         return min(keys, key=lambda key: self.time(*key), default=("", task, shape))
 
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """What `report` wrote to `folder`, but for the peers that were not there."""
+        found = cls([], [], 0)
+        found.time, found.memory = (Measurements.read(folder / name) for name in (TIMES_FILE, MEMORY_FILE))
+        measured = {peer for peer, _, _ in found.time.values}
+        found.present = [peer for peer in PEERS if peer in measured]
+        found.rounds = max(map(len, found.time.values.values()))
+        return found
+
     def large_product(self) -> float:
         """Floating-point operations a millisecond in a large matrix product, in the round where it was fastest."""
         return 2 * LARGE**3 / min(self.time.values.get((NUMPY, "large product", ()), [np.nan]))
@@ -95,9 +116,9 @@ def report(out: Path, results: Results, shapes: Sequence[Shape], times: Sequence
     text = "\n\n".join(parts)
     print(text)
     out.mkdir(parents=True, exist_ok=True)
-    common.files.write_text(str(out / "benchmark.md"), text + "\n")
-    results.time.write(out / "benchmark.csv", "milliseconds")
-    results.memory.write(out / "benchmark_memory.csv", "mebibytes")
+    common.files.write_text(str(out / TABLES_FILE), text + "\n")
+    results.time.write(out / TIMES_FILE, "milliseconds")
+    results.memory.write(out / MEMORY_FILE, "mebibytes")
     draw(out / "benchmark.png", results, shapes)
 
 
@@ -165,9 +186,7 @@ def steps(results: Results, among: Sequence[Shape]) -> Iterator[str]:
         "operations at the rate of a large product"
     )
     ratio_titles = ("products over fastest", "products over minilstm", "limit over minilstm")
-    yield common.table(
-        (SHAPE, "products", "limit", *ratio_titles, "trace over minilstm", "trace over products"), rows
-    )
+    yield common.table((SHAPE, "products", "limit", *ratio_titles, "trace over minilstm", "trace over products"), rows)
 
 
 def toy(results: Results) -> Iterator[str]:

@@ -1,23 +1,32 @@
 """Everything in the README that was computed: ``python -m experiments.readme`` computes it again and puts it there.
 
 The ten-line script is run as it stands there, the sunspots experiment with its defaults; their pictures go to
-``docs/images`` and the table between its two markers.
+``docs/images`` and the table between its two markers. What is said of speed comes from ``docs/measured``, where the
+files of ``python -m experiments.benchmark`` are kept; ``python -m experiments.readme speed`` computes that alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import sunspots
+import numpy as np
+
+from . import common, sunspots
+from .benchmark import SHAPES
+from .benchmark_tables import COMPILED, OURS, TABLES_FILE, Results, cells
+from .benchmark_work import TOY
 
 ROOT = Path(__file__).parent.parent
-IMAGES = ROOT / "docs" / "images"
+IMAGES, MEASURED = ROOT / "docs" / "images", ROOT / "docs" / "measured"
+PARTS = ("sunspots", "speed")
 
 
 def code_blocks(text: str) -> list[str]:
@@ -46,10 +55,36 @@ def verdict(results: dict[str, Any]) -> str:
     return f"Beside AR(12), the error of the ensemble is {ensemble}; that of the median seed is {median}."
 
 
-def main() -> None:
-    """Bring README.md and its pictures up to date."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
+def speed(folder: Path) -> str:
+    """What the benchmark whose files lie in `folder` says of a toy program and of a training step, as Markdown."""
+    results = Results.read(folder)
+    rows = []
+    for peer in results.present:
+        toy = (peer, "toy", TOY)
+        if toy in results.time.values:
+            over_ours = results.time.ratio(toy, (OURS, "toy", TOY))
+            rows.append((peer, *cells(results.time(*toy) / 1e3, over_ours, results.memory(*toy))))
+    table = common.table(("from the start of the process to saved weights", "seconds", "over minilstm's", "MiB"), rows)
+    batches, single = ([shape for shape in SHAPES if (shape[1] == 1) == one] for one in (False, True))
+    headline = (folder / TABLES_FILE).read_text().split("\n", 1)[0]
+    return (
+        f"{table}\n\nOne training step over that of the fastest of the others, at {len(batches)} sizes from 32 to 650 "
+        f"units: {_steps(results, OURS, batches)} in pure NumPy, {_steps(results, COMPILED, batches)} with the extra "
+        f"`fast`; for a single sequence and 16 units {_steps(results, OURS, single)} and "
+        f"{_steps(results, COMPILED, single)}. Printed by `python -m experiments.benchmark`: {headline}."
+    )
+
+
+def _steps(results: Results, peer: str, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The ratios of a peer's training steps to the fastest's, from the lowest to the highest, and their mean."""
+    ratios = [results.time.ratio((peer, "step", shape), results.fastest("step", shape)) for shape in shapes]
+    if len(ratios) == 1:
+        return f"{ratios[0]:.2f}"
+    return f"{min(ratios):.2f} to {max(ratios):.2f} (geometric mean {np.exp(np.mean(np.log(ratios))):.2f})"
+
+
+def computed(text: str) -> str:
+    """The table of sunspots and the verdict; the pictures of the README with its `text` are drawn on the way."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,11 +96,24 @@ def main() -> None:
             shutil.copyfile(Path("sunspots") / "forecast.png", IMAGES / "sunspots.png")
         finally:
             os.chdir(here)
-    date = datetime.date.today().isoformat()
-    printed = f"Printed by `python -m experiments.sunspots` on {date}."
-    table = f"{sunspots.results_table(results)}\n\n{verdict(results)} {printed}"
-    readme.write_text(replace_block(text, "sunspots", table))
-    print(table)
+    printed = f"Printed by `python -m experiments.sunspots` on {datetime.date.today().isoformat()}."
+    return f"{sunspots.results_table(results)}\n\n{verdict(results)} {printed}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Bring README.md and its pictures up to date."""
+    flags = argparse.ArgumentParser(prog="python -m experiments.readme", description=(__doc__ or "").split("\n")[0])
+    flags.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}; both by default")
+    args = flags.parse_args(argv)
+    if not set(args.parts) <= set(PARTS):
+        flags.error(f"parts must be of {PARTS}, got {args.parts}")
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    for part in args.parts:
+        content = speed(MEASURED) if part == "speed" else computed(text)
+        text = replace_block(text, part, content)
+        print(content)
+    readme.write_text(text)
 
 
 if __name__ == "__main__":

@@ -245,6 +245,16 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     assert (out / "benchmark.png").stat().st_size > 5000
 
 
+def test_what_was_written_is_read_again(measured):
+    out, _ = measured()
+    found = benchmark_tables.Results.read(out)
+    assert found.present == ["minilstm", "minilstm, compiled", "autograd's trace", "torch", "jax"]
+    assert found.rounds == 3
+    assert found.time.values["torch", "step", (50, 32, 1, 32)] == [4.0, 40.0, 4.0]  # all is slow in the second round
+    assert found.memory("torch", "toy", benchmark_work.TOY) == 400
+    assert found.fastest("toy", benchmark_work.TOY) == ("torch", "toy", benchmark_work.TOY)
+
+
 def test_a_ratio_is_the_median_of_those_of_the_rounds():
     shape, results = (1, 1, 1, 1), benchmark_tables.Results(["minilstm", "torch", "jax"], [], 3)
     for peer, values in (("minilstm", [1, 20, 6]), ("torch", [2, 100, 3]), ("jax", [1, 5, 5])):

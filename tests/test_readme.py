@@ -57,6 +57,27 @@ def test_the_table_of_sunspots_is_the_experiments(monkeypatch):
     assert sys.modules["experiments"]
 
 
+def test_what_is_said_of_speed_is_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from experiments import readme
+
+    said = readme.speed(readme.MEASURED)
+    assert f"<!-- begin: speed -->\n{said}\n<!-- end: speed -->" in README
+    assert readme.replace_block(README, "speed", said) == README
+    for peer in ("minilstm", "torch", "jax", "keras (tensorflow)"):
+        assert f"| {peer} " in said
+
+
+def test_a_part_of_the_readme_that_there_is_not_is_refused(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from experiments import readme
+
+    with pytest.raises(SystemExit):
+        readme.main(["sped"])
+    assert "parts must be of ('sunspots', 'speed'), got ['sped']" in capsys.readouterr().err
+    assert (ROOT / "README.md").read_text() == README
+
+
 def test_the_pictures_are_there():
     for name in re.findall(r"\]\((docs/images/[^)]+)\)", README):
         assert (ROOT / name).stat().st_size > 5_000
