@@ -72,19 +72,37 @@ def milliseconds(peer: str, task: str, shape: Shape) -> float:
 def products(shape: Shape) -> Callable[[], None]:
     """A call that makes the matrix products of a training step at their own shapes, and nothing else.
 
-    They are those of minilstm: where the recurrent product reads the inputs too there is one for each step, otherwise
-    one more for the inputs of all steps. The kernel's gradient is one product; the inputs' gradient is not needed.
+    They are those of minilstm in NumPy: one for each step, which reads few inputs too; more are multiplied for all
+    steps at once. The kernel's gradient is one product; the inputs' gradient is not needed.
     """
+    from minilstm.large_kernel import LARGE
+
+    steps, batch, inputs, units = shape
+    outputs, dense, d_outputs = _ones(steps * batch, units), _ones(units, 1), _ones(steps * batch, 1)
+    large = _ones(inputs + units, 4 * units).nbytes > LARGE
+    of_layer = (_products_of_rows if large else _products_of_columns)(shape)
+
+    def call() -> None:
+        of_layer()
+        outputs @ dense, outputs.T @ d_outputs, d_outputs @ dense.T
+
+    return call
+
+
+def _ones(*size: int) -> np.ndarray:
+    return np.ones(size, np.float32)
+
+
+def _products_of_columns(shape: Shape) -> Callable[[], None]:
+    """Those of `minilstm.loops`."""
     from minilstm.loops import FOLD_INPUTS
 
     steps, batch, inputs, units = shape
-    ones: Callable[..., np.ndarray] = lambda *size: np.ones(size, np.float32)  # noqa: E731
     rows = units + 1 + (inputs if inputs <= FOLD_INPUTS else 0)  # of a step's column [x_t; h_{t-1}; 1]
-    kernel, columns, z = ones(4 * units, rows), ones(steps, rows, batch), ones(steps, 4 * units, batch)
-    recurrent, dh = ones(units, 4 * units), ones(units, batch)
-    all_columns, dz = ones(inputs + units + 1, steps * batch), ones(4 * units, steps * batch)
-    from_inputs = None if inputs <= FOLD_INPUTS else (ones(4 * units, inputs), all_columns[:inputs])
-    outputs, dense, d_outputs = ones(steps * batch, units), ones(units, 1), ones(steps * batch, 1)
+    kernel, columns, z = _ones(4 * units, rows), _ones(steps, rows, batch), _ones(steps, 4 * units, batch)
+    recurrent, dh = _ones(units, 4 * units), _ones(units, batch)
+    all_columns, dz = _ones(inputs + units + 1, steps * batch), _ones(4 * units, steps * batch)
+    from_inputs = None if inputs <= FOLD_INPUTS else (_ones(4 * units, inputs), all_columns[:inputs])
     if batch == 1:  # the products of a step are those of a matrix and a vector
         columns, z, dh = columns[..., 0], z[..., 0], dh[..., 0]
 
@@ -96,7 +114,24 @@ def products(shape: Shape) -> Callable[[], None]:
         for gates in z[::-1]:
             np.dot(recurrent, gates, dh)
         all_columns @ dz.T
-        outputs @ dense, outputs.T @ d_outputs, d_outputs @ dense.T
+
+    return call
+
+
+def _products_of_rows(shape: Shape) -> Callable[[], None]:
+    """Those of `minilstm.large_kernel`."""
+    steps, batch, inputs, units = shape
+    kernel, rows = _ones(inputs + units, 4 * units), _ones(steps, batch, inputs + units + 1)
+    z, step_z, dh = _ones(steps, batch, 4 * units), _ones(batch, 4 * units), _ones(units, batch)
+    all_rows, all_z = rows.reshape(steps * batch, -1), z.reshape(steps * batch, -1)
+
+    def call() -> None:
+        np.matmul(all_rows[:, :inputs], kernel[:inputs], out=all_z)
+        for row in rows:
+            np.matmul(row[:, inputs:-1], kernel[inputs:], out=step_z)
+        for dz in z[::-1]:
+            np.matmul(kernel[inputs:], dz.T, out=dh)
+        all_rows.T @ all_z
 
     return call
 

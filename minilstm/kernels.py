@@ -2,8 +2,9 @@
 
 What is computed is (1) to (9) of `minilstm.cells` and the sweep of `minilstm.bptt`, for a cell with the activation
 tanh and without peepholes, clips, projection, masks or lengths. What differs is where numbers lie and how often NumPy
-is called (`minilstm.loops`), and, where numba is installed, that it is not (`minilstm.compiled`). Here is what both
-have in common: a pass as two primitives for autograd, and the memory of passes.
+is called (`minilstm.loops`, and for kernels of many megabytes `minilstm.large_kernel`), and, where numba is installed,
+that it is not (`minilstm.compiled`). Here is what they have in common: a pass as two primitives for autograd, and the
+memory of passes.
 
 Big temporaries cost page faults, views cost 0.2 us each. Both are kept in workspaces for the next call of the same
 shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
@@ -22,6 +23,7 @@ from autograd.tracer import isbox
 from . import compiled
 from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
+from .large_kernel import LARGE, LargeKernelWorkspace
 from .loops import SCALE, SHIFT, Workspace
 from .multiple import filled, result_of
 
@@ -62,9 +64,8 @@ def _take(key: tuple[Any, ...]) -> Any:
         free = _free.get(key)
         if free:
             return free.pop()
-    *arguments, is_compiled = key
-    make: Any = compiled.workspace_class() if is_compiled else Workspace
-    return make(*arguments)
+    *arguments, kind = key
+    return kind(*arguments)
 
 
 def _give_back(key: tuple[Any, ...], workspace: Any) -> None:
@@ -77,16 +78,24 @@ def _give_back(key: tuple[Any, ...], workspace: Any) -> None:
             del _free[next(iter(_free))]
 
 
+def workspace_class(kernel: Array) -> Any:
+    """What makes a pass with such a kernel; all have the methods of `minilstm.loops.Workspace`."""
+    if compiled.applies(kernel.dtype, kernel.size):
+        return compiled.workspace_class()
+    return LargeKernelWorkspace if kernel.nbytes > LARGE else Workspace
+
+
 class Tape:
     """Holds the workspace of a forward pass for the backward one, and gives it back when nobody can ask any more."""
 
     def __init__(self) -> None:
         self.key: tuple[Any, ...] | None = None
-        self.workspace: Any = None  # a `Workspace`, or its compiled counterpart
+        self.workspace: Any = None  # of the class that `workspace_class` names
 
-    def take(self, *key: Any) -> Any:
-        """A workspace for this shape."""
-        self.key, self.workspace = key, _take(key)
+    def take(self, inputs: Array, kernel: Array) -> Any:
+        """A workspace for a pass over inputs ``[time, batch, input_dim]``."""
+        self.key = (*inputs.shape, kernel.shape[1] // 4, inputs.dtype, workspace_class(kernel))
+        self.workspace = _take(self.key)
         return self.workspace
 
     def __del__(self) -> None:
@@ -131,8 +140,7 @@ def lstm_sequence(
     inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *, forget_bias: float, tape: Tape
 ) -> tuple[Array, Array, Array]:
     """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
-    workspace = tape.take(*inputs.shape, c.shape[1], inputs.dtype, compiled.applies(inputs.dtype, kernel.size))
-    return workspace.forward(inputs, c, h, kernel, bias, forget_bias)
+    return tape.take(inputs, kernel).forward(inputs, c, h, kernel, bias, forget_bias)
 
 
 @primitive

@@ -156,7 +156,39 @@ class Workspace:
         return self.by_gate.transpose(1, 2, 0).copy()
 
 
-class Loops:
+class Factors:
+    """What dh and dc are multiplied with on the way back, for some steps at once.
+
+    It is made of what the steps have stored: `blocks` ``[time, 7, entries]``, and as many entries of h in every step.
+    """
+
+    blocks: Array
+    h: Array
+
+    def set_chunk(self, time: int, entries: int, dtype: Any) -> None:
+        """Room for the factors of as many steps as stay in the cache."""
+        self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
+        self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, do, di, dj and df
+
+    def _form_factors(self, start: int, stop: int) -> None:
+        """What dh and dc are multiplied with at the steps from `start` to before `stop`, of products that are there."""
+        h = self.h[start + 1 : stop + 1]
+        blocks, factors = self.blocks[start:stop], self.factors[: stop - start]
+        o, tanh_c, for_dc, for_o = (
+            x.reshape(h.shape) for x in (blocks[:, O], blocks[:, TANH_C], factors[:, 0], factors[:, 1])
+        )
+        parts_of_c = blocks[:, I_J : F_C + 1]
+        for minuend, product, factor, out in (
+            (parts_of_c, parts_of_c, blocks[:, I : F + 1 : F - I], factors[:, 2:5:2]),  # i (1 - i) j = i j - (i j) i
+            (blocks[:, I], blocks[:, I_J], blocks[:, J], factors[:, 3]),  # i (1 - j^2) = i - (i j) j
+            (o, h, tanh_c, for_dc),  # o (1 - tanh(c)^2) = o - h tanh(c)
+            (h, h, o, for_o),  # o (1 - o) tanh(c) = h - h o
+        ):
+            np.multiply(product, factor, out=out)
+            np.subtract(minuend, out, out=out)
+
+
+class Loops(Factors):
     """What a sequence stores, and both loops over it.
 
     Parameters
@@ -205,8 +237,7 @@ class Loops:
     def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
         """The arrays and views of `backward`."""
         entries = units * batch
-        self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
-        self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, do, di, df and dj
+        self.set_chunk(time, entries, dtype)
         self.d_outputs = aligned((self.chunk, units, batch), dtype)
         self.dh, self.dc, self.dc_before, self.into_dc = (aligned((units, batch), dtype) for _ in range(4))
         self.backward_views = [(*block[:4], matrix(z)) for block, z in zip(self.blocks, self.gates, strict=True)]
@@ -247,7 +278,7 @@ class Loops:
             np.copyto(self.d_outputs[: stop - start], d_outputs[start:stop].transpose(0, 2, 1))
             for t in reversed(range(start, stop)):
                 i, j, f, o, dz = self.backward_views[t]
-                for_dc, for_o, for_i, for_f, for_j, d_output = self.factor_views[t - start]
+                for_dc, for_o, for_i, for_j, for_f, d_output = self.factor_views[t - start]
                 add(dh, d_output, dh)
                 multiply(for_dc, dh, into_dc)
                 add(dc, into_dc, dc)
@@ -260,19 +291,6 @@ class Loops:
                 dc, dc_before = dc_before, dc
         return dc.reshape(self.dc.shape), self.dh
 
-    def _form_factors(self, start: int, stop: int) -> None:
-        """What dh and dc are multiplied with at the steps from `start` to before `stop`, of products that are there."""
-        blocks, factors, h = self.blocks[start:stop], self.factors[: stop - start], self.h[start + 1 : stop + 1]
-        parts_of_c = blocks[:, I_J : F_C + 1]
-        for minuend, product, factor, out in (
-            (parts_of_c, parts_of_c, blocks[:, I : F + 1 : F - I], factors[:, 2:4]),  # i (1 - i) j = i j - (i j) i, ...
-            (blocks[:, I], blocks[:, I_J], blocks[:, J], factors[:, 4]),  # i (1 - j^2) = i - (i j) j
-            (blocks[:, O], h, blocks[:, TANH_C], factors[:, 0]),  # o (1 - tanh(c)^2) = o - h tanh(c)
-            (h, h, blocks[:, O], factors[:, 1]),  # o (1 - o) tanh(c) = h - h o
-        ):
-            np.multiply(product, factor, out=out)
-            np.subtract(minuend, out, out=out)
-
 
 class OneSequence(Loops):
     """`Loops` of one sequence of few units, where a step costs as many calls as it makes: its sweep makes 4, not 9.
@@ -283,8 +301,8 @@ class OneSequence(Loops):
 
     def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
         """As `Loops.prepare_sweep`."""
-        self.factors = aligned((time, 6, units), dtype)  # of dc, do, di, df, dj, and of dc once more: f
-        self.sweep = aligned((time, 7, units), dtype)  # what dh gives to dc; do, di, df, dj; dc and d_outputs before
+        self.factors = aligned((time, 6, units), dtype)  # of dc, do, di, dj, df, and of dc once more: f
+        self.sweep = aligned((time, 7, units), dtype)  # what dh gives to dc; do, di, dj, df; dc and d_outputs before
         self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these but the first
         self.into_dh[:, :, 4:] = np.stack([np.zeros((units, units), dtype), np.eye(units, dtype=dtype)], axis=1)
         self.dh_twice, self.dc = aligned((2, units), dtype), aligned((units, batch), dtype)
@@ -295,7 +313,7 @@ class OneSequence(Loops):
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array) -> tuple[Array, Array]:
         """As `Loops.backward`."""
-        units, order = len(recurrent), (O, I, F, J)
+        units, order = len(recurrent), (O, I, J, F)
         self._form_factors(0, len(self.blocks))
         np.copyto(self.factors[:, 5], self.blocks[:, F])
         np.copyto(self.into_dh[:, :, :4], recurrent.reshape(units, 4, units)[:, order])

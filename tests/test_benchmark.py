@@ -87,8 +87,13 @@ def test_a_peer_that_is_not_what_its_name_says_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("inputs", [3, 200])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_bare_products_are_those_of_a_step(inputs, batch, monkeypatch):
-    """Counted as they are made: the operations of the step, and those of the bias row of the kernel."""
+@pytest.mark.parametrize("large", [False, True])
+def test_the_bare_products_are_those_of_a_step(large, inputs, batch, monkeypatch):
+    """Counted as they are made: the operations of the step, and those of the bias row of the kernel.
+
+    A pass with a large kernel has that row in the gradient's product alone.
+    """
+    monkeypatch.setattr("minilstm.large_kernel.LARGE", 0 if large else 1 << 20)
     counted = []
 
     class Counting(np.ndarray):
@@ -104,9 +109,9 @@ def test_the_bare_products_are_those_of_a_step(inputs, batch, monkeypatch):
     monkeypatch.setattr(np, "ones", lambda *args: original(*args).view(Counting))
     time, units = 4, 5
     benchmark_work.products((time, batch, inputs, units))()
-    bias = 2 * 2 * time * batch * 4 * units
+    bias = (1 if large else 2) * 2 * time * batch * 4 * units
     assert sum(counted) == benchmark_work.step_operations((time, batch, inputs, units)) + bias
-    assert len(counted) == 2 * time + 4 + (inputs == 200)
+    assert len(counted) == 2 * time + 4 + (large or inputs == 200)
 
 
 def test_the_operations_of_a_step_are_counted_by_hand():

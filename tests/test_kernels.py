@@ -30,7 +30,17 @@ from minilstm import (
     value_and_grad,
 )
 from minilstm.kernels import applies
+from minilstm.large_kernel import LARGE, LargeKernelWorkspace
 from minilstm.loops import CACHE_BYTES, FEW_UNITS, FOLD_INPUTS, WAYS, Loops, OneSequence, Workspace
+
+
+@pytest.fixture(scope="module", params=["small", "large"], autouse=True)
+def passes(request):
+    """Every test here runs with both of NumPy's passes, that for kernels in the cache and that for larger ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "large":
+            patch.setattr(kernels, "LARGE", -1)
+        yield request.param
 
 
 def case(batch=3, time=5, input_dim=2, units=4, seed=0, dtype=np.float64):
@@ -110,10 +120,29 @@ def test_numpys_buffer_is_as_large_after_a_sweep_as_before(batch):
         assert np.getbufsize() == 4096
         pull, _ = make_vjp(lambda x: LSTM(4).apply(params, x, state=state)[0], inputs)
         with pytest.raises(ValueError, match="broadcast"):
-            pull(np.ones((batch, 3, 4)))
+            pull(np.ones((batch, 5, 3)))
         assert np.getbufsize() == 4096
     finally:
         np.setbufsize(before)
+
+
+def test_a_kernel_that_does_not_stay_in_the_cache_has_a_pass_of_its_own(passes, monkeypatch):
+    kind = lambda *shape, dtype=np.float32: kernels.workspace_class(np.empty(shape, dtype))  # noqa: E731
+    assert kind(3, 8) is (LargeKernelWorkspace if passes == "large" else Workspace)
+    monkeypatch.setattr(kernels, "LARGE", LARGE)
+    assert kind(768, 2048) is kind(768, 1024, dtype=np.float64) is Workspace
+    assert kind(769, 2048) is kind(769, 1024, dtype=np.float64) is LargeKernelWorkspace
+
+
+@DTYPES
+def test_a_large_kernel_makes_the_gradients_of_the_reference(dtype):
+    """At its true size: 6.4 MB in float32."""
+    data = case(batch=2, time=3, input_dim=100, units=600, dtype=dtype)
+    data[0]["lstm_cell"]["kernel"] *= dtype(0.1)  # sums of 700 entries do not saturate the gates
+    assert data[0]["lstm_cell"]["kernel"].nbytes > LARGE
+    fast, reference = (layer_gradients(LSTM(600, backprop=b), *data) for b in ("bptt", "reference"))
+    assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
+    assert largest(reference[1]) > 1e-3
 
 
 def test_it_runs_plain_cells_alone():
