@@ -24,12 +24,13 @@ step. `minilstm.compiled` has a workspace with the same methods.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from .memory import aligned, recycled
+from .memory import LINE, aligned, recycled
 
 Array = Any
 
@@ -40,7 +41,7 @@ SMALL = 1 << 13  # entries of four gates up to which a constant is an array of t
 FEW_UNITS = 32  # up to so many a product with a vector is no dearer than a call that does nothing
 FOLD_INPUTS = 128  # up to so many inputs the recurrent product reads them too: nothing to store and to add
 BLOCK = 96  # rows of the kernel that are transposed at once: their columns stay in the cache
-PAGE, WAYS = 4096, 8  # bytes between addresses that share the lines of the first-level cache, and how many they share
+PAGE, CROWD = 4096, 16  # addresses so many bytes apart share 8 lines of the first-level cache; with 16 it becomes slow
 CACHE_BYTES = 1 << 19  # of factors formed at once: they shall still be in the second-level cache when used
 
 
@@ -66,6 +67,10 @@ class Workspace:
         self.first = first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
         self.factor = aligned((gates, rows - first), dtype)  # their kernel, transposed; its last column is the bias
         self.from_inputs = aligned((first, gates), dtype)  # the kernel of the others
+        itemsize = np.dtype(dtype).itemsize
+        self.apart = None  # room for rows of the kernel at a distance at which their beginnings do not collide
+        if crowded(BLOCK, gates * itemsize):
+            self.apart = aligned((BLOCK, gates + LINE // itemsize), dtype)[:, :gates]
         self.halves = np.repeat(np.array(SCALE, dtype), units)
         kind = OneSequence if batch == 1 and units <= FEW_UNITS else Loops
         self.loops = kind(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
@@ -85,9 +90,12 @@ class Workspace:
             with unbuffered():
                 np.multiply(kernel[: self.first], self.halves, out=self.from_inputs)
         np.copyto(self.h[0], h.T)
-        read = kernel[self.first :]
-        for start in range(0, len(read), BLOCK):
-            np.copyto(self.factor[:, start : min(start + BLOCK, len(read))], read[start : start + BLOCK].T)
+        for start in range(self.first, len(kernel), BLOCK):
+            rows = kernel[start : start + BLOCK]
+            if self.apart is not None:
+                np.copyto(self.apart[: len(rows)], rows)
+                rows = self.apart[: len(rows)]
+            np.copyto(self.factor[:, start - self.first :][:, : len(rows)], rows.T)
         np.copyto(self.factor[:, -1], bias)
         self.factor[F * units : O * units, -1] += forget_bias
         for sigmoids in (self.factor[:units], self.factor[F * units :]):
@@ -104,13 +112,12 @@ class Workspace:
     def _by_step(self, x: Array) -> Array:
         """`x` ``[time, batch, features]``, from where it is transposed fast.
 
-        Sequences that begin at multiples of a page from each other have the numbers of a step in the same few lines of
-        the cache, which drive each other out. Then `by_gate`, free until there are products to put in it, holds a copy
-        in which these numbers lie side by side: two copies take half as long as one.
+        Sequences whose beginnings are crowded in the cache drive each other out while the numbers of a step are
+        gathered from them. Then `by_gate`, free until there are products to put in it, holds a copy in which these
+        numbers lie side by side: two copies take half as long as one.
         """
-        batch, features = x.shape[1:]
-        collide = x.strides[1] > x.strides[0] and x.strides[1] % PAGE == 0 and batch > WAYS
-        if not collide or features > len(self.by_gate):
+        lies_by_step = x.strides[0] >= x.strides[1]
+        if lies_by_step or not crowded(x.shape[1], x.strides[1]) or x.shape[2] > len(self.by_gate):
             return x
         by_step = self.by_gate.reshape(-1)[: x.size].reshape(x.shape)
         np.copyto(by_step, x)
@@ -347,6 +354,15 @@ def unbuffered() -> Iterator[None]:
         yield
     finally:
         np.setbufsize(before)
+
+
+def crowded(count: int, distance: int) -> bool:
+    """Whether `count` places, `distance` bytes apart, are too many for the lines of the first-level cache they share.
+
+    A distance of whole pages leaves them 8 lines, one of half pages 16, and so on. Read in turn, more of them than
+    that drive each other out, and each number costs a line from the second-level cache.
+    """
+    return count * math.gcd(distance, PAGE) > CROWD * PAGE
 
 
 def matrix(x: Array) -> Array:
