@@ -87,21 +87,23 @@ class Worker:
         self.errors.close()
 
 
-def in_process(peer: str, jobs: Sequence[Job]) -> tuple[float, float]:
-    """Do jobs in one process: milliseconds from its start to its end, and its peak memory in MiB."""
+def in_process(peer: str, jobs: Sequence[Job]) -> tuple[list[float], float, float]:
+    """Do jobs in one process: the numbers it printed, milliseconds from start to end, peak memory in MiB."""
     with contextlib.ExitStack() as files:
-        wanted, errors = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
+        wanted, output, errors = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
         wanted.writelines(json.dumps(job) + "\n" for job in jobs)
         wanted.seek(0)
         start = time.perf_counter()
-        process = subprocess.Popen(**command(peer), stdin=wanted, stdout=subprocess.DEVNULL, stderr=errors)
+        process = subprocess.Popen(**command(peer), stdin=wanted, stdout=output, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
         elapsed = (time.perf_counter() - start) * 1e3
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise failure(peer, process.returncode, errors)
+        output.seek(0)
+        printed = [float(line) for line in output]
     unit = 1024**2 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes on a Mac, kilobytes elsewhere
-    return elapsed, usage.ru_maxrss / unit
+    return printed, elapsed, usage.ru_maxrss / unit
 
 
 def timed_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
@@ -142,13 +144,13 @@ def measure(results: Results, tasks: Sequence[str], rounds: int) -> None:
                         results.time.add(peer, *job, worker.do(job))
         for peer in results.present:
             if "toy" in tasks and peer != Traced.name:
-                elapsed, memory = in_process(peer, [("toy", TOY)])
+                _, elapsed, memory = in_process(peer, [("toy", TOY)])
                 results.time.add(peer, "toy", TOY, elapsed)
                 results.memory.add(peer, "toy", TOY, memory)
     for peer in results.present:
         print(f"benchmark: memory, {peer}", file=sys.stderr, flush=True)
         for job in memory_jobs(peer, tasks):
-            results.memory.add(peer, *job, in_process(peer, [job])[1])
+            results.memory.add(peer, *job, in_process(peer, [job])[2])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

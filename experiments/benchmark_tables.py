@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,10 @@ class Results:
         keys = [(peer, task, shape) for peer in self.others if (peer, task, shape) in self.time.values]
         return min(keys, key=lambda key: self.time(*key), default=("", task, shape))
 
+    def over_fastest(self, peer: str, task: str, shapes: Sequence[Shape]) -> list[float]:
+        """A peer's ratio to the fastest of the other libraries, for each shape."""
+        return [self.time.ratio((peer, task, shape), self.fastest(task, shape)) for shape in shapes]
+
     @classmethod
     def read(cls, folder: Path) -> Results:
         """What `report` wrote to `folder`, but for the peers that were not there."""
@@ -152,6 +157,11 @@ def cells(*values: float) -> list[str]:
     return ["-" if np.isnan(x) else f"{x:.3f}" if x < 1 else f"{x:.2f}" if x < 100 else f"{x:.0f}" for x in values]
 
 
+def geometric_mean(ratios: Any) -> Any:
+    """Along the first dimension: of ratios, the mean of twice and half is one."""
+    return np.exp(np.mean(np.log(ratios), axis=0))
+
+
 def comparison(results: Results, task: str, shapes: Sequence[Shape], rival: str = FASTEST) -> str:
     """The times of all peers, and the ratios of ours to those of one, or of the fastest of the other libraries."""
     present = [peer for peer in results.present if task in {key[1] for key in results.time.values if key[0] == peer}]
@@ -162,7 +172,7 @@ def comparison(results: Results, task: str, shapes: Sequence[Shape], rival: str 
         ratios.append([results.time.ratio((name, task, shape), base) for name in ours])
         times = [results.time(peer, task, shape) for peer in present]
         rows.append((str(shape), *cells(*times, *ratios[-1])))
-    means = np.exp(np.mean(np.log(ratios), axis=0))
+    means = geometric_mean(ratios)
     rows.append((f"geometric mean of {len(shapes)}", *[""] * len(present), *cells(*means)))
     return common.table((SHAPE, *present, *(f"{name} over {rival}" for name in ours)), rows)
 

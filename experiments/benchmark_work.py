@@ -79,7 +79,7 @@ def products(shape: Shape) -> Callable[[], None]:
 
     steps, batch, inputs, units = shape
     outputs, dense, d_outputs = _ones(steps * batch, units), _ones(units, 1), _ones(steps * batch, 1)
-    large = _ones(inputs + units, 4 * units).nbytes > LARGE
+    large = (inputs + units) * 4 * units * np.dtype(np.float32).itemsize > LARGE  # bytes of the kernel
     of_layer = (_products_of_rows if large else _products_of_columns)(shape)
 
     def call() -> None:

@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import common, sunspots
 from .benchmark import SHAPES
-from .benchmark_tables import COMPILED, OURS, TABLES_FILE, Results, cells
+from .benchmark_tables import COMPILED, OURS, TABLES_FILE, Results, cells, geometric_mean
 from .benchmark_work import TOY
 
 ROOT = Path(__file__).parent.parent
@@ -77,10 +75,10 @@ def speed(folder: Path) -> str:
 
 def _steps(results: Results, peer: str, shapes: Sequence[tuple[int, ...]]) -> str:
     """The ratios of a peer's training steps to the fastest's, from the lowest to the highest, and their mean."""
-    ratios = [results.time.ratio((peer, "step", shape), results.fastest("step", shape)) for shape in shapes]
+    ratios = results.over_fastest(peer, "step", shapes)
     if len(ratios) == 1:
         return f"{ratios[0]:.2f}"
-    return f"{min(ratios):.2f} to {max(ratios):.2f} (geometric mean {np.exp(np.mean(np.log(ratios))):.2f})"
+    return f"{min(ratios):.2f} to {max(ratios):.2f} (geometric mean {geometric_mean(ratios):.2f})"
 
 
 def computed(text: str) -> str:

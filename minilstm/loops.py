@@ -103,7 +103,7 @@ class Workspace:
         self._forward(c)
         # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are
         # faster than one that does not; `by_gate`, free until the backward pass, holds what is between.
-        by_step = self.by_gate.reshape(-1)[: time * batch * units].reshape(time, batch, units)
+        by_step = self._room(time, batch, units)
         np.copyto(by_step, self.h[1:].transpose(0, 2, 1))
         outputs = recycled((batch, time, units), inputs.dtype)
         np.copyto(outputs, by_step.transpose(1, 0, 2))
@@ -119,9 +119,13 @@ class Workspace:
         lies_by_step = x.strides[0] >= x.strides[1]
         if lies_by_step or not crowded(x.shape[1], x.strides[1]) or x.shape[2] > len(self.by_gate):
             return x
-        by_step = self.by_gate.reshape(-1)[: x.size].reshape(x.shape)
+        by_step = self._room(*x.shape)
         np.copyto(by_step, x)
         return by_step
+
+    def _room(self, *shape: int) -> Array:
+        """`by_gate`, where it is free, as an array of another shape."""
+        return self.by_gate.reshape(-1)[: math.prod(shape)].reshape(shape)
 
     def _forward(self, c: Array) -> None:
         """The forward loop, and before it the inputs' product where it is not part of the loop."""
