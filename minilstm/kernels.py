@@ -46,12 +46,18 @@ def applies(cell: Any) -> bool:
     )
 
 
-def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) -> tuple[Array, LSTMState]:
-    """As `minilstm.bptt.sequence`, for cells that `applies` names: inputs ``[time, batch, input_dim]``."""
+def sequence(
+    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, as_made: bool = False
+) -> tuple[Array, LSTMState]:
+    """As `minilstm.bptt.sequence`, for cells that `applies` names: inputs ``[time, batch, input_dim]``.
+
+    With `as_made` outputs may lie in memory as the pass makes them, which `minilstm.memory.features_first` tells.
+    """
     c, h = state
     if len(inputs) == 1 and not any(map(isbox, (inputs, c, h, params["kernel"], params["bias"]))):
         return _one_step(inputs, c, h, params["kernel"], params["bias"], cell.forget_bias)
-    results = lstm_sequence(inputs, c, h, params["kernel"], params["bias"], forget_bias=cell.forget_bias, tape=Tape())
+    weights, forget_bias = (params["kernel"], params["bias"]), cell.forget_bias
+    results = lstm_sequence(inputs, c, h, *weights, forget_bias=forget_bias, tape=Tape(), as_made=as_made)
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
 
@@ -137,10 +143,18 @@ def _step_constants(units: int, forget_bias: float, dtype: np.dtype[Any]) -> tup
 
 @primitive
 def lstm_sequence(
-    inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *, forget_bias: float, tape: Tape
+    inputs: Array,
+    c: Array,
+    h: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    forget_bias: float,
+    tape: Tape,
+    as_made: bool = False,
 ) -> tuple[Array, Array, Array]:
     """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
-    return tape.take(inputs, kernel).forward(inputs, c, h, kernel, bias, forget_bias)
+    return tape.take(inputs, kernel).forward(inputs, c, h, kernel, bias, forget_bias, as_made)
 
 
 @primitive

@@ -47,9 +47,9 @@ class LargeKernelWorkspace:
         self.loops = RowLoops(self.h, self.z)
 
     def forward(
-        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
     ) -> tuple[Array, Array, Array]:
-        """As `minilstm.loops.Workspace.forward`."""
+        """As `minilstm.loops.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
         time, batch, units = self.h[1:].shape
         np.copyto(self.rows[:time, :, : self.input_dim], inputs)
         np.copyto(self.h[0], h)

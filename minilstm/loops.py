@@ -6,7 +6,7 @@ step. `minilstm.compiled` has a workspace with the same methods.
 - **Features first.** The gates of a step are ``[4 * units, batch]``, made from a column ``[x_t; h_{t-1}; 1]`` for each
   sequence. So every gate is one contiguous block, which halves the price of a small NumPy call, and BLAS divides the
   product among its threads, which it does badly for ``[batch, 4 * units]``. The price: inputs, outputs and their
-  derivatives are transposed, once each.
+  derivatives are transposed, once each, where the layer before or after does not take them as they lie.
 - **One nonlinearity.** sigmoid(x) = (1 + tanh(x / 2)) / 2. The inner 1/2 is folded into the kernel's copy, so that one
   tanh serves all four gates; NumPy's tanh is vectorised and cheaper than exp and a division. The price: a closed gate
   is accurate to 1e-7 (float32) of 1, not of its own tiny value, as it is in the reference.
@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from .memory import LINE, aligned, recycled
+from .memory import LINE, aligned, features_first, recycled
 
 Array = Any
 
@@ -75,13 +75,18 @@ class Workspace:
         kind = OneSequence if batch == 1 and units <= FEW_UNITS else Loops
         self.loops = kind(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
+        self.inputs_features_first = False
 
     def forward(
-        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
     ) -> tuple[Array, Array, Array]:
-        """Outputs ``[time, batch, units]``, final c and final h, from ``inputs [time, batch, input_dim]``."""
-        time, batch, input_dim = inputs.shape
+        """Outputs ``[time, batch, units]``, final c and final h, from ``inputs [time, batch, input_dim]``.
+
+        Outputs lie as ``[batch, time, units]``, or as they are made, `minilstm.memory.features_first`.
+        """
+        time, _, input_dim = inputs.shape
         units = c.shape[1]
+        self.inputs_features_first = features_first(inputs.transpose(1, 0, 2))
         inputs = self._by_step(inputs)
         if self.folded:
             np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
@@ -101,13 +106,23 @@ class Workspace:
         for sigmoids in (self.factor[:units], self.factor[F * units :]):
             sigmoids *= 0.5
         self._forward(c)
-        # Outputs lie as the layer wants them, [batch, time, units]. Two transpositions that stay in the cache are
-        # faster than one that does not; `by_gate`, free until the backward pass, holds what is between.
+        return self._outputs(as_made), self.loops.c_end.T.copy(), self.h[time].T.copy()
+
+    def _outputs(self, as_made: bool) -> Array:
+        """A copy of h after every step, ``[time, batch, units]``."""
+        h = self.h[1:]
+        time, units, batch = h.shape
+        if as_made:
+            outputs = recycled(h.shape, h.dtype)
+            np.copyto(outputs, h)
+            return outputs.transpose(0, 2, 1)
+        # Two transpositions that stay in the cache are faster than one that does not; `by_gate`, free until the
+        # backward pass, holds what is between.
         by_step = self._room(time, batch, units)
-        np.copyto(by_step, self.h[1:].transpose(0, 2, 1))
-        outputs = recycled((batch, time, units), inputs.dtype)
+        np.copyto(by_step, h.transpose(0, 2, 1))
+        outputs = recycled((batch, time, units), h.dtype)
         np.copyto(outputs, by_step.transpose(1, 0, 2))
-        return outputs.transpose(1, 0, 2), self.loops.c_end.T.copy(), self.h[time].T.copy()
+        return outputs.transpose(1, 0, 2)
 
     def _by_step(self, x: Array) -> Array:
         """`x` ``[time, batch, features]``, from where it is transposed fast.
@@ -158,7 +173,10 @@ class Workspace:
         d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
         d_inputs = None
         if wants_inputs:
-            d_inputs = recycled((batch, time, input_dim), dz.dtype).transpose(1, 0, 2)
+            if self.inputs_features_first:
+                d_inputs = recycled((time, input_dim, batch), dz.dtype).transpose(0, 2, 1)
+            else:
+                d_inputs = recycled((batch, time, input_dim), dz.dtype).transpose(1, 0, 2)
             np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
         return d_inputs, dc.T.copy(), dh.T.copy(), d_kernel
 
@@ -252,7 +270,7 @@ class Loops(Factors):
         self.d_outputs = aligned((self.chunk, units, batch), dtype)
         self.dh, self.dc, self.dc_before, self.into_dc = (aligned((units, batch), dtype) for _ in range(4))
         self.backward_views = [(*block[:4], matrix(z)) for block, z in zip(self.blocks, self.gates, strict=True)]
-        self.factor_views = [(*self.factors[n], self.d_outputs[n].reshape(-1)) for n in range(self.chunk)]
+        self.factor_views = [tuple(factors) for factors in self.factors]
 
     def forward(self, factor: Array) -> None:
         """From the columns to gates, c and h; `factor` ``[4 * units, rows]`` is the kernel's copy."""
@@ -286,11 +304,15 @@ class Loops(Factors):
         for start in reversed(range(0, len(self.gates), self.chunk)):
             stop = min(start + self.chunk, len(self.gates))
             self._form_factors(start, stop)
-            np.copyto(self.d_outputs[: stop - start], d_outputs[start:stop].transpose(0, 2, 1))
+            by_step = d_outputs[start:stop].transpose(0, 2, 1)
+            if not by_step.flags.c_contiguous:
+                np.copyto(self.d_outputs[: stop - start], by_step)
+                by_step = self.d_outputs
+            by_step = by_step.reshape(len(by_step), -1)
             for t in reversed(range(start, stop)):
                 i, j, f, o, dz = self.backward_views[t]
-                for_dc, for_o, for_i, for_j, for_f, d_output = self.factor_views[t - start]
-                add(dh, d_output, dh)
+                for_dc, for_o, for_i, for_j, for_f = self.factor_views[t - start]
+                add(dh, by_step[t - start], dh)
                 multiply(for_dc, dh, into_dc)
                 add(dc, into_dc, dc)
                 multiply(dc, f, dc_before)

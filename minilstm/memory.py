@@ -33,6 +33,15 @@ def recycled(shape: tuple[int, ...], dtype: Any) -> Array:
     return np.asarray(_Lease(_pool, _pool.take(size), shape, dtype)) if size >= RECYCLED else np.empty(shape, dtype)
 
 
+def features_first(x: Any) -> bool:
+    """Whether ``x [batch, time, features]`` lies as ``[time, features, batch]``, as `minilstm.loops` makes it.
+
+    Between two layers that read it so, nothing is turned round, and its derivative lies like it; what a caller is given
+    is C-contiguous.
+    """
+    return x.ndim == 3 and not x.flags.c_contiguous and x.transpose(1, 2, 0).flags.c_contiguous
+
+
 def _block(size: int) -> Array:
     """Fresh memory: `size` bytes from the start of a cache line."""
     block = np.empty(size + LINE, np.uint8)

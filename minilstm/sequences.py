@@ -28,6 +28,7 @@ def run(
     masks: Masks = None,
     state_masks: Any = None,
     fast: bool = True,
+    as_made: bool = False,
 ) -> tuple[Array, Any]:
     """Run `cell` over inputs ``[time, batch, features]``, by hand-derived passes wherever there are any.
 
@@ -44,6 +45,8 @@ def run(
         ``[time, batch, width]`` or None: an outer wrapper's state dropout.
     fast : bool, default True
         Whether `minilstm.kernels` may be used, or only its reference, `minilstm.bptt`.
+    as_made : bool, default False
+        Whether the outputs of `minilstm.kernels` may lie in memory as they are made.
 
     Returns
     -------
@@ -65,13 +68,14 @@ def run(
         for n, (inner, weights) in enumerate(zip(cell.cells, cell.inner_params(params), strict=True)):
             inner_masks = None if masks is None else masks[n]
             inner_state_masks = None if state_masks is None else state_masks[n]
-            inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast)
+            between = n + 1 < len(cell.cells) and kernels.applies(cell.cells[n + 1])
+            inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast, between)
             states.append(new)
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
     if fast and lengths is None and state_masks is None and kernels.applies(cell):
-        return kernels.sequence(cell, params, inputs, state)
+        return kernels.sequence(cell, params, inputs, state, as_made)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
         return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)

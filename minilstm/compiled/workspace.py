@@ -52,9 +52,9 @@ class Workspace:
         self.has_dz = False  # whether a backward pass has put dz in the place of the gates
 
     def forward(
-        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
     ) -> tuple[Array, Array, Array]:
-        """As `minilstm.loops.Workspace.forward`."""
+        """As `minilstm.loops.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
         last = bias.copy()
         last[F * self.units : O * self.units] += forget_bias

@@ -8,6 +8,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
+from ..memory import features_first
 from ..params import check_name, get_path, tree_leaves
 
 Array = Any
@@ -21,6 +22,7 @@ class Layer:
 
     default_name = "layer"
     recurrent = False  # whether the layer has a state to hand from one window to the next
+    reads_features_first = False  # whether it takes inputs that lie so as well as C-contiguous ones
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
@@ -41,6 +43,12 @@ class Layer:
     ) -> tuple[Array, Any]:
         """``(outputs, state)``. `rng` given means training (dropout acts), None means inference."""
         raise NotImplementedError
+
+    def apply_between(
+        self, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Array | None, rng: Any
+    ) -> tuple[Array, Any]:
+        """As `apply`, but outputs may lie in memory as they were made: for a layer that `reads_features_first`."""
+        return self.apply(params, inputs, state, sequence_length, rng)
 
     def __call__(self, params: dict[str, Any], inputs: Array, **options: Any) -> Array:
         """`apply`, the outputs alone."""
@@ -130,5 +138,12 @@ def batch_major(x: Array) -> Array:
     return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
-defvjp(time_major, lambda ans, x: batch_major)
+@primitive
+def turned(x: Array) -> Array:
+    """``[time, batch, ...]`` as ``[batch, time, ...]`` or back: a view, wherever it lies."""
+    return x.swapaxes(0, 1)
+
+
+defvjp(time_major, lambda ans, x: turned if features_first(getval(x)) else batch_major)
 defvjp(batch_major, lambda ans, x: time_major)
+defvjp(turned, lambda ans, x: turned)

@@ -10,9 +10,10 @@ from autograd.tracer import getval
 
 from .. import compiled, initializers
 from ..cells import activation_function, check_activation, check_size, registered_name
-from ..memory import recycled
+from ..memory import features_first, recycled
 from .base import Array, Layer, as_floating, check_features, required
 
+FEW_OUTPUTS = 16  # of a Dense up to so many inputs that lie features first are multiplied where they lie
 FEW = 1 << 13  # multiplications: a smaller product wakes none of BLAS's threads, nor is its result worth any care
 
 
@@ -74,6 +75,11 @@ class Dense(Layer):
         outputs = affine(inputs, kernel, required(params, "bias", "Dense.apply"))
         return (outputs if self.activation is None else activation_function(self.activation)(outputs)), None
 
+    @property
+    def reads_features_first(self) -> bool:  # type: ignore[override]
+        """Whether its products for one step at a time are about as fast as one for all."""
+        return self.units <= FEW_OUTPUTS
+
     def output_dim(self, input_dim: int | None) -> int:
         """`units`."""
         return self.units
@@ -102,6 +108,8 @@ def affine(x: Array, kernel: Array, bias: Array) -> Array:
 
 def _product(x: Array, kernel: Array) -> Array:
     """``x @ kernel`` on the last dimension."""
+    if features_first(x):
+        return np.ascontiguousarray(np.matmul(kernel.T, x.transpose(1, 2, 0)).transpose(2, 0, 1))
     rows = _rows(x)
     if rows.size * kernel.shape[1] < FEW:
         return np.dot(rows, kernel).reshape(*x.shape[:-1], kernel.shape[1])
@@ -126,6 +134,18 @@ def _spares_blas(dtype: Any) -> bool:
 linear = primitive(_product)  # without the bias; also the derivative of either with respect to x
 
 
+@primitive
+def linear_features_first(x: Array, kernel: Array) -> Array:
+    """The same, with a result that lies features first."""
+    batch, time, features = x.shape
+    columns = x.transpose(1, 2, 0)
+    if features == 1:  # NumPy hands no product over a single number to BLAS; over two it is four times as fast
+        columns = np.concatenate((columns, np.zeros_like(columns)), axis=1)
+        kernel = np.concatenate((kernel, np.zeros_like(kernel)))
+    outputs = recycled((time, kernel.shape[1], batch), np.result_type(x, kernel))
+    return np.matmul(kernel.T, columns, out=outputs).transpose(2, 0, 1)
+
+
 def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
@@ -133,6 +153,8 @@ def _rows(x: Array) -> Array:
 @primitive
 def kernel_gradient(x: Array, g: Array) -> Array:
     """The derivative of both with respect to the kernel: ``x.T @ g``, rows being all leading dimensions."""
+    if features_first(x):
+        return np.matmul(x.transpose(1, 2, 0), g.transpose(1, 0, 2)).sum(axis=0)
     rows, g_rows = _rows(x), _rows(g)
     if g_rows.shape[1] == 1 and rows.size >= FEW and _spares_blas(g.dtype):
         return np.einsum("nk,n->k", rows, g_rows[:, 0])[:, None]
@@ -146,7 +168,8 @@ def bias_gradient(g: Array) -> Array:
 
 
 def _d_x(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
-    return lambda g: linear(g, kernel.T)
+    along = linear_features_first if features_first(getval(x)) else linear
+    return lambda g: along(g, kernel.T)
 
 
 def _d_kernel(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
@@ -155,6 +178,7 @@ def _d_kernel(ans: Array, x: Array, kernel: Array, *bias: Array) -> Any:
 
 defvjp(affine, _d_x, _d_kernel, lambda ans, x, kernel, bias: bias_gradient)
 defvjp(linear, _d_x, _d_kernel)
+defvjp(linear_features_first, _d_x, _d_kernel)
 defvjp(kernel_gradient, lambda ans, x, g: lambda d: linear(g, d.T), lambda ans, x, g: lambda d: linear(x, d))
 defvjp(bias_gradient, lambda ans, g: lambda d: d + np.zeros(g.shape, g.dtype))
 

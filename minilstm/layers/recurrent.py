@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from autograd.tracer import getval
 
-from .. import cells, sequences
+from .. import cells, kernels, sequences
+from ..memory import features_first
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
 from ..wrappers import draw_masks, input_dim_of
 from .base import (
@@ -19,6 +21,7 @@ from .base import (
     params_dtype,
     required,
     time_major,
+    turned,
 )  # fmt: skip
 
 BACKPROPS = ("bptt", "reference", "autograd")
@@ -117,6 +120,31 @@ class RNN(Layer):
         ValueError
             Where the shape or dtype of an argument does not fit; it names the argument.
         """
+        return self._apply(params, inputs, state, sequence_length, rng, as_made=False)
+
+    def apply_between(
+        self, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Array | None, rng: Any
+    ) -> tuple[Array, Any]:
+        """As `Layer.apply_between`."""
+        if type(self).apply is not RNN.apply:  # a subclass of somebody's own
+            return self.apply(params, inputs, state, sequence_length, rng)
+        as_made = self.return_sequences and self.reads_features_first
+        return self._apply(params, inputs, state, sequence_length, rng, as_made)
+
+    @property
+    def reads_features_first(self) -> bool:  # type: ignore[override]
+        """Whether `minilstm.kernels` runs the cell, and nothing is done to its inputs or outputs besides."""
+        return self.backprop == "bptt" and not (self.time_major or self.reverse) and kernels.applies(self.cell)
+
+    def _apply(
+        self,
+        params: dict[str, Any],
+        inputs: Array,
+        state: Any,
+        sequence_length: Array | None,
+        rng: Any,
+        as_made: bool,
+    ) -> tuple[Array, Any]:
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
         cell_params = required(params, self.cell.name, where)
@@ -141,13 +169,18 @@ class RNN(Layer):
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
         else:
             fast = self.backprop == "bptt"
-            outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=fast)
+            outputs, state = sequences.run(
+                self.cell, cell_params, inputs, state, lengths, masks, fast=fast, as_made=as_made
+            )
         if not self.return_sequences:
             last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
             return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
         if self.reverse:
             outputs = _reverse_time(outputs, lengths)
-        return (outputs if self.time_major else batch_major(outputs)), state
+        if self.time_major:
+            return outputs, state
+        keeps = as_made and features_first(getval(outputs).swapaxes(0, 1))
+        return (turned if keeps else batch_major)(outputs), state
 
     @property
     def uses_derivation(self) -> bool:

@@ -49,6 +49,7 @@ class Sequential:
         self.layers = layers
         self.names = _count_names(layers)
         self._recurrent = frozenset(name for name, layer in zip(self.names, layers, strict=True) if layer.recurrent)
+        self._between = [*(following.reads_features_first for following in layers[1:]), False]
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """New parameters: a nested dict whose paths are TensorFlow's variable names.
@@ -101,11 +102,12 @@ class Sequential:
         rng = None if rng is None else np.random.default_rng(rng)
         new_state = {}
         outputs = inputs
-        for name, layer in zip(self.names, self.layers, strict=True):
+        for name, layer, between in zip(self.names, self.layers, self._between, strict=True):
             weights = get_path(params, name)
             if weights is None:
                 weights = {}
-            outputs, layer_state = layer.apply(weights, outputs, state.get(name), sequence_length, rng)
+            apply = layer.apply_between if between else layer.apply
+            outputs, layer_state = apply(weights, outputs, state.get(name), sequence_length, rng)
             if layer.recurrent:
                 new_state[name] = layer_state
         return outputs, new_state
