@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from .memory import LINE, aligned, features_first, recycled
+from .memory import LINE, aligned, copy_rows, features_first, recycled
 
 Array = Any
 
@@ -121,7 +121,7 @@ class Workspace:
         by_step = self._room(time, batch, units)
         np.copyto(by_step, h.transpose(0, 2, 1))
         outputs = recycled((batch, time, units), h.dtype)
-        np.copyto(outputs, by_step.transpose(1, 0, 2))
+        copy_rows(outputs, by_step.transpose(1, 0, 2))
         return outputs.transpose(1, 0, 2)
 
     def _by_step(self, x: Array) -> Array:
@@ -148,7 +148,7 @@ class Workspace:
         if not self.folded:
             flat_inputs, flat_gates = (x.reshape(len(x), -1) for x in (self.all_columns[: self.first], self.by_gate))
             np.matmul(self.from_inputs.T, flat_inputs, out=flat_gates)
-            np.copyto(self.loops.gates, self.by_gate.transpose(1, 0, 2))
+            copy_rows(self.loops.gates, self.by_gate.transpose(1, 0, 2))
         self.loops.forward(self.factor)
         self.has_dz = False
 
@@ -166,18 +166,21 @@ class Workspace:
         with unbuffered():
             dc, dh = self.loops.backward(self._by_step(d_outputs), dc, dh, np.ascontiguousarray(kernel[input_dim:]))
         self.has_dz = True
-        np.copyto(self.by_gate, self.loops.gates.transpose(1, 0, 2))
+        copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
         # Where inputs are not folded, all_columns has held them since the forward pass.
-        np.copyto(self.all_columns[self.first :], self.columns[:time, self.first :].transpose(1, 0, 2))
+        copy_rows(self.all_columns[self.first :], self.columns[:time, self.first :].transpose(1, 0, 2))
         all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
         d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
         d_inputs = None
         if wants_inputs:
+            by_feature = (kernel[:input_dim] @ dz).reshape(input_dim, time, batch)
             if self.inputs_features_first:
-                d_inputs = recycled((time, input_dim, batch), dz.dtype).transpose(0, 2, 1)
+                made = recycled((time, input_dim, batch), dz.dtype)
+                copy_rows(made, by_feature.transpose(1, 0, 2))
+                d_inputs = made.transpose(0, 2, 1)
             else:
                 d_inputs = recycled((batch, time, input_dim), dz.dtype).transpose(1, 0, 2)
-            np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
+                np.copyto(d_inputs.transpose(2, 0, 1), by_feature)
         return d_inputs, dc.T.copy(), dh.T.copy(), d_kernel
 
     def dz(self) -> Array:

@@ -42,6 +42,18 @@ def features_first(x: Any) -> bool:
     return x.ndim == 3 and not x.flags.c_contiguous and x.transpose(1, 2, 0).flags.c_contiguous
 
 
+def copy_rows(target: Array, source: Array) -> None:
+    """As ``np.copyto(target, source)``, where in both each row, of the last axis, is one piece of memory.
+
+    NumPy begins anew for each row, which takes longer than to copy 20 numbers. As one item of as many bytes a row is
+    copied in half the time, and less.
+    """
+    if target.shape[-1] > 1:
+        row = np.dtype((np.void, target.shape[-1] * target.itemsize))
+        target, source = target.view(row), source.view(row)
+    np.copyto(target, source)
+
+
 def _block(size: int) -> Array:
     """Fresh memory: `size` bytes from the start of a cache line."""
     block = np.empty(size + LINE, np.uint8)

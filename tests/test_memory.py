@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilstm import LSTM, Adam, Dense, Sequential, losses, memory, value_and_grad
-from minilstm.memory import LINE, RECYCLED, Pool, aligned, recycled
+from minilstm.memory import LINE, RECYCLED, Pool, aligned, copy_rows, recycled
 from minilstm.params import tree_leaves, tree_map
 
 ENTRIES = RECYCLED // 4  # of float32: the smallest array that is recycled
@@ -43,6 +43,20 @@ def test_arrays_are_what_np_empty_makes(make, shape, dtype):
     assert array.flags.c_contiguous
     if array.nbytes >= (1 if make is aligned else RECYCLED):
         assert address(array) % LINE == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 40)), start=st.integers(0, 2))
+def test_rows_are_copied_as_numbers_are(dtype, shape, start):
+    """From one order of the leading axes to the other, out of the midst of an array into that of another."""
+    a, b, row = shape
+    source = np.random.default_rng(0).normal(size=(a, b + start, row)).astype(dtype)
+    source[0, 0, 0] = np.nan
+    target = np.zeros((b, a + 2, row), dtype)
+    copy_rows(target[:, 1:-1], source[:, start:].transpose(1, 0, 2))
+    wanted = np.zeros_like(target)
+    np.copyto(wanted[:, 1:-1], source[:, start:].transpose(1, 0, 2))
+    assert target.tobytes() == wanted.tobytes()
 
 
 def test_memory_is_used_again_by_the_next_array_of_the_size(pool):
