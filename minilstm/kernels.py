@@ -159,11 +159,19 @@ def lstm_sequence(
 
 @primitive
 def lstm_backward(
-    d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, *, tape: Tape, wants_inputs: bool
-) -> tuple[Array | None, Array, Array, Array, Array]:
-    """The sweep: derivatives with respect to inputs (where wanted), c, h, kernel and bias."""
+    d_outputs: Array,
+    dc: Array,
+    dh: Array,
+    c: Array,
+    kernel: Array,
+    *,
+    tape: Tape,
+    wants_inputs: bool,
+    wants_h: bool = True,
+) -> tuple[Array | None, Array, Array | None, Array, Array]:
+    """The sweep: derivatives with respect to inputs and h before the first step (where wanted), c, kernel and bias."""
     assert tape.workspace is not None
-    *before, d_kernel = tape.workspace.backward(d_outputs, dc, dh, c, kernel, wants_inputs)
+    *before, d_kernel = tape.workspace.backward(d_outputs, dc, dh, c, kernel, wants_inputs, wants_h)
     return (*before, d_kernel[:-1], d_kernel[-1])
 
 
@@ -182,7 +190,8 @@ def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dic
     _, c, _, kernel, _ = args
 
     def pull(g: tuple[Array, Array, Array]) -> list[Array]:
-        grads = lstm_backward(*filled(g, ans), c, kernel, tape=kwargs["tape"], wants_inputs=0 in argnums)
+        wanted = {"wants_inputs": 0 in argnums, "wants_h": 2 in argnums}
+        grads = lstm_backward(*filled(g, ans), c, kernel, tape=kwargs["tape"], **wanted)
         return [grads[argnum] for argnum in argnums]
 
     return pull

@@ -64,11 +64,11 @@ class LargeKernelWorkspace:
         return outputs.transpose(1, 0, 2), c_end.copy(), self.h[time].copy()
 
     def backward(
-        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
-    ) -> tuple[Array | None, Array, Array, Array]:
+        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
+    ) -> tuple[Array | None, Array, Array | None, Array]:
         """As `minilstm.loops.Workspace.backward`. The gates stay, so that a second sweep finds all it needs."""
         with unbuffered():
-            dc, dh = self.loops.backward(d_outputs, dc, dh, kernel[self.input_dim :])
+            dc, dh = self.loops.backward(d_outputs, dc, dh, kernel[self.input_dim :], wants_h)
         rows, dz = self._over_all_steps()
         d_kernel = np.matmul(rows.T, dz, out=recycled((rows.shape[1], dz.shape[1]), dz.dtype))
         d_inputs = None
@@ -76,7 +76,7 @@ class LargeKernelWorkspace:
             time, batch, _ = self.z.shape
             d_inputs = recycled((batch, time, self.input_dim), dz.dtype).transpose(1, 0, 2)
             np.copyto(d_inputs, (dz @ kernel[: self.input_dim].T).reshape(d_inputs.shape))
-        return d_inputs, dc.copy(), dh.T.copy(), d_kernel
+        return d_inputs, dc.copy(), dh.T.copy() if wants_h else None, d_kernel
 
     def _over_all_steps(self) -> tuple[Array, Array]:
         """The rows and z of all steps, ``[time * batch, ...]``."""
@@ -145,16 +145,15 @@ class RowLoops(Factors):
             multiply(o, tanh_c, h)
         return self.c[len(self.gates) % 2]
 
-    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array) -> tuple[Array, Array]:
+    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `minilstm.loops.Loops.backward`, but for dc, which comes back as ``[batch, units]``."""
         product, multiply, add = np.matmul, np.multiply, np.add
         np.copyto(self.dc, dc)
         np.copyto(self.next_dh, dh.T)
         dh, next_dh, turned, into_dc = self.dh, self.next_dh, self.next_dh.T, self.into_dc
         dc, dc_before = self.dc, self.dc_before
-        for start in reversed(range(0, len(self.gates), self.chunk)):
-            stop = min(start + self.chunk, len(self.gates))
-            self._form_factors(start, stop)
+        for start, stop, formulas in reversed(self.pieces):
+            self.form(formulas)
             for t in reversed(range(start, stop)):
                 dz, dz_by_gate, f = self.backward_views[t]
                 for_dc, for_o, for_i_j_f = self.factor_views[t - start]
@@ -164,7 +163,8 @@ class RowLoops(Factors):
                 multiply(dc, f, dc_before)
                 multiply(for_i_j_f, dc, dz_by_gate[:O])
                 multiply(for_o, dh, dz_by_gate[O])
-                product(recurrent, dz.T, next_dh)
+                if t > 0 or wants_h:
+                    product(recurrent, dz.T, next_dh)
                 dc, dc_before = dc_before, dc
         return dc, next_dh
 

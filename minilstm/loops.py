@@ -68,9 +68,9 @@ class Workspace:
         self.factor = aligned((gates, rows - first), dtype)  # their kernel, transposed; its last column is the bias
         self.from_inputs = aligned((first, gates), dtype)  # the kernel of the others
         itemsize = np.dtype(dtype).itemsize
-        self.apart = None  # room for rows of the kernel at a distance at which their beginnings do not collide
-        if crowded(BLOCK, gates * itemsize):
-            self.apart = aligned((BLOCK, gates + LINE // itemsize), dtype)[:, :gates]
+        # Some of the kernel's rows with their halves taken, at a distance at which their beginnings do not collide.
+        distance = gates + LINE // itemsize if crowded(BLOCK, gates * itemsize) else gates
+        self.halved = aligned((BLOCK, distance), dtype)[:, :gates]
         self.halves = np.repeat(np.array(SCALE, dtype), units)
         kind = OneSequence if batch == 1 and units <= FEW_UNITS else Loops
         self.loops = kind(self.columns[:, first:], input_dim - first, units, adds=not self.folded)
@@ -97,14 +97,11 @@ class Workspace:
         np.copyto(self.h[0], h.T)
         for start in range(self.first, len(kernel), BLOCK):
             rows = kernel[start : start + BLOCK]
-            if self.apart is not None:
-                np.copyto(self.apart[: len(rows)], rows)
-                rows = self.apart[: len(rows)]
+            rows = np.multiply(rows, self.halves, out=self.halved[: len(rows)])
             np.copyto(self.factor[:, start - self.first :][:, : len(rows)], rows.T)
-        np.copyto(self.factor[:, -1], bias)
-        self.factor[F * units : O * units, -1] += forget_bias
-        for sigmoids in (self.factor[:units], self.factor[F * units :]):
-            sigmoids *= 0.5
+        whole_bias = bias.copy()
+        whole_bias[F * units : O * units] += forget_bias
+        np.multiply(whole_bias, self.halves, out=self.factor[:, -1])
         self._forward(c)
         return self._outputs(as_made), self.loops.c_end.T.copy(), self.h[time].T.copy()
 
@@ -153,9 +150,9 @@ class Workspace:
         self.has_dz = False
 
     def backward(
-        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
-    ) -> tuple[Array | None, Array, Array, Array]:
-        """Derivatives with respect to the inputs (where wanted), c, h, and the kernel with the bias as its last row.
+        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
+    ) -> tuple[Array | None, Array, Array | None, Array]:
+        """Derivatives with respect to inputs and h (where wanted), c, and the kernel with the bias as its last row.
 
         `c` is the one that `forward` began with.
         """
@@ -164,7 +161,8 @@ class Workspace:
         if self.has_dz:  # a second sweep over the same pass
             self._forward(c)
         with unbuffered():
-            dc, dh = self.loops.backward(self._by_step(d_outputs), dc, dh, np.ascontiguousarray(kernel[input_dim:]))
+            recurrent = np.ascontiguousarray(kernel[input_dim:])
+            dc, dh = self.loops.backward(self._by_step(d_outputs), dc, dh, recurrent, wants_h)
         self.has_dz = True
         copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
         # Where inputs are not folded, all_columns has held them since the forward pass.
@@ -181,7 +179,7 @@ class Workspace:
             else:
                 d_inputs = recycled((batch, time, input_dim), dz.dtype).transpose(1, 0, 2)
                 np.copyto(d_inputs.transpose(2, 0, 1), by_feature)
-        return d_inputs, dc.T.copy(), dh.T.copy(), d_kernel
+        return d_inputs, dc.T.copy(), dh.T.copy() if wants_h else None, d_kernel
 
     def dz(self) -> Array:
         """What `backward` has left in the place of the gates: dz ``[time, batch, 4 * units]``."""
@@ -201,23 +199,30 @@ class Factors:
         """Room for the factors of as many steps as stay in the cache."""
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
         self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, do, di, dj and df
+        ends = ((start, min(start + self.chunk, time)) for start in range(0, time, self.chunk))
+        self.pieces = [(start, stop, self._formulas(start, stop)) for start, stop in ends]
 
-    def _form_factors(self, start: int, stop: int) -> None:
-        """What dh and dc are multiplied with at the steps from `start` to before `stop`, of products that are there."""
+    def _formulas(self, start: int, stop: int) -> tuple[tuple[Array, ...], ...]:
+        """The views that `form` takes for the steps from `start` to before `stop`, of products that are there."""
         h = self.h[start + 1 : stop + 1]
         blocks, factors = self.blocks[start:stop], self.factors[: stop - start]
         o, tanh_c, for_dc, for_o = (
             x.reshape(h.shape) for x in (blocks[:, O], blocks[:, TANH_C], factors[:, 0], factors[:, 1])
         )
         parts_of_c = blocks[:, I_J : F_C + 1]
-        for minuend, product, factor, out in (
+        return (
             (parts_of_c, parts_of_c, blocks[:, I : F + 1 : F - I], factors[:, 2:5:2]),  # i (1 - i) j = i j - (i j) i
             (blocks[:, I], blocks[:, I_J], blocks[:, J], factors[:, 3]),  # i (1 - j^2) = i - (i j) j
             (o, h, tanh_c, for_dc),  # o (1 - tanh(c)^2) = o - h tanh(c)
             (h, h, o, for_o),  # o (1 - o) tanh(c) = h - h o
-        ):
-            np.multiply(product, factor, out=out)
-            np.subtract(minuend, out, out=out)
+        )
+
+    @staticmethod
+    def form(formulas: tuple[tuple[Array, ...], ...]) -> None:
+        """The factors of some steps: a number less its product with another, each time."""
+        for minuend, product, factor, out in formulas:
+            np.multiply(product, factor, out)
+            np.subtract(minuend, out, out)
 
 
 class Loops(Factors):
@@ -293,20 +298,19 @@ class Loops(Factors):
             tanh(c, tanh_c)
             multiply(o, tanh_c, h)
 
-    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array) -> tuple[Array, Array]:
+    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """From the gates to dz; returns dc and dh ``[units, batch]`` before the first step.
 
         `d_outputs` ``[time, batch, units]``, `dc` and `dh` ``[batch, units]``; `recurrent` ``[units, 4 * units]`` are
-        the rows of the kernel that h is multiplied with.
+        the rows of the kernel that h is multiplied with. Without `wants_h` dh is left as it is after the first step.
         """
         product, multiply, add = self.product, np.multiply, np.add
         np.copyto(self.dc, dc.T)
         np.copyto(self.dh, dh.T)
         dh, next_dh = self.dh.reshape(-1), matrix(self.dh)
         dc, dc_before, into_dc = self.dc.reshape(-1), self.dc_before.reshape(-1), self.into_dc.reshape(-1)
-        for start in reversed(range(0, len(self.gates), self.chunk)):
-            stop = min(start + self.chunk, len(self.gates))
-            self._form_factors(start, stop)
+        for start, stop, formulas in reversed(self.pieces):
+            self.form(formulas)
             by_step = d_outputs[start:stop].transpose(0, 2, 1)
             if not by_step.flags.c_contiguous:
                 np.copyto(self.d_outputs[: stop - start], by_step)
@@ -323,7 +327,8 @@ class Loops(Factors):
                 multiply(for_j, dc, j)
                 multiply(for_f, dc, f)
                 multiply(for_o, dh, o)
-                product(recurrent, dz, next_dh)
+                if t > 0 or wants_h:
+                    product(recurrent, dz, next_dh)
                 dc, dc_before = dc_before, dc
         return dc.reshape(self.dc.shape), self.dh
 
@@ -339,6 +344,7 @@ class OneSequence(Loops):
         """As `Loops.prepare_sweep`."""
         self.factors = aligned((time, 6, units), dtype)  # of dc, do, di, dj, df, and of dc once more: f
         self.sweep = aligned((time, 7, units), dtype)  # what dh gives to dc; do, di, dj, df; dc and d_outputs before
+        self.formulas = self._formulas(0, time)
         self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these but the first
         self.into_dh[:, :, 4:] = np.stack([np.zeros((units, units), dtype), np.eye(units, dtype=dtype)], axis=1)
         self.dh_twice, self.dc = aligned((2, units), dtype), aligned((units, batch), dtype)
@@ -347,10 +353,10 @@ class OneSequence(Loops):
             for factors, row in zip(self.factors, self.sweep, strict=True)
         ]
 
-    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array) -> tuple[Array, Array]:
+    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `Loops.backward`."""
         units, order = len(recurrent), (O, I, J, F)
-        self._form_factors(0, len(self.blocks))
+        self.form(self.formulas)
         np.copyto(self.factors[:, 5], self.blocks[:, F])
         np.copyto(self.into_dh[:, :, :4], recurrent.reshape(units, 4, units)[:, order])
         self.sweep[0, 6] = 0

@@ -80,6 +80,26 @@ def test_long_sequences_are_worked_off_in_pieces_that_fit_together():
     assert_trees_close(fast, reference, 1e-11)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("time", [1, 5])
+def test_what_nobody_asks_for_is_not_given_and_changes_nothing_else(time, batch):
+    """The last product of a sweep gives dh before the first step alone."""
+    params, inputs, (c, h) = case(batch=batch, time=time)
+    kernel, bias = params["lstm_cell"]["kernel"], params["lstm_cell"]["bias"]
+    found = []
+    for wants_h in (True, False):
+        tape = kernels.Tape()
+        outputs, *_ = kernels.lstm_sequence(inputs.transpose(1, 0, 2), c, h, kernel, bias, forget_bias=1.0, tape=tape)
+        found.append(
+            kernels.lstm_backward(outputs, c, h, c, kernel, tape=tape, wants_inputs=wants_h, wants_h=wants_h)
+        )
+    (_, dc, dh, *weights), (no_inputs, same_dc, no_h, *same_weights) = found
+    assert dh.shape == h.shape
+    assert no_inputs is None
+    assert no_h is None
+    assert_trees_equal([same_dc, *same_weights], [dc, *weights])
+
+
 @DTYPES
 @BOTH_SIDES
 @pytest.mark.parametrize("units", [FEW_UNITS, FEW_UNITS + 1])
@@ -115,8 +135,9 @@ def test_sequences_that_are_crowded_in_the_cache_are_brought_together_first(time
 @pytest.mark.parametrize("units", [60, 64, 128])
 def test_rows_of_a_kernel_that_are_crowded_in_the_cache_are_moved_apart(units, input_dim):
     """Rows of 64 units are 2 kB long; 128 units, and 64 with inputs, are more than one block of rows."""
-    room = Workspace(4, 3, input_dim, units, np.dtype(float)).apart
-    assert (room is not None) == (units != 60)
+    room = Workspace(4, 3, input_dim, units, np.dtype(float)).halved
+    assert (room.strides[0] > 4 * units * 8) == (units != 60)
+    assert not crowded(len(room), room.strides[0])
     data = case(time=4, input_dim=input_dim, units=units)
     fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12)

@@ -80,8 +80,8 @@ class Workspace:
         self.has_dz = False
 
     def backward(
-        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool
-    ) -> tuple[Array | None, Array, Array, Array]:
+        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
+    ) -> tuple[Array | None, Array, Array | None, Array]:
         """As `minilstm.loops.Workspace.backward`."""
         batch, time, units = len(dc), len(d_outputs), self.units
         if self.has_dz:  # a second sweep over the same pass
@@ -109,7 +109,7 @@ class Workspace:
         return (
             d_inputs.transpose(1, 0, 2) if wants_inputs else None,
             np.concatenate([part.dc for part in self.parts]),
-            np.concatenate([part.dh for part in self.parts]),
+            np.concatenate([part.dh for part in self.parts]) if wants_h else None,
             d_kernel,
         )
 
