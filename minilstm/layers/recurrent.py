@@ -126,15 +126,16 @@ class RNN(Layer):
         self, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Array | None, rng: Any
     ) -> tuple[Array, Any]:
         """As `Layer.apply_between`."""
-        if type(self).apply is not RNN.apply:  # a subclass of somebody's own
+        if not (self.return_sequences and self.reads_features_first):
             return self.apply(params, inputs, state, sequence_length, rng)
-        as_made = self.return_sequences and self.reads_features_first
-        return self._apply(params, inputs, state, sequence_length, rng, as_made)
+        return self._apply(params, inputs, state, sequence_length, rng, as_made=True)
 
     @property
     def reads_features_first(self) -> bool:  # type: ignore[override]
         """Whether `minilstm.kernels` runs the cell, and nothing is done to its inputs or outputs besides."""
-        return self.backprop == "bptt" and not (self.time_major or self.reverse) and kernels.applies(self.cell)
+        if type(self).apply is not RNN.apply or self.backprop != "bptt":  # a subclass of somebody's own, or no kernel
+            return False
+        return not (self.time_major or self.reverse) and kernels.applies(self.cell)
 
     def _apply(
         self,
