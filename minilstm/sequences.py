@@ -68,7 +68,7 @@ def run(
         for n, (inner, weights) in enumerate(zip(cell.cells, cell.inner_params(params), strict=True)):
             inner_masks = None if masks is None else masks[n]
             inner_state_masks = None if state_masks is None else state_masks[n]
-            between = n + 1 < len(cell.cells) and kernels.applies(cell.cells[n + 1])
+            between = kernels.applies(cell.cells[n + 1]) if n + 1 < len(cell.cells) else as_made
             inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast, between)
             states.append(new)
         return inputs, tuple(states)

@@ -78,6 +78,10 @@ class Doubled(LSTM):
         return 2 * outputs, state
 
 
+def stack(*peepholes):
+    return RNN(MultiRNNCell([LSTMCell(3, use_peepholes=use) for use in peepholes or (False, False)]))
+
+
 MODELS = {
     "LSTM, Dense": (lambda: (LSTM(4), Dense(2)), [False, True]),
     "LSTM, LSTM, Dense": (lambda: (LSTM(4), LSTM(3), Dense(2)), [False, True, True]),
@@ -93,7 +97,9 @@ MODELS = {
     "last step": (lambda: (LSTM(4), LSTM(3, return_sequences=False), Dense(2)), [False, True, False]),
     "into a Dense of one's own": (lambda: (LSTM(4), OwnDense(2)), [False, False]),
     "into an LSTM of one's own": (lambda: (LSTM(4), Doubled(4)), [False, False]),
-    "several cells": (lambda: (RNN(MultiRNNCell([LSTMCell(4), LSTMCell(3, name="b")])), Dense(2)), [False, False]),
+    "several cells": (lambda: (LSTM(4), stack(), Dense(2)), [False, True, True]),
+    "peepholes below": (lambda: (LSTM(4), stack(True, False), Dense(2)), [False, False, True]),
+    "peepholes above": (lambda: (LSTM(4), stack(False, True), Dense(2)), [False, True, False]),
 }  # fmt: skip
 INPUTS = np.random.default_rng(0).normal(size=(3, 5, 2))
 
@@ -207,6 +213,17 @@ def test_cells_of_one_layer_hand_on_what_they_made(monkeypatch):
     found, wanted = (model_gradients(model, params, INPUTS, 2) for model in (fast, reference))
     assert_trees_close(found, wanted, 1e-12)
     assert seen == [(False, True), (True, False)]
+
+
+@pytest.mark.usefixtures("plain_numpy")
+def test_cells_on_one_another_and_layers_on_one_another_give_the_same_bits():
+    cells, layers = Sequential(stack(), Dense(1)), Sequential(LSTM(3), LSTM(3), Dense(1))
+    params = layers.init(0, 2, np.float64)
+    moved = {
+        "rnn": {"multi_rnn_cell": {"cell_0": params["rnn"], "cell_1": params["rnn_1"]}},
+        "dense": params["dense"],
+    }
+    assert_trees_equal(cells(moved, INPUTS), layers(params, INPUTS))
 
 
 @pytest.mark.usefixtures("plain_numpy")

@@ -10,7 +10,7 @@ from autograd.tracer import getval
 from .. import cells, kernels, sequences
 from ..memory import features_first
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
-from ..wrappers import draw_masks, input_dim_of
+from ..wrappers import MultiRNNCell, draw_masks, input_dim_of
 from .base import (
     Array,
     Layer,
@@ -126,16 +126,21 @@ class RNN(Layer):
         self, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Array | None, rng: Any
     ) -> tuple[Array, Any]:
         """As `Layer.apply_between`."""
-        if not (self.return_sequences and self.reads_features_first):
+        if not (self.return_sequences and self._features_first(-1)):
             return self.apply(params, inputs, state, sequence_length, rng)
         return self._apply(params, inputs, state, sequence_length, rng, as_made=True)
 
     @property
     def reads_features_first(self) -> bool:  # type: ignore[override]
-        """Whether `minilstm.kernels` runs the cell, and nothing is done to its inputs or outputs besides."""
+        """Whether `minilstm.kernels` runs the cell, and nothing is done to its inputs besides."""
+        return self._features_first(0)
+
+    def _features_first(self, end: int) -> bool:
+        """Whether it takes inputs (`end` 0), or makes outputs (-1), that lie so: it depends on the cell there."""
         if type(self).apply is not RNN.apply or self.backprop != "bptt":  # a subclass of somebody's own, or no kernel
             return False
-        return not (self.time_major or self.reverse) and kernels.applies(self.cell)
+        cell = self.cell.cells[end] if type(self.cell) is MultiRNNCell else self.cell
+        return not (self.time_major or self.reverse) and kernels.applies(cell)
 
     def _apply(
         self,
