@@ -54,10 +54,10 @@ def sequence(
     With `as_made` outputs may lie in memory as the pass makes them, which `minilstm.memory.features_first` tells.
     """
     c, h = state
-    if len(inputs) == 1 and not any(map(isbox, (inputs, c, h, params["kernel"], params["bias"]))):
-        return _one_step(inputs, c, h, params["kernel"], params["bias"], cell.forget_bias)
-    weights, forget_bias = (params["kernel"], params["bias"]), cell.forget_bias
-    results = lstm_sequence(inputs, c, h, *weights, forget_bias=forget_bias, tape=Tape(), as_made=as_made)
+    arguments = inputs, c, h, params["kernel"], params["bias"]
+    if len(inputs) == 1 and not any(map(isbox, arguments)):
+        return _one_step(*arguments, cell.forget_bias)
+    results = lstm_sequence(*arguments, forget_bias=cell.forget_bias, tape=Tape(), as_made=as_made)
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
 
@@ -153,7 +153,7 @@ def lstm_sequence(
     tape: Tape,
     as_made: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
+    """The forward pass: outputs ``[time, batch, units]``, final c and final h; `as_made` as in `sequence`."""
     return tape.take(inputs, kernel).forward(inputs, c, h, kernel, bias, forget_bias, as_made)
 
 

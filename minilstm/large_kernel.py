@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .loops import SCALE, F, Factors, O, unbuffered
+from .loops import SCALE, F, Factors, O, unbuffered, whole_bias
 from .memory import aligned, recycled
 
 Array = Any
@@ -55,10 +55,8 @@ class LargeKernelWorkspace:
         np.copyto(self.h[0], h)
         rows, z = self._over_all_steps()
         np.matmul(rows[:, : self.input_dim], kernel[: self.input_dim], out=z)
-        whole_bias = bias.copy()
-        whole_bias[F * units : O * units] += forget_bias
         with unbuffered():
-            c_end = self.loops.forward(c, kernel[self.input_dim :], whole_bias)
+            c_end = self.loops.forward(c, kernel[self.input_dim :], whole_bias(bias, forget_bias))
         outputs = recycled((batch, time, units), inputs.dtype)
         np.copyto(outputs, self.h[1:].transpose(1, 0, 2))
         return outputs.transpose(1, 0, 2), c_end.copy(), self.h[time].copy()

@@ -85,7 +85,6 @@ class Workspace:
         Outputs lie as ``[batch, time, units]``, or as they are made, `minilstm.memory.features_first`.
         """
         time, _, input_dim = inputs.shape
-        units = c.shape[1]
         self.inputs_features_first = features_first(inputs.transpose(1, 0, 2))
         inputs = self._by_step(inputs)
         if self.folded:
@@ -99,9 +98,7 @@ class Workspace:
             rows = kernel[start : start + BLOCK]
             rows = np.multiply(rows, self.halves, out=self.halved[: len(rows)])
             np.copyto(self.factor[:, start - self.first :][:, : len(rows)], rows.T)
-        whole_bias = bias.copy()
-        whole_bias[F * units : O * units] += forget_bias
-        np.multiply(whole_bias, self.halves, out=self.factor[:, -1])
+        np.multiply(whole_bias(bias, forget_bias), self.halves, out=self.factor[:, -1])
         self._forward(c)
         return self._outputs(as_made), self.loops.c_end.T.copy(), self.h[time].T.copy()
 
@@ -311,15 +308,15 @@ class Loops(Factors):
         dc, dc_before, into_dc = self.dc.reshape(-1), self.dc_before.reshape(-1), self.into_dc.reshape(-1)
         for start, stop, formulas in reversed(self.pieces):
             self.form(formulas)
-            by_step = d_outputs[start:stop].transpose(0, 2, 1)
-            if not by_step.flags.c_contiguous:
-                np.copyto(self.d_outputs[: stop - start], by_step)
-                by_step = self.d_outputs
-            by_step = by_step.reshape(len(by_step), -1)
+            from_above = d_outputs[start:stop].transpose(0, 2, 1)
+            if not from_above.flags.c_contiguous:  # the layer above did not make it features first
+                np.copyto(self.d_outputs[: stop - start], from_above)
+                from_above = self.d_outputs
+            from_above = from_above.reshape(len(from_above), -1)
             for t in reversed(range(start, stop)):
                 i, j, f, o, dz = self.backward_views[t]
                 for_dc, for_o, for_i, for_j, for_f = self.factor_views[t - start]
-                add(dh, by_step[t - start], dh)
+                add(dh, from_above[t - start], dh)
                 multiply(for_dc, dh, into_dc)
                 add(dc, into_dc, dc)
                 multiply(dc, f, dc_before)
@@ -375,6 +372,13 @@ class OneSequence(Loops):
         for n, gate in enumerate(order, 1):
             np.copyto(self.blocks[:, gate], self.sweep[:, n])
         return dc.reshape(self.dc.shape), self.dh_twice[:1].T
+
+
+def whole_bias(bias: Array, forget_bias: float) -> Array:
+    """A copy of `bias` ``[4 * units]`` with the forget bias in it."""
+    whole, units = bias.copy(), len(bias) // 4
+    whole[F * units : O * units] += forget_bias
+    return whole
 
 
 @contextlib.contextmanager

@@ -66,13 +66,15 @@ def test_what_lies_features_first():
 
 
 class OwnDense(Dense):
-    """A layer of somebody's own, and another."""
+    """A layer of somebody's own that does nothing else."""
 
     def apply(self, *args, **kwargs):
         return super().apply(*args, **kwargs)
 
 
 class Doubled(LSTM):
+    """A layer of somebody's own."""
+
     def apply(self, *args, **kwargs):
         outputs, state = super().apply(*args, **kwargs)
         return 2 * outputs, state

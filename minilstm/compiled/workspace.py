@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..loops import FOLD_INPUTS, SCALE, F, O
+from ..loops import FOLD_INPUTS, SCALE, whole_bias
 from ..memory import aligned, recycled
 from . import workers
 from .functions import backward, forward, pack, pack_transposed, unpack
@@ -56,10 +56,9 @@ class Workspace:
     ) -> tuple[Array, Array, Array]:
         """As `minilstm.loops.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
-        last = bias.copy()
-        last[F * self.units : O * self.units] += forget_bias
+        last = whole_bias(bias, forget_bias)[None]
         pack(_plain(kernel), self.halves, self.kernel, 0)
-        pack(last[None], self.halves, self.kernel, len(kernel))
+        pack(last, self.halves, self.kernel, len(kernel))
         for part in self.parts:
             np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
             np.copyto(part.columns[0, :, first_h:-1], h[part.rows])

@@ -49,6 +49,7 @@ class Sequential:
         self.layers = layers
         self.names = _count_names(layers)
         self._recurrent = frozenset(name for name, layer in zip(self.names, layers, strict=True) if layer.recurrent)
+        # Of each layer, whether the one after it takes outputs that lie as they were made.
         self._between = [*(following.reads_features_first for following in layers[1:]), False]
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
