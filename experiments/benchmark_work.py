@@ -94,8 +94,8 @@ def _ones(*size: int) -> np.ndarray:
 
 
 def _products_of_columns(shape: Shape) -> Callable[[], None]:
-    """Those of `minilstm.loops`."""
-    from minilstm.loops import FOLD_INPUTS
+    """Those of `minilstm.workspace`."""
+    from minilstm.workspace import FOLD_INPUTS
 
     steps, batch, inputs, units = shape
     rows = units + 1 + (inputs if inputs <= FOLD_INPUTS else 0)  # of a step's column [x_t; h_{t-1}; 1]

@@ -2,9 +2,9 @@
 
 What is computed is (1) to (9) of `minilstm.cells` and the sweep of `minilstm.bptt`, for a cell with the activation
 tanh and without peepholes, clips, projection, masks or lengths. What differs is where numbers lie and how often NumPy
-is called (`minilstm.loops`, and for kernels of many megabytes `minilstm.large_kernel`), and, where numba is installed,
-that it is not (`minilstm.compiled`). Here is what they have in common: a pass as two primitives for autograd, and the
-memory of passes.
+is called (`minilstm.workspace`, and for kernels of many megabytes `minilstm.large_kernel`), and, where numba is
+installed, that it is not (`minilstm.compiled`). Here is what they have in common: a pass as two primitives for
+autograd, and the memory of passes.
 
 Big temporaries cost page faults, views cost 0.2 us each. Both are kept in workspaces for the next call of the same
 shape; a workspace belongs to one pass at a time, and nothing of it is handed out.
@@ -24,8 +24,9 @@ from . import compiled
 from .bptt import no_second_derivative
 from .cells import LSTMCell, LSTMState
 from .large_kernel import LARGE, LargeKernelWorkspace
-from .loops import SCALE, SHIFT, Workspace
+from .loops import SCALE, SHIFT
 from .multiple import filled, result_of
+from .workspace import Workspace
 
 Array = Any
 
@@ -85,7 +86,7 @@ def _give_back(key: tuple[Any, ...], workspace: Any) -> None:
 
 
 def workspace_class(kernel: Array) -> Any:
-    """What makes a pass with such a kernel; all have the methods of `minilstm.loops.Workspace`."""
+    """What makes a pass with such a kernel; all have the methods of `minilstm.workspace.Workspace`."""
     if compiled.applies(kernel.dtype, kernel.size):
         return compiled.workspace_class()
     return LargeKernelWorkspace if kernel.nbytes > LARGE else Workspace

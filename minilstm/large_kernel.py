@@ -1,15 +1,15 @@
 """NumPy's pass for a large kernel: sequences first, so that nothing is copied that does not stay in the cache.
 
-`minilstm.loops` begins with a copy of the kernel, transposed and in part halved, and turns round what its products over
-all steps read and write. For a kernel of many megabytes that takes longer than it saves in the loops. Here a sequence
-is a row, as in inputs and outputs:
+`minilstm.workspace` begins with a copy of the kernel, transposed and in part halved, and turns round what its products
+over all steps read and write. For a kernel of many megabytes that takes longer than it saves in the loops. Here a
+sequence is a row, as in inputs and outputs:
 
 - **The kernel is read where it lies.** The inputs of all steps are multiplied with its first rows at once, h with the
   others; what makes a sigmoid of a tanh, and the bias, come to a step's z, which is in the cache. The kernel's gradient
   is one product of two arrays as the loops leave them.
 - **One call sorts the gates.** The tanh of all gates reads z ``[batch, 4 * units]`` and writes each gate as a block of
-  its own; from there on a step is that of `minilstm.loops`. On the way back dz is written as rows again, beside the
-  gates, i, j and f by one call.
+  its own; from there on a step is that of `minilstm.loops.LargeLoops`. On the way back dz is written as rows again,
+  beside the gates.
 
 The price is pieces of `units` entries in place of contiguous blocks, and products with as many rows as the batch, which
 BLAS divides among its threads less well: a tenth and more of a step where the kernel is small.
@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from .loops import SCALE, F, Factors, O, unbuffered, whole_bias
+from .loops import SCALE, F, I, O, step_back
 from .memory import aligned, recycled
+from .workspace import unbuffered, whole_bias
 
 Array = Any
 
@@ -30,7 +31,7 @@ LARGE = 6 << 20  # bytes of a kernel from which this pass is the faster one
 
 
 class LargeKernelWorkspace:
-    """The arrays of one pass, and the pass; it takes and gives what `minilstm.loops.Workspace` does.
+    """The arrays of one pass, and the pass; it takes and gives what `minilstm.workspace.Workspace` does.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class LargeKernelWorkspace:
     def forward(
         self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
     ) -> tuple[Array, Array, Array]:
-        """As `minilstm.loops.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
+        """As `minilstm.workspace.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
         time, batch, units = self.h[1:].shape
         np.copyto(self.rows[:time, :, : self.input_dim], inputs)
         np.copyto(self.h[0], h)
@@ -64,7 +65,7 @@ class LargeKernelWorkspace:
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
-        """As `minilstm.loops.Workspace.backward`. The gates stay, so that a second sweep finds all it needs."""
+        """As `minilstm.workspace.Workspace.backward`. The gates stay, so that a second sweep finds all it needs."""
         with unbuffered():
             dc, dh = self.loops.backward(d_outputs, dc, dh, kernel[self.input_dim :], wants_h)
         rows, dz = self._over_all_steps()
@@ -81,12 +82,12 @@ class LargeKernelWorkspace:
         return self.rows[:-1].reshape(-1, self.rows.shape[2]), self.z.reshape(-1, self.z.shape[2])
 
     def dz(self) -> Array:
-        """As `minilstm.loops.Workspace.dz`."""
+        """As `minilstm.workspace.Workspace.dz`."""
         return self.z.copy()
 
 
-class RowLoops(Factors):
-    """What a sequence stores, and both loops over it; the counterpart of `minilstm.loops.Loops`.
+class RowLoops:
+    """What a sequence stores, and both loops over it; the counterpart of `minilstm.loops.LargeLoops`.
 
     Parameters
     ----------
@@ -99,24 +100,19 @@ class RowLoops(Factors):
     def __init__(self, h: Array, z: Array) -> None:
         time, batch, units = h[1:].shape
         dtype = h.dtype
-        self.h, self.blocks = h, aligned((time, 7, batch * units), dtype)
-        self.gates = self.blocks[:, :4].reshape(time, 4, batch, units)
-        self.c = aligned((2, batch, units), dtype)  # c_{t-1} and c_t take turns
+        blocks = aligned((time, 6, batch, units), dtype)  # i, j, f, o, c and tanh(c)
+        self.c_start, self.dh, self.dc, self.dc_before, *self.spare = aligned((6, batch, units), dtype)
+        self.next_dh = aligned((units, batch), dtype)  # BLAS likes it better so
         self.step_z = aligned((batch, 4 * units), dtype)
         self.scale, self.half = np.repeat(np.array(SCALE, dtype), units), np.array(0.5, dtype)
-        self.forward_views = []
-        for t, block in enumerate(self.blocks):
-            i, j, f, o, *rest = block.reshape(7, batch, units)
-            sigmoids = (i, self.gates[t, F : O + 1])
-            turn = self.c[t % 2], self.c[(t + 1) % 2]
-            self.forward_views.append((h[t], z[t], self.gates[t], sigmoids, i, j, f, o, *rest, *turn, h[t + 1]))
-
-        self.backward_views = [(row, by_gate(row), gates[F]) for row, gates in zip(z, self.gates, strict=True)]
-        self.set_chunk(time, batch * units, dtype)
-        of_step = self.factors.reshape(self.chunk, 5, batch, units)
-        self.factor_views = [(factors[0], factors[1], factors[2:]) for factors in of_step]
-        self.dh, self.dc, self.dc_before, self.into_dc = (aligned((batch, units), dtype) for _ in range(4))
-        self.next_dh = aligned((units, batch), dtype)  # BLAS likes it better so
+        self.forward_views, self.backward_views = [], []
+        self.c_end = self.c_start
+        for t, (*gates, c, tanh_c) in enumerate(blocks):
+            c_before, self.c_end = self.c_end, c
+            sigmoids = blocks[t, I], blocks[t, F : O + 1]
+            views = (h[t], z[t], blocks[t, : O + 1], sigmoids, *gates, *self.spare, c_before, c, tanh_c, h[t + 1])
+            self.forward_views.append(views)
+            self.backward_views.append(((*gates, *by_gate(z[t]), c_before, tanh_c, h[t + 1]), z[t].T))
 
     def forward(self, c_start: Array, recurrent: Array, bias: Array) -> Array:
         """From h and c before the first step to gates and h of all; returns c after the last.
@@ -126,8 +122,8 @@ class RowLoops(Factors):
         product, multiply, add, tanh = np.matmul, np.multiply, np.add, np.tanh
         z, z_by_gate = self.step_z, by_gate(self.step_z)
         scale, half, scaled_bias = self.scale, self.half, bias * self.scale
-        np.copyto(self.c[0], c_start)
-        for h_before, of_inputs, gates, sigmoids, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in self.forward_views:
+        np.copyto(self.c_start, c_start)
+        for h_before, of_inputs, gates, sigmoids, i, j, f, o, i_j, f_c, c_before, c, tanh_c, h in self.forward_views:
             product(h_before, recurrent, z)
             add(of_inputs, z, z)
             multiply(z, scale, z)
@@ -141,30 +137,21 @@ class RowLoops(Factors):
             add(i_j, f_c, c)
             tanh(c, tanh_c)
             multiply(o, tanh_c, h)
-        return self.c[len(self.gates) % 2]
+        return self.c_end
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `minilstm.loops.Loops.backward`, but for dc, which comes back as ``[batch, units]``."""
-        product, multiply, add = np.matmul, np.multiply, np.add
         np.copyto(self.dc, dc)
         np.copyto(self.next_dh, dh.T)
-        dh, next_dh, turned, into_dc = self.dh, self.next_dh, self.next_dh.T, self.into_dc
         dc, dc_before = self.dc, self.dc_before
-        for start, stop, formulas in reversed(self.pieces):
-            self.form(formulas)
-            for t in reversed(range(start, stop)):
-                dz, dz_by_gate, f = self.backward_views[t]
-                for_dc, for_o, for_i_j_f = self.factor_views[t - start]
-                add(turned, d_outputs[t], dh)
-                multiply(for_dc, dh, into_dc)
-                add(dc, into_dc, dc)
-                multiply(dc, f, dc_before)
-                multiply(for_i_j_f, dc, dz_by_gate[:O])
-                multiply(for_o, dh, dz_by_gate[O])
-                if t > 0 or wants_h:
-                    product(recurrent, dz.T, next_dh)
-                dc, dc_before = dc_before, dc
-        return dc, next_dh
+        for t in reversed(range(len(self.backward_views))):
+            step, dz = self.backward_views[t]
+            np.add(self.next_dh.T, d_outputs[t], self.dh)
+            step_back(self.dh, dc, dc_before, *self.spare, *step)
+            if t > 0 or wants_h:
+                np.matmul(recurrent, dz, self.next_dh)
+            dc, dc_before = dc_before, dc
+        return dc, self.next_dh
 
 
 def by_gate(z: Array) -> Array:

@@ -23,9 +23,9 @@ from minilstm import (
 )
 from minilstm.layers import feedforward
 from minilstm.layers.feedforward import FEW_OUTPUTS
-from minilstm.loops import FOLD_INPUTS
 from minilstm.memory import features_first
 from minilstm.params import tree_map
+from minilstm.workspace import FOLD_INPUTS
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 LARGE_KERNELS = pytest.mark.parametrize("large", [False, True])

@@ -25,20 +25,25 @@ from minilstm import (
     bptt,
     fit,
     kernels,
+    loops,
     losses,
     tbptt,
     value_and_grad,
 )
 from minilstm.kernels import applies
 from minilstm.large_kernel import LARGE, LargeKernelWorkspace
-from minilstm.loops import CACHE_BYTES, CROWD, FEW_UNITS, FOLD_INPUTS, Loops, OneSequence, Workspace, crowded
+from minilstm.loops import CACHE_BYTES, FEW_UNITS, MANY, LargeLoops, Loops, OneSequence
+from minilstm.workspace import CROWD, FOLD_INPUTS, Workspace, crowded
 
 
-@pytest.fixture(scope="module", params=["small", "large"], autouse=True)
+@pytest.fixture(scope="module", params=["small", "large steps", "large kernels"], autouse=True)
 def passes(request):
-    """Every test here runs with both of NumPy's passes, that for kernels in the cache and that for larger ones."""
+    """Every test here runs with all of NumPy's passes: for small steps, for large ones, and for the largest kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "large":
+        patch.setattr(kernels, "_free", {})  # a workspace that is kept knows its loops
+        if request.param == "large steps":
+            patch.setattr(loops, "MANY", -1)
+        if request.param == "large kernels":
             patch.setattr(kernels, "LARGE", -1)
         yield request.param
 
@@ -70,9 +75,9 @@ def test_the_fast_pass_equals_the_reference(sizes, forget_bias, seed, dtype):
 
 
 def test_long_sequences_are_worked_off_in_pieces_that_fit_together():
-    """Pieces of 6 and 1 steps, and of 409 and 41: the factors of a piece take 512 kB at most."""
-    assert [CACHE_BYTES // (5 * 8 * entries) for entries in (16 * 128, 4 * 8)] == [6, 409]
-    data = case(batch=16, time=7, input_dim=3, units=128)
+    """Pieces of 12 and 1 steps, and of 409 and 41: the factors of a piece take 512 kB at most."""
+    assert [CACHE_BYTES // (5 * 8 * entries) for entries in (8 * 128, 4 * 8)] == [12, 409]
+    data = case(batch=8, time=13, input_dim=3, units=128)
     fast, reference = (layer_gradients(LSTM(128, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12)
     data = case(batch=4, time=450, input_dim=1, units=8)
@@ -101,9 +106,10 @@ def test_what_nobody_asks_for_is_not_given_and_changes_nothing_else(time, batch)
 @DTYPES
 @BOTH_SIDES
 @pytest.mark.parametrize("units", [FEW_UNITS, FEW_UNITS + 1])
-def test_one_sequence_of_few_units_has_a_sweep_of_its_own(units, input_dim, dtype):
+def test_one_sequence_of_few_units_has_a_sweep_of_its_own(passes, units, input_dim, dtype):
     kinds = [type(Workspace(2, batch, input_dim, units, dtype).loops) for batch in (1, 2)]
-    assert kinds == [OneSequence if units == FEW_UNITS else Loops, Loops]
+    of_more = LargeLoops if passes == "large steps" else Loops
+    assert kinds == [OneSequence if units == FEW_UNITS else of_more, of_more]
     data = case(batch=1, time=60, input_dim=input_dim, units=units, dtype=dtype)
     fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
@@ -169,10 +175,29 @@ def test_numpys_buffer_is_as_large_after_a_sweep_as_before(batch):
 def test_a_kernel_that_does_not_stay_in_the_cache_has_a_pass_of_its_own(passes, monkeypatch):
     monkeypatch.setenv("MINILSTM_COMPILED", "0")  # numba may be installed
     kind = lambda *shape, dtype=np.float32: kernels.workspace_class(np.empty(shape, dtype))  # noqa: E731
-    assert kind(3, 8) is (LargeKernelWorkspace if passes == "large" else Workspace)
+    assert kind(3, 8) is (LargeKernelWorkspace if passes == "large kernels" else Workspace)
     monkeypatch.setattr(kernels, "LARGE", LARGE)
     assert kind(768, 2048) is kind(768, 1024, dtype=np.float64) is Workspace
     assert kind(769, 2048) is kind(769, 1024, dtype=np.float64) is LargeKernelWorkspace
+
+
+@DTYPES
+def test_a_large_step_has_loops_of_its_own(dtype, monkeypatch):
+    monkeypatch.setattr(loops, "MANY", MANY)
+    bound = MANY // np.dtype(dtype).itemsize // 4
+    assert type(Workspace(2, 4, 1, bound, dtype).loops) is Loops
+    assert type(Workspace(2, 4, 1, bound + 1, dtype).loops) is LargeLoops
+
+
+@DTYPES
+@BOTH_SIDES
+def test_a_large_step_makes_the_gradients_of_the_reference(dtype, input_dim):
+    """At its true size: 17 kB a gate in float32."""
+    data = case(batch=32, time=4, input_dim=input_dim, units=136, dtype=dtype)
+    data[0]["lstm_cell"]["kernel"] *= dtype(0.1)  # sums of 265 entries do not saturate the gates
+    fast, reference = (layer_gradients(LSTM(136, backprop=b), *data) for b in ("bptt", "reference"))
+    assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
+    assert largest(reference[1]) > 1e-3
 
 
 @DTYPES

@@ -58,7 +58,7 @@ def _installed() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def workspace_class() -> type[Workspace] | None:
-    """The compiled counterpart of `minilstm.loops.Workspace`, or None where numba is missing."""
+    """The compiled counterpart of `minilstm.workspace.Workspace`, or None where numba is missing."""
     if not _installed():
         return None
     try:

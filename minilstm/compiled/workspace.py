@@ -1,4 +1,4 @@
-"""The compiled counterpart of `minilstm.loops.Workspace`: numbers lie a sequence a row, as inputs and outputs do."""
+"""The compiled counterpart of `minilstm.workspace.Workspace`: a sequence is a row, as in inputs and outputs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..loops import FOLD_INPUTS, SCALE, whole_bias
+from ..loops import SCALE
 from ..memory import aligned, recycled
+from ..workspace import FOLD_INPUTS, whole_bias
 from . import workers
 from .functions import backward, forward, pack, pack_transposed, unpack
 from .tile import COLUMNS
@@ -54,7 +55,7 @@ class Workspace:
     def forward(
         self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
     ) -> tuple[Array, Array, Array]:
-        """As `minilstm.loops.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
+        """As `minilstm.workspace.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
         last = whole_bias(bias, forget_bias)[None]
         pack(_plain(kernel), self.halves, self.kernel, 0)
@@ -81,7 +82,7 @@ class Workspace:
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
-        """As `minilstm.loops.Workspace.backward`."""
+        """As `minilstm.workspace.Workspace.backward`."""
         batch, time, units = len(dc), len(d_outputs), self.units
         if self.has_dz:  # a second sweep over the same pass
             self._forward(recycled((batch, time, units), np.float32))
@@ -116,7 +117,7 @@ class Workspace:
         workers.share(pieces, len(self.parts))
 
     def dz(self) -> Array:
-        """As `minilstm.loops.Workspace.dz`."""
+        """As `minilstm.workspace.Workspace.dz`."""
         return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
 
 

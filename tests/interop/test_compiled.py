@@ -34,9 +34,9 @@ from minilstm import LSTM, compiled, kernels, value_and_grad
 from minilstm.compiled import functions, workers, workspace
 from minilstm.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
 from minilstm.compiled.tile import COLUMNS, ROWS, tile
-from minilstm.loops import FOLD_INPUTS
 from minilstm.optimizers import PIECE
 from minilstm.params import tree_map
+from minilstm.workspace import FOLD_INPUTS
 
 pytestmark = pytest.mark.interop
 
