@@ -117,6 +117,10 @@ def moved_by_rounding(network, seed):
     return worst
 
 
+def allowed_in_float32(network, seed):
+    return {name: min(max(4e-6, 10 * moved), 8e-6) for name, moved in moved_by_rounding(network, seed).items()}
+
+
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static_rnn", "dynamic_rnn"])
 @settings(max_examples=EXAMPLES)
 @given(network=networks(), seed=st.integers(0, 99))
@@ -129,12 +133,11 @@ def test_a_random_network_is_tensorflows(tf, dynamic, network, seed):
 def test_a_random_network_in_float32_is_tensorflows(tf, network, seed):
     """Two float32 computations may each be 2e-6 off; without kinks, whose two sides rounding may tell apart.
 
-    Where large terms cancel, as in a gradient through linear activations, a single rounding of the data moves a result
-    by as much as that: there the two may be as far apart as ten such roundings are.
+    Where large terms cancel, as in a gradient through linear activations, rounding the data alone moves a result by
+    nearly as much: there the two may be as far apart as ten such roundings are, but not more than 8e-6.
     """
     network = network.astype(np.float32)
-    moved = moved_by_rounding(network, seed)
-    check_against_tensorflow(tf, network, False, seed, {name: max(4e-6, 10 * moved[name]) for name in moved})
+    check_against_tensorflow(tf, network, False, seed, allowed_in_float32(network, seed))
 
 
 def test_a_gradient_whose_terms_cancel_is_as_near_as_float32_allows(tf):
@@ -145,9 +148,9 @@ def test_a_gradient_whose_terms_cancel_is_as_near_as_float32_allows(tf):
     inputs = rng.normal(size=(3, 3, 3))
     state = LSTMState(*(rng.normal(0, 0.7, (3, n)) for n in cell.state_size))
     network = Network(cell, {}, params, inputs, state, None, 5416).astype(np.float32)
-    moved = moved_by_rounding(network, 29)
-    assert 4e-6 < 10 * moved["rnn/lstm_cell/w_o_diag"] < 1e-5
-    check_against_tensorflow(tf, network, False, 29, {name: max(4e-6, 10 * moved[name]) for name in moved})
+    allowed = allowed_in_float32(network, 29)
+    assert 4e-6 < allowed["rnn/lstm_cell/w_o_diag"] < 6e-6
+    check_against_tensorflow(tf, network, False, 29, allowed)
 
 
 # --- a trained model and its checkpoint -----------------------------------------------------------------------
