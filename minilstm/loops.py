@@ -186,8 +186,9 @@ class LargeLoops(Loops):
         self.dh, self.dc, self.dc_before, self.d_output = (aligned((units, batch), dtype) for _ in range(4))
         self.backward_views = []
         for block, z, of_c, h in zip(self.blocks, self.gates, self.of_c, self.h[1:], strict=True):
-            gates, (*_, tanh_c, c_before, _) = block[: O + 1], of_c
-            self.backward_views.append(((*gates, *gates, c_before, tanh_c, h), matrix(z)))
+            gates = block[: O + 1]
+            *_, tanh_c, c_before, _ = of_c
+            self.backward_views.append(((*gates, *gates, c_before, tanh_c, h), matrix(z)))  # dz in the gates' places
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `Loops.backward`."""
