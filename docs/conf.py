@@ -64,7 +64,7 @@ nb_render_markdown_format = "myst"  # tables, and links to the reference, in Mar
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_mock_imports = [] if importlib.util.find_spec("numba") else ["numba", "llvmlite"]  # of minilstm.compiled
+autodoc_mock_imports = [] if importlib.util.find_spec("numba") else ["numba", "llvmlite"]  # of minilstm.fast.compiled
 napoleon_use_ivar = True
 suppress_warnings = [
     "ref.python",  # "c" and "h" in a docstring's types are fields of several named tuples

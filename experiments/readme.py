@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from . import common, sunspots
-from .benchmark import SHAPES
-from .benchmark_tables import COMPILED, OURS, TABLES_FILE, Results, cells, geometric_mean
-from .benchmark_work import TOY
+from .benchmark.__main__ import SHAPES
+from .benchmark.tables import COMPILED, OURS, TABLES_FILE, Results, cells, geometric_mean
+from .benchmark.work import TOY
 
 ROOT = Path(__file__).parent.parent
 IMAGES, MEASURED = ROOT / "docs" / "images", ROOT / "docs" / "measured"

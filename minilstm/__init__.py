@@ -17,9 +17,9 @@ from .introspection import gradient_flow, trace
 from .layers import LSTM, RNN, Bidirectional, Dense, Dropout, Embedding, Layer, Sequential, from_config
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
 from .tensorbundle import CheckpointError
-from .trainer import FitResult, ema_update
 from .training import fit
-from .truncation import tbptt
+from .training.loop import FitResult, ema_update
+from .training.truncation import tbptt
 from .variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from .wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
 

@@ -38,7 +38,7 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 
 from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
-from .multiple import filled, result_of
+from .cotangents import filled, result_of
 from .params import get_path
 
 Array = Any

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from . import cells, checkpoint, convert, gradcheck, replay, tensorbundle
+from . import cells, checkpoint, gradcheck, tensorbundle
 from ._version import __version__
+from .export import convert
 from .layers import RNN, Dense, Sequential
+from .training import replay
 
 
 def main(argv: Sequence[str] | None = None) -> int:

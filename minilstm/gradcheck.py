@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt, kernels, sequences
+from . import bptt, sequences
 from .cells import GATES, LSTMCell, LSTMState
+from .fast import lstm as fast_lstm
 from .gradients import value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
@@ -367,8 +368,8 @@ def _compare_sweeps(layer: RNN, params: Tree, inputs: np.ndarray, lengths: Any, 
     state = cell.zero_state(inputs.shape[1], np.float64)
     loss = _RandomLoss(rng)
     traced = _traced_dz(cell, params, inputs, state, lengths, loss)
-    fast = layer.backprop == "bptt" and lengths is None and kernels.applies(cell)
-    every_dz = kernels.every_dz if fast else bptt.every_dz
+    fast = layer.backprop == "bptt" and lengths is None and fast_lstm.applies(cell)
+    every_dz = fast_lstm.every_dz if fast else bptt.every_dz
     derived = every_dz(cell, params, inputs, state, lengths, loss.cotangents)
     return _first_difference(derived, traced, cell.units)
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import compiled
-from .memory import recycled
+from .fast import compiled
+from .fast.memory import recycled
 from .params import Tree, tree_map, tree_rows, tree_unflatten
 
 Array = Any
@@ -301,7 +301,7 @@ def _flat(x: Array, dtype: Any) -> Array:
 
 def _formulas(dtype: Any, numbers: tuple[float, ...]) -> Callable[..., None]:
     """`adam` with these numbers, compiled where passes are."""
-    compiled_adam = compiled.adam(dtype)
+    compiled_adam = compiled.adam_loop(dtype)
     if compiled_adam is not None:
         return lambda *arrays: compiled_adam(*arrays, *numbers)
     constants = [np.array(number, dtype) for number in numbers]  # NumPy would make these of Python numbers in each call

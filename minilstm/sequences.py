@@ -12,7 +12,8 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt, kernels
+from . import bptt
+from .fast import lstm as fast_lstm
 from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
 
@@ -44,9 +45,9 @@ def run(
         Factors for the state that is carried from step to step, in the state's structure with leaves
         ``[time, batch, width]`` or None: an outer wrapper's state dropout.
     fast : bool, default True
-        Whether `minilstm.kernels` may be used, or only its reference, `minilstm.bptt`.
+        Whether `minilstm.fast.lstm` may be used, or only its reference, `minilstm.bptt`.
     as_made : bool, default False
-        Whether the outputs of `minilstm.kernels` may lie in memory as they are made.
+        Whether the outputs of `minilstm.fast.lstm` may lie in memory as they are made.
 
     Returns
     -------
@@ -68,14 +69,14 @@ def run(
         for n, (inner, weights) in enumerate(zip(cell.cells, cell.inner_params(params), strict=True)):
             inner_masks = None if masks is None else masks[n]
             inner_state_masks = None if state_masks is None else state_masks[n]
-            between = kernels.applies(cell.cells[n + 1]) if n + 1 < len(cell.cells) else as_made
+            between = fast_lstm.applies(cell.cells[n + 1]) if n + 1 < len(cell.cells) else as_made
             inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast, between)
             states.append(new)
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if fast and lengths is None and state_masks is None and kernels.applies(cell):
-        return kernels.sequence(cell, params, inputs, state, as_made)
+    if fast and lengths is None and state_masks is None and fast_lstm.applies(cell):
+        return fast_lstm.sequence(cell, params, inputs, state, as_made)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
         return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)

@@ -14,7 +14,9 @@ import pytest
 from helpers import assert_close, assert_trees_close, assert_trees_equal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from experiments import benchmark, benchmark_tables, benchmark_work, peers
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import peers, work
+from experiments.benchmark import tables as tables_module
 
 PROCESSES = pytest.mark.skipif(not hasattr(os, "wait4"), reason="a child's peak memory is told by POSIX alone")
 TIME = {"minilstm": 2.0, "minilstm, compiled": 1.0, "torch": 4.0, "jax": 8.0, "autograd's trace": 40.0, "NumPy": 0.5}
@@ -48,16 +50,16 @@ def tables(out):
 
 
 def test_all_peers_are_fed_the_same_batches():
-    first, second = benchmark_work.batches((5, 3, 2, 4)), benchmark_work.batches((5, 3, 2, 4))
+    first, second = work.batches((5, 3, 2, 4)), work.batches((5, 3, 2, 4))
     assert_trees_equal(first, second)
-    assert len(first) == benchmark_work.BATCHES
+    assert len(first) == work.BATCHES
     assert {(x.shape, y.shape) for x, y in first} == {((3, 5, 2), (3, 5, 1))}
     assert {array.dtype for pair in first for array in pair} == {np.dtype(np.float32)}
-    assert len({x.tobytes() for x, _ in first}) == benchmark_work.BATCHES
+    assert len({x.tobytes() for x, _ in first}) == work.BATCHES
 
 
 def test_a_peer_of_ours_takes_a_training_step_of_the_mean_squared_error():
-    (x, y), *_ = benchmark_work.batches((6, 4, 2, 3))
+    (x, y), *_ = work.batches((6, 4, 2, 3))
     derived, traced = peers.Minilstm(2, 3), peers.Traced(2, 3)
     assert derived.model.layers[0].uses_derivation
     assert not traced.model.layers[0].uses_derivation
@@ -77,10 +79,10 @@ def test_generation_carries_its_state():
 
 
 def test_a_peer_that_is_not_what_its_name_says_is_refused(monkeypatch):
-    monkeypatch.setattr("minilstm.compiled.applies", lambda dtype: False)
+    monkeypatch.setattr("minilstm.fast.compiled.applies", lambda dtype: False)
     with pytest.raises(RuntimeError, match=r"minilstm, compiled: a process for it needs .*'MINILSTM_COMPILED': '1'"):
         peers.Compiled(1, 2)
-    monkeypatch.setattr("minilstm.compiled.applies", lambda dtype: True)
+    monkeypatch.setattr("minilstm.fast.compiled.applies", lambda dtype: True)
     with pytest.raises(RuntimeError, match=r"minilstm: a process for it needs .*'MINILSTM_COMPILED': '0'"):
         peers.Minilstm(1, 2)
 
@@ -93,7 +95,7 @@ def test_the_bare_products_are_those_of_a_step(large, inputs, batch, monkeypatch
 
     A pass with a large kernel has that row in the gradient's product alone.
     """
-    monkeypatch.setattr("minilstm.large_kernel.LARGE", 0 if large else 1 << 20)
+    monkeypatch.setattr("minilstm.fast.row_workspace.LARGE", 0 if large else 1 << 20)
     counted = []
 
     class Counting(np.ndarray):
@@ -108,9 +110,9 @@ def test_the_bare_products_are_those_of_a_step(large, inputs, batch, monkeypatch
     original = np.ones
     monkeypatch.setattr(np, "ones", lambda *args: original(*args).view(Counting))
     time, units = 4, 5
-    benchmark_work.products((time, batch, inputs, units))()
+    work.products((time, batch, inputs, units))()
     bias = (1 if large else 2) * 2 * time * batch * 4 * units
-    assert sum(counted) == benchmark_work.step_operations((time, batch, inputs, units)) + bias
+    assert sum(counted) == work.step_operations((time, batch, inputs, units)) + bias
     assert len(counted) == 2 * time + 4 + (large or inputs == 200)
 
 
@@ -118,7 +120,7 @@ def test_the_operations_of_a_step_are_counted_by_hand():
     forward = 7 * 3 * (2 + 5) * 20 + 7 * 3 * 5 * 1  # multiplications: [x, h] by the kernel, h by Dense's
     backward_kernel = forward
     backward_states = 7 * 3 * 20 * 5 + 7 * 3 * 5
-    assert benchmark_work.step_operations((7, 3, 2, 5)) == 2 * (forward + backward_kernel + backward_states)
+    assert work.step_operations((7, 3, 2, 5)) == 2 * (forward + backward_kernel + backward_states)
 
 
 @PROCESSES
@@ -137,10 +139,10 @@ def test_byte_code_may_be_kept_as_that_of_installed_peers_is(monkeypatch):
 
 
 def test_a_timed_job_gives_a_duration(monkeypatch):
-    monkeypatch.setattr(benchmark_work, "SECONDS", 0.01)
+    monkeypatch.setattr(work, "SECONDS", 0.01)
     for task in ("step", "forward", "generate", "products"):
         shape = (1, 1, 1, 4)
-        assert 0 < benchmark_work.do("minilstm", task, shape) < 1000, task
+        assert 0 < work.do("minilstm", task, shape) < 1000, task
 
 
 @PROCESSES
@@ -198,7 +200,7 @@ def measured(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "in_process", in_process)
     monkeypatch.setattr(benchmark, "Worker", Worker)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in ("keras", "tensorflow") else 1)
-    monkeypatch.setattr(benchmark_tables, "version", lambda module: "1.2")
+    monkeypatch.setattr(tables_module, "version", lambda module: "1.2")
 
     def run(*arguments):
         benchmark.main(["--out", str(tmp_path), *arguments])
@@ -226,7 +228,7 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     assert capsys.readouterr().out == text
     assert "Not installed: keras (tensorflow)" in text
     assert "torch 1.2" in text
-    assert text.split(", ")[1] == benchmark_tables.processor() != ""
+    assert text.split(", ")[1] == tables_module.processor() != ""
     found = tables(out)
     step = next(rows for title, rows in found.items() if title.startswith("One training step"))
     assert step[0][1:] == [
@@ -236,9 +238,9 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     assert step[2] == ["(50, 32, 1, 32)", "2.00", "1.00", "40.00", "4.00", "8.00", "0.500", "0.250"]
     assert step[-1] == ["geometric mean of 6", *[""] * 5, "0.500", "0.250"]
     bare = next(rows for title, rows in found.items() if title.startswith("The step's matrix products alone"))
-    rate = 2 * benchmark_work.LARGE**3 / 0.5
-    limit = benchmark_work.step_operations((100, 64, 128, 256)) / rate
-    assert bare[5] == ["(100, 64, 128, 256)", *benchmark_tables.cells(0.5, limit, 0.125, 0.25, limit / 2, 20.0, 80.0)]
+    rate = 2 * work.LARGE**3 / 0.5
+    limit = work.step_operations((100, 64, 128, 256)) / rate
+    assert bare[5] == ["(100, 64, 128, 256)", *tables_module.cells(0.5, limit, 0.125, 0.25, limit / 2, 20.0, 80.0)]
     toy = next(rows for title, rows in found.items() if title.startswith("A toy program"))
     assert toy[2] == ["minilstm", "2.00", "0.500", "50.00", "0.125"]
     assert toy[-1] == ["jax", "8.00", "2.00", "300", "0.750"]
@@ -247,22 +249,22 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     growth = next(rows for title, rows in found.items() if title.startswith("How the step of minilstm grows"))
     assert growth[5] == ["3200 steps", "2.00", "1.00", "50.00", "50.00"]
     assert growth[-1] == ["512 units", "2.00", "1.00", "50.00", "-"]
-    assert numbers("benchmark_memory.csv", out)["torch", "toy", benchmark_work.TOY] == 400
+    assert numbers("benchmark_memory.csv", out)["torch", "toy", work.TOY] == 400
     assert (out / "benchmark.png").stat().st_size > 5000
 
 
 def test_what_was_written_is_read_again(measured):
     out, _ = measured()
-    found = benchmark_tables.Results.read(out)
+    found = tables_module.Results.read(out)
     assert found.present == ["minilstm", "minilstm, compiled", "autograd's trace", "torch", "jax"]
     assert found.rounds == 3
     assert found.time.values["torch", "step", (50, 32, 1, 32)] == [4.0, 40.0, 4.0]  # all is slow in the second round
-    assert found.memory("torch", "toy", benchmark_work.TOY) == 400
-    assert found.fastest("toy", benchmark_work.TOY) == ("torch", "toy", benchmark_work.TOY)
+    assert found.memory("torch", "toy", work.TOY) == 400
+    assert found.fastest("toy", work.TOY) == ("torch", "toy", work.TOY)
 
 
 def test_a_ratio_is_the_median_of_those_of_the_rounds():
-    shape, results = (1, 1, 1, 1), benchmark_tables.Results(["minilstm", "torch", "jax"], [], 3)
+    shape, results = (1, 1, 1, 1), tables_module.Results(["minilstm", "torch", "jax"], [], 3)
     for peer, values in (("minilstm", [1, 20, 6]), ("torch", [2, 100, 3]), ("jax", [1, 5, 5])):
         for value in values:
             results.time.add(peer, "step", shape, value)
@@ -288,7 +290,7 @@ def test_ours_can_be_measured_alone(measured):
 
 def test_the_toy_program_trains_and_saves_with_nothing_but_its_library(monkeypatch):
     """No other library is loaded on its account: its start counts."""
-    monkeypatch.setattr(benchmark_work, "TOY_STEPS", 30)
+    monkeypatch.setattr(work, "TOY_STEPS", 30)
     fed, saved = [], []
 
     class Peer:
@@ -301,11 +303,11 @@ def test_the_toy_program_trains_and_saves_with_nothing_but_its_library(monkeypat
         def save(self, folder):
             saved.append((Path(folder).is_dir(), self.shape))
 
-    monkeypatch.setitem(benchmark_work.PEERS, "own", Peer)
-    benchmark_work.toy("own")
+    monkeypatch.setitem(work.PEERS, "own", Peer)
+    work.toy("own")
     assert fed == [((32, 48, 1), (32, 48, 1), 0.0)] * 30  # targets are the inputs one year later
     assert saved == [(True, (1, 32))]
-    code = "import sys, experiments.benchmark_work; print('minilstm' in sys.modules, 'autograd' in sys.modules)"
+    code = "import sys, experiments.benchmark.work; print('minilstm' in sys.modules, 'autograd' in sys.modules)"
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=benchmark.ROOT, capture_output=True, text=True, check=True).stdout
     assert found.split() == ["False", "False"]

@@ -9,23 +9,13 @@ from helpers import RandomLoss, assert_close, assert_trees_close, assert_trees_e
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilstm import (
-    LSTM,
-    RNN,
-    Dense,
-    Dropout,
-    LSTMCell,
-    MultiRNNCell,
-    Sequential,
-    from_config,
-    kernels,
-    value_and_grad,
-)
+from minilstm import LSTM, RNN, Dense, Dropout, LSTMCell, MultiRNNCell, Sequential, from_config, value_and_grad
+from minilstm.fast import lstm as fast_lstm
+from minilstm.fast.memory import features_first
+from minilstm.fast.workspace import FOLD_INPUTS
 from minilstm.layers import feedforward
 from minilstm.layers.feedforward import FEW_OUTPUTS
-from minilstm.memory import features_first
 from minilstm.params import tree_map
-from minilstm.workspace import FOLD_INPUTS
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 LARGE_KERNELS = pytest.mark.parametrize("large", [False, True])
@@ -179,7 +169,7 @@ def test_a_model_equals_the_same_of_reference_layers(large, sizes, layers, seed,
     with pytest.MonkeyPatch.context() as patch:
         if large:
             largest_small = 4 * (units + 1) * (input_dim + 2 * units + 1) * inputs.itemsize
-            patch.setattr(kernels, "LARGE", largest_small // 2)
+            patch.setattr(fast_lstm, "LARGE", largest_small // 2)
         found, wanted = (model_gradients(model, params, inputs, seed) for model in (fast, reference))
     assert_trees_close(found, wanted, 1e-11 if dtype == np.float64 else 2e-5)
     assert largest(wanted[1]) > 1e-3
@@ -202,13 +192,13 @@ def test_a_wide_layer_below_another_gets_its_derivatives_back(dtype):
 
 @pytest.mark.usefixtures("plain_numpy")
 def test_cells_of_one_layer_hand_on_what_they_made(monkeypatch):
-    seen, original = [], kernels.lstm_sequence
+    seen, original = [], fast_lstm.lstm_sequence
 
     def spy(inputs, *rest, **options):
         seen.append((features_first(getval(inputs).transpose(1, 0, 2)), options["as_made"]))
         return original(inputs, *rest, **options)
 
-    monkeypatch.setattr(kernels, "lstm_sequence", spy)
+    monkeypatch.setattr(fast_lstm, "lstm_sequence", spy)
     cells = lambda: [LSTMCell(4), LSTMCell(3, name="b"), LSTMCell(3, use_peepholes=True, name="c")]  # noqa: E731
     fast, reference = (Sequential(RNN(MultiRNNCell(cells()), backprop=b), Dense(2)) for b in ("bptt", "reference"))
     params = fast.init(0, 2, np.float64)
@@ -231,7 +221,7 @@ def test_cells_on_one_another_and_layers_on_one_another_give_the_same_bits():
 @pytest.mark.usefixtures("plain_numpy")
 def test_derivatives_take_the_same_way_back(monkeypatch):
     """What comes to the sweep of each layer, the upper one first, and what it gives to the one below."""
-    seen, original = [], kernels.lstm_backward
+    seen, original = [], fast_lstm.lstm_backward
 
     def spy(d_outputs, *rest, **options):
         d_inputs, *others = original(d_outputs, *rest, **options)
@@ -239,7 +229,7 @@ def test_derivatives_take_the_same_way_back(monkeypatch):
         seen.append((features_first(getval(d_outputs).swapaxes(0, 1)), features_first(d_x), d_x.flags.c_contiguous))
         return d_inputs, *others
 
-    monkeypatch.setattr(kernels, "lstm_backward", spy)
+    monkeypatch.setattr(fast_lstm, "lstm_backward", spy)
     model = Sequential(LSTM(4), LSTM(3), Dense(1))
     model_gradients(model, model.init(0, 2, np.float64), INPUTS, 4)
     assert seen == [(True, True, False), (True, False, True)]

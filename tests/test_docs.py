@@ -22,7 +22,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
     if module.name.rpartition(".")[2] not in ("__main__", "_version")
 )
-NEED_NUMBA = {f"minilstm.compiled.{name}" for name in ("functions", "optimizers", "tile", "workspace")}
+NEED_NUMBA = {f"minilstm.fast.compiled.{name}" for name in ("functions", "adam", "tile", "workspace")}
 IMPORTABLE = [name for name in MODULES if name not in NEED_NUMBA or importlib.util.find_spec("numba")]
 DIRECTIVE = re.compile(
     r"^\.\. (automodule|currentmodule|auto(?:class|function)):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE
@@ -68,7 +68,7 @@ def described_names():
 
 def home(module_name, name):
     """The module whose section describes a name: a package that re-exports it, or the one that defines it."""
-    for package in ("minilstm.layers", "minilstm.tensorbundle"):
+    for package in ("minilstm.layers", "minilstm.tensorbundle", "minilstm.training"):
         if module_name.startswith(package + "."):
             value = getattr(importlib.import_module(module_name), name)
             if any(value is other for other in vars(importlib.import_module(package)).values()):

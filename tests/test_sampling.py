@@ -188,7 +188,7 @@ def test_predict_shows_its_batches_where_it_is_asked_to(capsys):
 
 
 def test_predict_holds_one_batch_of_activations_at_a_time(monkeypatch):
-    monkeypatch.setattr("minilstm.memory.RECYCLED", 1 << 40)  # what is used again would not be counted
+    monkeypatch.setattr("minilstm.fast.memory.RECYCLED", 1 << 40)  # what is used again would not be counted
     model = Sequential(LSTM(32, return_sequences=False), Dense(1))
     params = model.init(0, 1)
     inputs = np.zeros((256, 20, 1), np.float32)

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from experiments import sweep, sweep_points, sweep_workers
-from experiments.sweep_results import COLUMNS, Results, numbers
+from experiments.sweep import __main__ as sweep
+from experiments.sweep import points, workers
+from experiments.sweep.results import COLUMNS, Results, numbers
 
 EXPERIMENT = '''
 import argparse, json, pathlib
@@ -57,16 +58,16 @@ def runs_here(monkeypatch):
     def run_all(points, out, backend, jobs, address):
         for point in reversed(points):
             ran.append(point.name)
-            yield sweep_workers.run_point(point, out)
+            yield workers.run_point(point, out)
 
-    monkeypatch.setattr(sweep_workers, "run_all", run_all)
+    monkeypatch.setattr(workers, "run_all", run_all)
     return ran
 
 
 def points_of(grid=(), draws=(), random=0, seed=0, seeds=1, fixed=()):
-    return sweep_points.points(
-        "experiments.some", list(fixed), dict(map(sweep_points.parse_grid, grid)),
-        dict(map(sweep_points.parse_draw, draws)), random, seed, seeds,
+    return points.points(
+        "experiments.some", list(fixed), dict(map(points.parse_grid, grid)),
+        dict(map(points.parse_draw, draws)), random, seed, seeds,
     )  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def test_a_grid_is_every_combination_with_seeds_fastest():
         "python -m experiments.some --length 50 --units=8 --learning-rate=1e-3 --seed=4"
     )
     assert [point.flags["units"] for point in found] == ["8"] * 4 + ["16"] * 4
-    assert sweep_points.varying(found) == ["units", "learning-rate"]
+    assert points.varying(found) == ["units", "learning-rate"]
 
 
 def test_every_point_has_a_folder_of_its_own():
@@ -216,8 +217,8 @@ def test_numbers_are_found_in_nested_results():
 
 
 def test_a_run_leaves_its_numbers_and_its_own_command(product, tmp_path):
-    (point,) = sweep_points.points(product, ["--negate"], {"x": ["2"]}, {}, 0, 3, 1)
-    found = sweep_workers.run_point(point, tmp_path)
+    (point,) = points.points(product, ["--negate"], {"x": ["2"]}, {}, 0, 3, 1)
+    found = workers.run_point(point, tmp_path)
     assert found["status"] == "ok"
     assert (found["--x"], found["--seed"], found["score/mean"]) == ("2", "3", -8.0)
     assert "name" not in found
@@ -233,22 +234,22 @@ def test_a_run_leaves_its_numbers_and_its_own_command(product, tmp_path):
     ],
 )
 def test_a_run_that_fails_is_a_row_with_its_message(product, tmp_path, capsys, fixed, message):
-    (point,) = sweep_points.points(product, fixed, {"x": ["2"]}, {}, 0, 0, 1)
-    found = sweep_workers.run_point(point, tmp_path)
+    (point,) = points.points(product, fixed, {"x": ["2"]}, {}, 0, 0, 1)
+    found = workers.run_point(point, tmp_path)
     assert (found["status"], found["message"]) == ("failed", message)
     assert "Traceback" in (tmp_path / point.name / "stderr.txt").read_text()
     assert capsys.readouterr().err == ""
-    assert sweep_workers.starts(point, tmp_path) == 0
+    assert workers.starts(point, tmp_path) == 0
 
 
 def test_a_point_that_took_three_processes_with_it_is_given_up(product, tmp_path):
-    (point,) = sweep_points.points(product, [], {"x": ["2"]}, {}, 0, 0, 1)
+    (point,) = points.points(product, [], {"x": ["2"]}, {}, 0, 0, 1)
     folder = tmp_path / point.name
     folder.mkdir()
     (folder / "starts").write_text("2")
-    assert sweep_workers.run_point(point, tmp_path)["status"] == "ok"  # two are forgiven
+    assert workers.run_point(point, tmp_path)["status"] == "ok"  # two are forgiven
     (folder / "starts").write_text("3")
-    found = sweep_workers.run_point(point, tmp_path)
+    found = workers.run_point(point, tmp_path)
     assert (found["status"], found["message"]) == ("failed", "the worker process died 3 times while this was running")
 
 
@@ -263,7 +264,7 @@ def test_a_point_that_took_three_processes_with_it_is_given_up(product, tmp_path
 def test_a_missing_library_is_reported_with_the_line_that_installs_it(monkeypatch, tmp_path, backend, module, line):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=line):
-        list(sweep_workers.run_all(points_of(grid=["x=1"]), tmp_path, backend))
+        list(workers.run_all(points_of(grid=["x=1"]), tmp_path, backend))
 
 
 # --- the whole --------------------------------------------------------------------------------------------------
@@ -334,7 +335,7 @@ def test_random_draws_and_words_can_be_drawn_as_well(product, runs_here, run_dir
     ("flags", "message"),
     [
         (["experiments.nothing"], "No module named 'experiments.nothing'"),
-        (["experiments.peers"], "experiments.peers: wanted a module with a function main(argv)"),
+        (["experiments.benchmark.peers"], "experiments.benchmark.peers: wanted a module with a function main(argv)"),
         (["experiments.notebook", "--grid", "units"], "--grid: wanted FLAG=VALUE"),
         (["experiments.notebook", "--grid", "a=1", "--grid", "a=2"], "--a is there twice"),
         (["experiments.notebook", "--address", "tcp://head:8786"], "--address needs --backend dask or --backend ray"),

@@ -26,8 +26,8 @@ from minilstm import (
     Sequential,
     from_config,
     gradcheck,
-    kernels,
 )
+from minilstm.fast import lstm as fast_lstm
 from minilstm.params import tree_leaves, tree_map
 from minilstm.wrappers import draw_masks
 
@@ -449,8 +449,8 @@ def test_zarembas_dropout_never_touches_the_recurrent_path(backprop):
 
 def test_dropout_that_leaves_the_state_alone_keeps_the_fast_path(monkeypatch):
     """Masks between whole sequences are nothing to a kernel; only masks of the carried h need the loop of bptt.py."""
-    calls, original = [], kernels.lstm_sequence
-    monkeypatch.setattr(kernels, "lstm_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
+    calls, original = [], fast_lstm.lstm_sequence
+    monkeypatch.setattr(fast_lstm, "lstm_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
     cells = BasicLSTMCell(4, forget_bias=0.37), ResidualWrapper(LSTMCell(4, forget_bias=-0.6))
     dropping = {"input_keep_prob": 0.5, "output_keep_prob": 0.5, "variational_recurrent": True}
     stack = MultiRNNCell([DropoutWrapper(cell, **dropping) for cell in cells])

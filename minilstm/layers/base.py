@@ -8,7 +8,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from ..memory import features_first
+from ..fast.memory import features_first
 from ..params import check_name, get_path, tree_leaves
 
 Array = Any

@@ -8,9 +8,10 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from .. import compiled, initializers
+from .. import initializers
 from ..cells import activation_function, check_activation, check_size, registered_name
-from ..memory import features_first, recycled
+from ..fast import compiled
+from ..fast.memory import features_first, recycled
 from .base import Array, Layer, as_floating, check_features, required
 
 FEW_OUTPUTS = 16  # of a Dense up to so many inputs that lie features first are multiplied where they lie

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from autograd.tracer import getval
 
-from .. import cells, kernels, sequences
-from ..memory import features_first
+from .. import cells, sequences
+from ..fast import lstm as fast_lstm
+from ..fast.memory import features_first
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
 from ..wrappers import MultiRNNCell, draw_masks, input_dim_of
 from .base import (
@@ -132,7 +133,7 @@ class RNN(Layer):
 
     @property
     def reads_features_first(self) -> bool:  # type: ignore[override]
-        """Whether `minilstm.kernels` runs the cell, and nothing is done to its inputs besides."""
+        """Whether `minilstm.fast.lstm` runs the cell, and nothing is done to its inputs besides."""
         return self._features_first(0)
 
     def _features_first(self, end: int) -> bool:
@@ -140,7 +141,7 @@ class RNN(Layer):
         if type(self).apply is not RNN.apply or self.backprop != "bptt":  # a subclass of somebody's own, or no kernel
             return False
         cell = self.cell.cells[end] if type(self.cell) is MultiRNNCell else self.cell
-        return not (self.time_major or self.reverse) and kernels.applies(cell)
+        return not (self.time_major or self.reverse) and fast_lstm.applies(cell)
 
     def _apply(
         self,

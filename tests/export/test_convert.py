@@ -15,12 +15,11 @@ from minilstm import (
     Embedding,
     GRUCell,
     Sequential,
-    convert,
     load_checkpoint,
     save_checkpoint,
     tensorbundle,
 )
-from minilstm.export import npz, tf2
+from minilstm.export import convert, npz, tf2
 from minilstm.params import flatten_names
 
 

@@ -14,7 +14,7 @@ from helpers import assert_close, assert_trees_close, assert_trees_equal, error,
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FORGET_BIASES
-from test_kernels import (  # noqa: F401 - collected here again: float32 is compiled, all others are not
+from test_lstm import (  # noqa: F401 - collected here again: float32 is compiled, all others are not
     case,
     test_a_generated_step_equals_a_differentiated_one,
     test_a_second_sweep_over_one_pass_gives_the_same_bits,
@@ -30,13 +30,15 @@ from test_kernels import (  # noqa: F401 - collected here again: float32 is comp
 from test_optimizers import steps_of_adam
 
 import minilstm
-from minilstm import LSTM, compiled, kernels, value_and_grad
-from minilstm.compiled import functions, workers, workspace
-from minilstm.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
-from minilstm.compiled.tile import COLUMNS, ROWS, tile
+from minilstm import LSTM, value_and_grad
+from minilstm.fast import compiled
+from minilstm.fast import lstm as fast_lstm
+from minilstm.fast.compiled import functions, workers, workspace
+from minilstm.fast.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
+from minilstm.fast.compiled.tile import COLUMNS, ROWS, tile
+from minilstm.fast.workspace import FOLD_INPUTS
 from minilstm.optimizers import PIECE
 from minilstm.params import tree_map
-from minilstm.workspace import FOLD_INPUTS
 
 pytestmark = pytest.mark.interop
 
@@ -45,7 +47,7 @@ pytestmark = pytest.mark.interop
 def _compiled_pass(monkeypatch):
     """Wanted in every test of this file, whatever the environment says, and no workspace from before."""
     monkeypatch.setenv("MINILSTM_COMPILED", "1")
-    monkeypatch.setattr(kernels, "_free", {})
+    monkeypatch.setattr(fast_lstm, "_free", {})
     assert compiled.applies(np.float32), f"numba {numba.__version__} is installed, and must be used"
 
 
@@ -91,7 +93,7 @@ def forget_what_is_installed():
 def workspaces_made(monkeypatch):
     """Which kinds of new workspaces are made, as they are made."""
     made = []
-    monkeypatch.setattr(kernels, "Workspace", lambda *a, cls=kernels.Workspace: made.append("NumPy") or cls(*a))
+    monkeypatch.setattr(fast_lstm, "Workspace", lambda *a, cls=fast_lstm.Workspace: made.append("NumPy") or cls(*a))
     cls = compiled.workspace_class()
     monkeypatch.setattr(compiled, "workspace_class", lambda: cls and (lambda *a: made.append("compiled") or cls(*a)))
     return made
@@ -252,7 +254,7 @@ def test_parts_of_a_batch_give_what_the_whole_gives(batch, three_parts, monkeypa
     """Outputs, states and all that belongs to a sequence to the bit; sums over the batch in another order."""
     data = moderate(batch, 9, 4, 20)
     results, grads = pulled_back(LSTM(20), *data, 0)
-    monkeypatch.setattr(kernels, "_free", {})
+    monkeypatch.setattr(fast_lstm, "_free", {})
     monkeypatch.setattr(workers, "count", lambda: 1)
     of_whole, grads_of_whole = pulled_back(LSTM(20), *data, 0)
     assert_trees_equal(results, of_whole)
@@ -307,7 +309,7 @@ def test_what_a_piece_raises_is_raised(failing):
 def test_after_a_fork_the_child_has_threads_of_its_own():
     code = """if True:
         import os, threading
-        from minilstm.compiled import workers
+        from minilstm.fast.compiled import workers
         def both_at_once():
             barrier = threading.Barrier(2, timeout=60)
             workers.share([barrier.wait, barrier.wait], 2)
@@ -346,7 +348,7 @@ def test_processors_with_narrower_registers(features, width, rows, tmp_path):
         features = llvmlite.binding.FeatureMap({features!r})
         llvmlite.binding.get_host_cpu_features = lambda: features
         import numpy as np
-        from minilstm.compiled import functions, tile, workspace
+        from minilstm.fast.compiled import functions, tile, workspace
         assert (tile.WIDTH, tile.COLUMNS, tile.ROWS) == ({width}, {2 * width}, {rows})
         a, b = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((15, 70), (70, 37)))
         panels = np.zeros((workspace._panels(37), 70, tile.COLUMNS), np.float32)
@@ -406,7 +408,7 @@ def test_without_numba_numpys_pass_runs(monkeypatch):
 
 def test_a_numba_that_cannot_be_imported_is_a_warning(monkeypatch):
     """As one that does not go with the installed NumPy."""
-    for name in [name for name in sys.modules if name.startswith("minilstm.compiled.")]:
+    for name in [name for name in sys.modules if name.startswith("minilstm.fast.compiled.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: object())
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it is an ImportError
@@ -453,11 +455,11 @@ def test_the_compiled_adam_passes_on_what_is_not_finite(bad):
 
 
 def test_adam_is_compiled_in_float32_once_a_pass_has_loaded_numba(monkeypatch):
-    assert compiled.adam(np.float32) is not None
-    assert compiled.adam(np.float64) is None
+    assert compiled.adam_loop(np.float32) is not None
+    assert compiled.adam_loop(np.float64) is None
     monkeypatch.setenv("MINILSTM_COMPILED", "0")
-    assert compiled.adam(np.float32) is None
-    run_python("import numpy as np; from minilstm import compiled; assert compiled.adam(np.float32) is None")
+    assert compiled.adam_loop(np.float32) is None
+    run_python("import numpy as np; from minilstm.fast import compiled; assert compiled.adam_loop(np.float32) is None")
 
 
 def test_a_layer_gives_the_same_bits_before_and_after_a_pass_is_compiled():

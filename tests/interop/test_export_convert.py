@@ -9,8 +9,8 @@ from export.worker import Worker
 from helpers import assert_trees_equal
 
 from minilstm import LSTM, Dense, Dropout, Embedding, Sequential, load_checkpoint, save_checkpoint
-from minilstm.convert import convert
 from minilstm.export import keras, npz, onnx, torch
+from minilstm.export.convert import convert
 from minilstm.params import flatten_names
 
 pytestmark = pytest.mark.interop
@@ -23,7 +23,7 @@ FILES = {
 def run_convert(worker, source, target, to):
     """The lines that the command reports, from a process where TensorFlow runs eagerly."""
     code = f"""
-from minilstm.convert import convert
+from minilstm.export.convert import convert
 lines = []
 assert convert({str(source)!r}, {str(target)!r}, to={to!r}, report=lines.append)
 results["lines"] = np.array("\\n".join(lines))

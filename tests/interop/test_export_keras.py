@@ -11,8 +11,8 @@ from helpers import assert_close, assert_trees_close, assert_trees_equal
 from hypothesis import given, settings
 
 from minilstm import LSTM, SGD, Adam, Dense, Dropout, Embedding, Sequential, losses, tensorbundle, value_and_grad
-from minilstm.convert import convert
 from minilstm.export import keras, tf2
+from minilstm.export.convert import convert
 from minilstm.export.infer import Options
 
 pytestmark = pytest.mark.interop

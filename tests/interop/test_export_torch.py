@@ -9,8 +9,8 @@ from helpers import assert_close, assert_trees_close, assert_trees_equal
 from hypothesis import given, settings
 
 from minilstm import LSTM, RNN, SGD, Adam, Dense, Embedding, LSTMCell, MultiRNNCell, Sequential, losses, value_and_grad
-from minilstm.convert import convert
 from minilstm.export import torch as export
+from minilstm.export.convert import convert
 from minilstm.export.infer import Options
 
 pytestmark = [

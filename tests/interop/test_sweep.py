@@ -14,8 +14,8 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from experiments import sweep
-from experiments.sweep_results import Results
+from experiments.sweep import __main__ as sweep
+from experiments.sweep.results import Results
 
 pytestmark = pytest.mark.interop
 

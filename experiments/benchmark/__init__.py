@@ -1,0 +1,1 @@
+"""minilstm and other libraries on the same work, timed side by side."""

@@ -1,0 +1,172 @@
+"""minilstm beside PyTorch, JAX, Keras on TensorFlow and autograd's trace, on the same work, in one run.
+
+    python -m experiments.benchmark            (pip install '.[bench]' installs the peers)
+
+Every peer is measured in processes of its own, on two cores with two threads. Of each size the peers take turns, one
+right after the other, so that a machine that is slower for a minute is so for all; there are several rounds, each with
+new processes. A table shows medians of all rounds; its ratios are medians too, of ratios of two times of one round.
+Machines differ and are noisy: read the ratios, not the milliseconds. The peak memory of a process is what POSIX tells
+its parent, so this does not run on Windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from .. import common
+from .peers import PEERS, Minilstm, Traced
+from .tables import Results, report
+from .work import NUMPY, THREADS, TOY, Job, Shape
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHAPES: tuple[Shape, ...] = (
+    (50, 32, 1, 32), (50, 32, 64, 128), (35, 20, 200, 200), (100, 64, 128, 256), (35, 20, 650, 650), (200, 1, 1, 16),
+)  # fmt: skip
+GENERATION_UNITS = (32, 64, 128)
+TIMES = (50, 200, 800, 3200)  # at batch 32, 1 input, 32 units
+UNITS = (32, 64, 128, 256, 512)  # at 50 steps, batch 32, 1 input
+GROWTH: tuple[Shape, ...] = (*((steps, 32, 1, 32) for steps in TIMES), *((50, 32, 1, units) for units in UNITS[1:]))
+TASKS = ("step", "forward", "generate", "toy", "memory", "growth")
+SETTLE = 0.2  # seconds before each measurement: BLAS's threads spin for a tenth of a second after a product
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def command(peer: str) -> dict[str, Any]:
+    """The arguments of `subprocess.Popen` for a process that measures this peer."""
+    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(THREADS))}
+    environment |= Minilstm.environment if peer == NUMPY else PEERS[peer].environment
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # of installed peers byte code is there: let it be so of all
+    arguments = [sys.executable, "-m", "experiments.benchmark.work", peer]
+    return {"args": arguments, "cwd": ROOT, "env": environment, "text": True}
+
+
+def failure(peer: str, code: int | None, errors: IO[str]) -> RuntimeError:
+    """What is raised where a process of the peer has ended with `code`."""
+    errors.seek(0)
+    return RuntimeError(f"benchmark: {peer} ended with {code}:\n{errors.read()[-2000:]}")
+
+
+class Worker:
+    """A process that waits for timed jobs: peers can take turns without starting anew."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        self.process: subprocess.Popen[str] = subprocess.Popen(**command(peer), **pipes)
+
+    def do(self, job: Job) -> float:
+        """The milliseconds of a job."""
+        time.sleep(SETTLE)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: then there is no answer either
+            print(json.dumps(job), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise failure(self.peer, self.process.wait(), self.errors)
+        return float(answer)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()  # closes its input: without more jobs it ends
+        self.errors.close()
+
+
+def in_process(peer: str, jobs: Sequence[Job]) -> tuple[list[float], float, float]:
+    """Do jobs in one process: the numbers it printed, milliseconds from start to end, peak memory in MiB."""
+    with contextlib.ExitStack() as files:
+        wanted, output, errors = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+        wanted.writelines(json.dumps(job) + "\n" for job in jobs)
+        wanted.seek(0)
+        start = time.perf_counter()
+        process = subprocess.Popen(**command(peer), stdin=wanted, stdout=output, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        elapsed = (time.perf_counter() - start) * 1e3
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise failure(peer, process.returncode, errors)
+        output.seek(0)
+        printed = [float(line) for line in output]
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes on a Mac, kilobytes elsewhere
+    return printed, elapsed, usage.ru_maxrss / unit
+
+
+def timed_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
+    """What a peer's process measures in every round."""
+    jobs: list[Job] = [("step", shape) for shape in SHAPES if "step" in tasks]
+    if peer == NUMPY:
+        return [("large product", ()), *(("products", shape) for _, shape in jobs)]
+    if peer == Traced.name:
+        return jobs
+    jobs += [("forward", shape) for shape in SHAPES if "forward" in tasks]
+    jobs += [("generate", (1, 1, 1, units)) for units in GENERATION_UNITS if "generate" in tasks]
+    if issubclass(PEERS[peer], Minilstm):
+        jobs += [("step", shape) for shape in GROWTH if "growth" in tasks]
+    return list(dict.fromkeys(jobs))
+
+
+def memory_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
+    """What a peer's peak memory is taken of, each in a process of its own."""
+    jobs: list[Job] = [("memory", shape) for shape in SHAPES if "memory" in tasks]
+    if issubclass(PEERS[peer], Minilstm) and peer != Traced.name and "growth" in tasks:
+        jobs += [("memory", shape) for shape in GROWTH]
+        jobs += [("truncated", (steps, 32, 1, 32)) for steps in TIMES]
+    return list(dict.fromkeys(jobs))
+
+
+def measure(results: Results, tasks: Sequence[str], rounds: int) -> None:
+    """Fill `results`: the peers take turns, `rounds` times; memory, which does not vary, is taken once."""
+    todo = {peer: timed_jobs(peer, tasks) for peer in [NUMPY, *results.present]}
+    every = list(dict.fromkeys(job for own in todo.values() for job in own))
+    jobs = [job for shape in dict.fromkeys(job[1] for job in every) for job in every if job[1] == shape]
+    for turn in range(rounds):
+        print(f"benchmark: round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
+        with contextlib.ExitStack() as open_workers:
+            workers = {peer: open_workers.enter_context(Worker(peer)) for peer, own in todo.items() if own}
+            for job in jobs:
+                for peer, worker in workers.items():
+                    if job in todo[peer]:
+                        results.time.add(peer, *job, worker.do(job))
+        for peer in results.present:
+            if "toy" in tasks and peer != Traced.name:
+                _, elapsed, memory = in_process(peer, [("toy", TOY)])
+                results.time.add(peer, "toy", TOY, elapsed)
+                results.memory.add(peer, "toy", TOY, memory)
+    for peer in results.present:
+        print(f"benchmark: memory, {peer}", file=sys.stderr, flush=True)
+        for job in memory_jobs(peer, tasks):
+            results.memory.add(peer, *job, in_process(peer, [job])[2])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run everything, print the tables, and write them, two CSV files and a plot."""
+    flags = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=(__doc__ or "").split("\n")[0])
+    flags.add_argument("--out", type=Path, default=Path("runs") / "benchmark", help="folder of the tables and the plot")
+    flags.add_argument("--rounds", type=common.positive, default=3, help="how often the peers take their turn")
+    flags.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), help="who is measured")
+    flags.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="what is measured")
+    args = flags.parse_args(argv)
+    chosen = list(dict.fromkeys(args.peers))
+    present = [peer for peer in chosen if all(map(importlib.util.find_spec, PEERS[peer].modules))]
+    results = Results(present, [peer for peer in chosen if peer not in present], args.rounds)
+    measure(results, args.tasks, args.rounds)
+    report(args.out, results, SHAPES, TIMES, UNITS)
+
+
+if __name__ == "__main__":
+    main()

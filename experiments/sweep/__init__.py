@@ -1,0 +1,1 @@
+"""An experiment over many settings and seeds."""

@@ -1,0 +1,142 @@
+"""The compiled counterpart of `minilstm.fast.workspace.Workspace`: a sequence is a row, as in inputs and outputs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..loops import SCALE
+from ..memory import aligned, recycled
+from ..workspace import FOLD_INPUTS, whole_bias
+from . import workers
+from .functions import backward, forward, pack, pack_transposed, unpack
+from .tile import COLUMNS
+
+Array = Any
+
+SHARED = 1 << 24  # multiplications of a pass from which a second thread is worth the call: some 0.2 ms
+LEAST_ROWS = 8  # in a part: with fewer, a core waits for the kernel's numbers
+
+
+class Part:
+    """What some sequences of a batch store, and what they need alone."""
+
+    def __init__(self, rows: slice, time: int, input_dim: int, units: int) -> None:
+        count = rows.stop - rows.start
+        self.rows = rows
+        self.columns = _zeros(time + 1, count, input_dim + units + 1)  # [x_t, h_{t-1}, 1]
+        self.columns[:, :, -1] = 1
+        self.gates = _zeros(time, count, _panels(4 * units) * COLUMNS)
+        self.c = _zeros(time + 1, count, units)
+        self.dc, self.dh = _zeros(count, units), _zeros(count, units)
+        self.d_columns = _zeros(count, _panels(input_dim + units) * COLUMNS)
+        self.d_kernel = _zeros(_panels(4 * units), input_dim + units + 1, COLUMNS)
+
+
+class Workspace:
+    """The arrays of one pass, and the pass; all for one shape, in float32."""
+
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
+        self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
+        rows = input_dim + units + 1
+        parts = 1
+        if time * batch * rows * 4 * units >= SHARED:
+            parts = max(1, min(workers.count(), batch // LEAST_ROWS))
+        self.parts = [Part(slice(*ends), time, input_dim, units) for ends in _pieces(batch, parts)]
+        self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
+        self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
+        self.halves = np.repeat(np.array(SCALE, dtype), units)
+        self.has_dz = False  # whether a backward pass has put dz in the place of the gates
+
+    def forward(
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
+    ) -> tuple[Array, Array, Array]:
+        """As `minilstm.fast.workspace.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
+        time, batch, first_h = len(inputs), len(c), self.input_dim
+        last = whole_bias(bias, forget_bias)[None]
+        pack(_plain(kernel), self.halves, self.kernel, 0)
+        pack(last, self.halves, self.kernel, len(kernel))
+        for part in self.parts:
+            np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
+            np.copyto(part.columns[0, :, first_h:-1], h[part.rows])
+            np.copyto(part.c[0], c[part.rows])
+        outputs = recycled((batch, time, self.units), np.float32)
+        self._forward(outputs)
+        c_end = np.concatenate([part.c[time] for part in self.parts])
+        return outputs.transpose(1, 0, 2), c_end, outputs[:, -1].copy()
+
+    def _forward(self, outputs: Array) -> None:
+        """All parts through all steps; the kernel and the columns are there."""
+        self._share(
+            functools.partial(
+                forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded
+            )
+            for p in self.parts
+        )
+        self.has_dz = False
+
+    def backward(
+        self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
+    ) -> tuple[Array | None, Array, Array | None, Array]:
+        """As `minilstm.fast.workspace.Workspace.backward`."""
+        batch, time, units = len(dc), len(d_outputs), self.units
+        if self.has_dz:  # a second sweep over the same pass
+            self._forward(recycled((batch, time, units), np.float32))
+        self.has_dz = True
+        wanted = self.input_dim if wants_inputs else 0
+        transposed = self.transposed[: _panels(wanted + units)]
+        pack_transposed(_plain(kernel[self.input_dim - wanted :]), transposed)
+        by_sequence = _plain(d_outputs.transpose(1, 0, 2))
+        d_inputs = recycled((batch, time, wanted), np.float32)
+        for part in self.parts:
+            np.copyto(part.dc, dc[part.rows])
+            np.copyto(part.dh, dh[part.rows])
+        self._share(
+            functools.partial(
+                backward, transposed, p.columns, p.gates, p.c, by_sequence[p.rows], p.dc, p.dh,
+                p.d_columns.reshape(-1)[: len(p.dc) * len(transposed) * COLUMNS].reshape(len(p.dc), -1),
+                d_inputs[p.rows], p.d_kernel,
+            )
+            for p in self.parts
+        )  # fmt: skip
+        d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)
+        for number, part in enumerate(self.parts):  # in their order: the same bits whoever was first
+            unpack(part.d_kernel, d_kernel, number > 0)
+        return (
+            d_inputs.transpose(1, 0, 2) if wants_inputs else None,
+            np.concatenate([part.dc for part in self.parts]),
+            np.concatenate([part.dh for part in self.parts]) if wants_h else None,
+            d_kernel,
+        )
+
+    def _share(self, pieces: Iterable[Callable[[], None]]) -> None:
+        workers.share(pieces, len(self.parts))
+
+    def dz(self) -> Array:
+        """As `minilstm.fast.workspace.Workspace.dz`."""
+        return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
+
+
+def _zeros(*shape: int) -> Array:
+    zeros = aligned(shape, np.float32)
+    zeros[...] = 0  # what only fills a panel up shall not be NaN, which is slow
+    return zeros
+
+
+def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:
+    """The ends of so many pieces of nearly equal length."""
+    return itertools.pairwise(count * piece // pieces for piece in range(pieces + 1))
+
+
+def _panels(columns: int) -> int:
+    """How many panels hold so many columns."""
+    return -(-columns // COLUMNS)
+
+
+def _plain(x: Array) -> Array:
+    """The array, or a copy if it is not contiguous or must not be written to: for those numba would compile anew."""
+    return np.require(x, np.float32, ("C", "W"))

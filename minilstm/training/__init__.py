@@ -1,0 +1,3 @@
+"""The training loop: `fit`, and all it needs."""
+
+from .fitting import fit as fit
