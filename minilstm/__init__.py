@@ -13,7 +13,7 @@ from .cells import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
 from .inference import generate, predict, sampler
-from .introspection import gradient_flow, trace
+from .introspection import gate_activations, gradient_flow, trace
 from .layers import LSTM, RNN, Bidirectional, Dense, Dropout, Embedding, Layer, Sequential, from_config
 from .optimizers import SGD, Adagrad, Adam, AdamW, Momentum, Optimizer, RMSProp
 from .tensorbundle import CheckpointError
@@ -58,6 +58,7 @@ __all__ = [
     "ema_update",
     "fit",
     "from_config",
+    "gate_activations",
     "generate",
     "global_norm",
     "gradcheck",

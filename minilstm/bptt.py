@@ -1,32 +1,36 @@
-r"""A whole sequence and its backward pass, derived by hand.
+r"""A whole sequence of an LSTM and its backward pass, derived by hand: the readable pass.
 
-`lstm_sequence` runs the equations (1) to (10) of `minilstm.cells` from t = 0 to time - 1 and is registered with
-autograd, so that any program around it can be differentiated; `lstm_backward` is the sweep from the last step to
-the first. The loss may use every output h_t and both final states.
+`lstm_sequence` runs the equations (1) to (10) of `minilstm.cells` from t = 0 to time - 1. `lstm_backward` undoes them
+from the last step to the first, and `step_back` is one step of it, the mirror of `LSTMCell.step`. Both passes are
+registered with autograd, so that it differentiates any program around them. The loss may use every output h_t and both
+final states.
 
-Write d<name> for the derivative of the loss with respect to <name> (an array of the shape of <name>). Two of them
-travel from step t + 1 to step t: dc and dh, the derivatives with respect to the state *after* step t. At the last
-step they are those of the final state. At every step the loss's own share of h_t is added to dh, and then each
-equation is undone, last one first; the number on each line of the sweep is the number of the equation it undoes:
+d<name> is the derivative of the loss with respect to <name>, an array of the shape of <name>. Two of them travel from
+step t + 1 to step t: dc and dh, with respect to the state *after* step t. At the last step they are those of the final
+state. At every step the loss's own derivative with respect to h_t is added to dh. Then `step_back` undoes each equation,
+the last one first:
 
-    dm = dh @ projection.T                    dprojection += m.T @ dh                (10)
-    do = dm * a                               da = dm * o                             (9)
-    dc += da * activation'(c)                                                         (8)
-    do = do * o * (1 - o)                     dw_o += sum(do * c)   dc += do * w_o    (7)
-    di, dj, df = dc * j, dc * i, dc * c_prev  dc_prev = dc * f                        (6)
-    df = df * f * (1 - f)                     dw_f += sum(df * c_prev)   dc_prev += df * w_f    (5)
-    dj = dj * activation'(j)                                                          (4)
-    di = di * i * (1 - i)                     dw_i += sum(di * c_prev)   dc_prev += di * w_i    (3)
-    dz = di, dj, df, do side by side                                                  (2)
-    dkernel += [x_t, h_prev].T @ dz           dbias += sum(dz)
-    dx_t, dh_prev = dz @ kernel.T split after input_dim columns                       (1)
+    dm = dh @ projection.T                          dprojection += m.T @ dh                     (10)
+    do = dm * a                                     da = dm * o                                  (9)
+    dc += da * activation'(c)                                                                    (8)
+    dz_o = do * o * (1 - o)                         dw_o += sum(dz_o * c)    dc += dz_o * w_o    (7)
+    di, dj, df = dc * j, dc * i, dc * c_prev        dc_prev = dc * f                             (6)
+    dz_f = df * f * (1 - f)                         dw_f += sum(dz_f * c_prev)                   (5)
+    dz_j = dj * activation'(z_j)                                                                 (4)
+    dz_i = di * i * (1 - i)                         dw_i += sum(dz_i * c_prev)                   (3)
+                                                    dc_prev += dz_f * w_f + dz_i * w_i       (3) (5)
+    dz = dz_i, dz_j, dz_f, dz_o side by side                                                     (2)
+    dkernel += [x_t, h_prev].T @ dz                 dbias += sum(dz)                             (1)
+    dx_t, dh_prev = dz @ kernel.T, split after input_dim columns                                 (1)
 
-sum() is over the batch. Weights are shared by all steps, so their derivatives are sums over time. Through a clip
-the derivative passes inside and on the bound and is 0 outside. Past the end of a sequence (`sequence_length`)
-the state is carried, so dc and dh pass unchanged and nothing else does. Where the carried h is dropped out
-(`h_masks`), dh is multiplied by the same mask on its way back.
+sum() is over the batch. All steps share the weights, so their derivatives are sums over time. A clip passes the
+derivative inside and on the bound; outside, the derivative is 0.
 
-This module is the readable reference; the shapes are time-major inside: ``[time, batch, features]``.
+The loop around it does the rest. Past the end of a sequence (`sequence_length`) the state is carried, so dc and dh pass
+unchanged and all other derivatives are 0. If the carried h is dropped out (`h_masks`), dh is multiplied by the same mask
+on its way back.
+
+Arrays are time-major: ``[time, batch, features]``.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ from autograd.extend import defvjp_argnums, primitive
 
 from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
 from .cotangents import filled, result_of
-from .params import get_path
+from .gates import pack_gates
+from .params import get_path, unflatten_names
 
 Array = Any
 
@@ -47,19 +52,32 @@ WEIGHTS = ("kernel", "bias", "w_i_diag", "w_f_diag", "w_o_diag", "projection/ker
 
 
 class Tape:
-    """What the forward pass leaves for the backward one: per step its values and the state before it."""
+    """What the forward pass leaves for the backward pass: for each step its values, and the state before it."""
 
     def __init__(self) -> None:
         self.steps: list[LSTMStep] = []
         self.before: list[LSTMState] = []
 
 
+class StepGradients(NamedTuple):
+    """What one step back computes: derivatives with respect to x_t and the state before the step, its dz ``[batch, 4 *
+    units]``, the derivative with respect to c_t over all paths, and its share of each weight's derivative by name.
+    """
+
+    x_t: Array
+    c_prev: Array
+    h_prev: Array
+    z: Array
+    c: Array
+    weights: dict[str, Array]
+
+
 class Sweep(NamedTuple):
-    """All results of one backward pass; what the tutorial and `gradcheck` look into.
+    """All results of one backward pass.
 
     `inputs` is ``[time, batch, input_dim]``; `c`, `h` are the derivatives with respect to the initial state; `weights`
     has one array (or None) for each name in `WEIGHTS`; `gates` ``[time, batch, 4 * units]`` is dz of every step;
-    `dc`, `dh` ``[time, batch, ...]`` are the derivatives with respect to c_t and h_t of every step, all paths counted.
+    `dc`, `dh` ``[time, batch, ...]`` are the derivatives with respect to c_t and h_t of every step, over all paths.
     """
 
     inputs: Array
@@ -81,6 +99,49 @@ def has_derivation(cell: Any) -> bool:
     )
 
 
+def step_back(
+    cell: LSTMCell, params: dict[str, Any], x_t: Array, before: LSTMState, step: LSTMStep, dc: Array, dh: Array
+) -> StepGradients:
+    """Undo one `LSTMCell.step`, equation by equation, the last one first.
+
+    `params` and `x_t` ``[batch, input_dim]`` are what the step was given, `before` is the state before it, `step` what
+    it computed; `dc`, `dh` are the derivatives of the loss with respect to the state after it.
+    """
+    derivative = ACTIVATIONS[cell.activation].derivative
+    i, j, f, o, unclipped_c, c, a, m, unclipped_h, _ = step
+    c_prev, h_prev = before
+    weights = {}
+    if cell.proj_clip is not None:
+        dh = dh * (np.abs(unclipped_h) <= cell.proj_clip)
+    dm = dh
+    if cell.num_proj is not None:
+        dm = dh @ params["projection"]["kernel"].T  # (10)
+        weights["projection/kernel"] = m.T @ dh
+    do, da = dm * a, dm * o  # (9)
+    dc = dc + da * derivative(a)  # (8)
+    dz_o = do * o * (1 - o)  # (7)
+    if cell.use_peepholes:
+        weights["w_o_diag"] = np.sum(dz_o * c, axis=0)
+        dc = dc + dz_o * params["w_o_diag"]
+    every_path = dc
+    if cell.cell_clip is not None:
+        dc = dc * (np.abs(unclipped_c) <= cell.cell_clip)
+    di, dj, df = dc * j, dc * i, dc * c_prev  # (6)
+    dc_prev = dc * f
+    dz_f = df * f * (1 - f)  # (5)
+    dz_j = dj * derivative(j)  # (4)
+    dz_i = di * i * (1 - i)  # (3)
+    if cell.use_peepholes:
+        weights["w_f_diag"] = np.sum(dz_f * c_prev, axis=0)
+        weights["w_i_diag"] = np.sum(dz_i * c_prev, axis=0)
+        dc_prev = dc_prev + dz_f * params["w_f_diag"] + dz_i * params["w_i_diag"]
+    dz = pack_gates(i=dz_i, j=dz_j, f=dz_f, o=dz_o)  # (2)
+    weights["kernel"] = np.concatenate([x_t, h_prev], axis=1).T @ dz  # (1)
+    weights["bias"] = np.sum(dz, axis=0)
+    dx_t, dh_prev = np.split(dz @ params["kernel"].T, [x_t.shape[1]], axis=1)
+    return StepGradients(dx_t, dc_prev, dh_prev, dz, every_path, weights)
+
+
 def sequence(
     cell: LSTMCell,
     params: dict[str, Any],
@@ -89,7 +150,7 @@ def sequence(
     sequence_length: Array | None = None,
     h_masks: Array | None = None,
 ) -> tuple[Array, LSTMState]:
-    """Run `cell` over a sequence, differentiable by the hand-derived pass.
+    """Run `cell` over a sequence; autograd differentiates it by the hand-derived pass.
 
     Parameters
     ----------
@@ -99,7 +160,7 @@ def sequence(
     inputs : array [time, batch, input_dim]
     state : pair (c [batch, units], h [batch, output_size])
     sequence_length : integer array [batch], optional
-        Steps from there on give outputs of 0 and carry the state through.
+        Later steps have outputs of 0 and carry the state.
     h_masks : array [time, batch, output_size], optional
         Factors for the h that is carried to the next step (not for the output, nor for c).
 
@@ -127,7 +188,7 @@ def lstm_sequence(
 ) -> tuple[Array, Array, Array]:
     """The forward pass: outputs of every step, final c and final h. `weights` are in the order of `WEIGHTS`."""
     time, batch, _ = inputs.shape
-    params = _as_params(weights)
+    params = unflatten_names(dict(zip(WEIGHTS, weights, strict=True)))
     outputs = np.zeros((time, batch, cell.output_size), inputs.dtype)
     for t in range(time):
         tape.before.append(LSTMState(c, h))
@@ -156,19 +217,17 @@ def lstm_backward(
     tape: Tape,
 ) -> Sweep:
     """The backward pass. `d_outputs` ``[time, batch, output_size]``, `dc` and `dh` are the derivatives of the loss
-    with respect to what `lstm_sequence` returned; the tape is what it left.
+    with respect to what `lstm_sequence` returned, which also filled the tape.
     """
-    time, batch, input_dim = inputs.shape
-    kernel, _, w_i, w_f, w_o, projection = weights
-    d_kernel, d_bias, d_w_i, d_w_f, d_w_o, d_projection = (_zeros_like(weight) for weight in weights)
+    time, batch, _ = inputs.shape
+    params = unflatten_names(dict(zip(WEIGHTS, weights, strict=True)))
+    d_weights = [None if weight is None else np.zeros_like(weight) for weight in weights]
     d_inputs = np.zeros_like(inputs)
-    d_gates = np.zeros((time, batch, kernel.shape[1]), inputs.dtype)
+    every_dz = np.zeros((time, batch, 4 * cell.units), inputs.dtype)
     every_dc = np.zeros((time, *dc.shape), inputs.dtype)
     every_dh = np.zeros((time, *dh.shape), inputs.dtype)
-    derivative = ACTIVATIONS[cell.activation].derivative
 
     for t in reversed(range(time)):
-        (i, j, f, o, unclipped_c, c, a, m, unclipped_h, _), (c_prev, h_prev) = tape.steps[t], tape.before[t]
         live = None if sequence_length is None else live_rows(t, sequence_length)
         dc_after, dh_after = dc, dh
         if h_masks is not None:
@@ -176,50 +235,23 @@ def lstm_backward(
         dh = dh + d_outputs[t]
         if live is not None:
             dc, dh = np.where(live, dc, 0), np.where(live, dh, 0)
-        every_dh[t] = dh
-
-        if cell.proj_clip is not None:
-            dh = dh * (np.abs(unclipped_h) <= cell.proj_clip)
-        dm = dh
-        if projection is not None:
-            dm = dh @ projection.T  # (10)
-            d_projection += m.T @ dh
-        do, da = dm * a, dm * o  # (9)
-        dc = dc + da * derivative(a)  # (8)
-        do = do * o * (1 - o)  # (7)
-        if w_o is not None:
-            d_w_o += np.sum(do * c, axis=0)
-            dc = dc + do * w_o
-        every_dc[t] = dc
-        if cell.cell_clip is not None:
-            dc = dc * (np.abs(unclipped_c) <= cell.cell_clip)
-        di, dj, df = dc * j, dc * i, dc * c_prev  # (6)
-        dc = dc * f
-        df = df * f * (1 - f)  # (5)
-        dj = dj * derivative(j)  # (4)
-        di = di * i * (1 - i)  # (3)
-        if w_f is not None:
-            d_w_f += np.sum(df * c_prev, axis=0)
-            d_w_i += np.sum(di * c_prev, axis=0)
-            dc = dc + df * w_f + di * w_i
-        dz = np.concatenate([di, dj, df, do], axis=1)  # (2)
-        d_kernel += np.concatenate([live_inputs(inputs, t, sequence_length), h_prev], axis=1).T @ dz  # (1)
-        d_bias += np.sum(dz, axis=0)
-        dx_and_dh = dz @ kernel.T
-        d_inputs[t], dh = dx_and_dh[:, :input_dim], dx_and_dh[:, input_dim:]
-        d_gates[t] = dz
-
+        x_t = live_inputs(inputs, t, sequence_length)
+        back = step_back(cell, params, x_t, tape.before[t], tape.steps[t], dc, dh)
+        d_inputs[t], every_dz[t], every_dc[t], every_dh[t] = back.x_t, back.z, back.c, dh
+        for total, name in zip(d_weights, WEIGHTS, strict=True):
+            if total is not None:
+                total += back.weights[name]
+        dc, dh = back.c_prev, back.h_prev
         if live is not None:
             dc, dh = np.where(live, dc, dc_after), np.where(live, dh, dh_after)
-    d_weights = [d_kernel, d_bias, d_w_i, d_w_f, d_w_o, d_projection]
-    return Sweep(d_inputs, dc, dh, d_weights, d_gates, every_dc, every_dh)
+    return Sweep(d_inputs, dc, dh, d_weights, every_dz, every_dc, every_dh)
 
 
 def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     inputs, _, _, *weights = args
 
     def pull(g: tuple[Array, Array, Array]) -> list[Array]:
-        sweep = lstm_backward(*filled(g, ans), inputs, *weights, **kwargs)  # one sweep serves every argument
+        sweep = lstm_backward(*filled(g, ans), inputs, *weights, **kwargs)  # one pass for all arguments
         grads = [sweep.inputs, sweep.c, sweep.h, *sweep.weights]
         return [grads[argnum] for argnum in argnums]
 
@@ -229,7 +261,7 @@ def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dic
 def every_dz(
     cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Any, cotangents: Any
 ) -> Array:
-    """The dz of every step ``[time, batch, 4 * units]``; `cotangents` maps the forward pass's results to theirs."""
+    """The dz of every step ``[time, batch, 4 * units]``; `cotangents` gives the derivatives of the forward results."""
     weights = [get_path(params, name) for name in WEIGHTS]
     options = {"cell": cell, "sequence_length": sequence_length, "tape": Tape()}
     results = lstm_sequence(inputs, *state, *weights, **options)
@@ -237,7 +269,7 @@ def every_dz(
 
 
 def no_second_derivative(*_: Any) -> Any:
-    """What stands for the derivative of a backward pass: an error that says what to do."""
+    """The derivative of a backward pass: an error that names the alternative."""
     raise NotImplementedError(
         "the hand-derived backward pass has no derivative of its own: for second derivatives build the layer with "
         'backprop="autograd", which traces every step'
@@ -248,26 +280,14 @@ defvjp_argnums(lstm_sequence, _vjps)
 defvjp_argnums(lstm_backward, no_second_derivative)
 
 
-def _as_params(weights: tuple[Array, ...]) -> dict[str, Any]:
-    kernel, bias, w_i, w_f, w_o, projection = weights
-    return {
-        "kernel": kernel, "bias": bias, "w_i_diag": w_i, "w_f_diag": w_f, "w_o_diag": w_o,
-        "projection": {"kernel": projection},
-    }  # fmt: skip
-
-
 def live_rows(t: int, sequence_length: Array) -> Array:
-    """``[batch, 1]``: whether each sequence goes on at step t."""
+    """``[batch, 1]``: whether each sequence is longer than t steps."""
     return (t < np.asarray(sequence_length))[:, None]
 
 
 def live_inputs(inputs: Array, t: int, sequence_length: Array | None) -> Array:
-    """x_t, with zeros in the rows that have ended: what stands there, even NaN, must not matter."""
+    """x_t with zeros in the rows that have ended: padding has no effect, even if it is NaN."""
     x_t = inputs[t]
     if sequence_length is None:
         return x_t
     return anp.where(live_rows(t, sequence_length), x_t, np.zeros(x_t.shape, x_t.dtype))
-
-
-def _zeros_like(weight: Array) -> Array:
-    return None if weight is None else np.zeros_like(weight)

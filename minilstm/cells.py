@@ -6,18 +6,18 @@ whose rows multiply the input first and the previous output then, and whose colu
 order i, j, f, o (input gate, new input, forget gate, output gate):
 
     z_t = [x_t, h_{t-1}] @ kernel + bias                                              (1)
-    i, j, f, o = the four column blocks of z_t                                        (2)
-    i_t = sigmoid(i + w_i * c_{t-1})                                                  (3)
-    j_t = activation(j)                                                               (4)
-    f_t = sigmoid(f + forget_bias + w_f * c_{t-1})                                    (5)
+    z_i, z_j, z_f, z_o = the four column blocks of z_t                                (2)
+    i_t = sigmoid(z_i + w_i * c_{t-1})                                                (3)
+    j_t = activation(z_j)                                                             (4)
+    f_t = sigmoid(z_f + forget_bias + w_f * c_{t-1})                                  (5)
     c_t = clip(f_t * c_{t-1} + i_t * j_t, cell_clip)                                  (6)
-    o_t = sigmoid(o + w_o * c_t)                                                      (7)
+    o_t = sigmoid(z_o + w_o * c_t)                                                    (7)
     a_t = activation(c_t)                                                             (8)
     m_t = o_t * a_t                                                                   (9)
     h_t = clip(m_t @ projection, proj_clip)                                          (10)
 
-The diagonal peepholes w, the projection and both clips are there only when asked for. ``forget_bias`` is added
-here, at run time: it is never part of the stored bias.
+The diagonal peepholes w, the projection and both clips are optional. ``forget_bias`` is added at run time and is never
+part of the stored bias. `minilstm.bptt.step_back` undoes these equations.
 
 Sources: Hochreiter and Schmidhuber 1997; Gers, Schmidhuber and Cummins 2000 (the forget gate); Sak, Senior and
 Beaufays 2014 (arXiv 1402.1128; peepholes and projection); layout and clips as in TensorFlow 1.x.
@@ -26,6 +26,7 @@ Beaufays 2014 (arXiv 1402.1128; peepholes and projection); layout and clips as i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any, NamedTuple
 
 import autograd.numpy as anp
@@ -34,8 +35,10 @@ from autograd.extend import defvjp, primitive
 
 from . import initializers
 from .gates import GATES as GATES  # their public place
+from .gates import PEEPHOLES
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
+from .options import Recipe, check_finite, check_size, check_units, described_by, fixed
 from .params import check_name, tree_map
 
 Array = Any  # a NumPy array, or autograd's box around one
@@ -66,7 +69,7 @@ class LSTMStep(NamedTuple):
 
 
 # --- nonlinearities -------------------------------------------------------------------------------------------
-# Their derivatives use the answer (s(1-s), 1-t^2): it is at hand, and a saturated gate overflows nothing.
+# Their derivatives use the answer (s(1-s), 1-t^2): it is known already, and a saturated gate does not overflow.
 
 
 @primitive
@@ -118,9 +121,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 def activation_function(activation: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
     """The function that a name in `ACTIVATIONS` means, or the function itself."""
-    if isinstance(activation, str):
-        return ACTIVATIONS[activation].function
-    return activation
+    return ACTIVATIONS[activation].function if isinstance(activation, str) else activation
 
 
 def check_activation(activation: Any, where: str) -> Any:
@@ -140,36 +141,23 @@ def registered_name(activation: Any, where: str) -> str | None:
     raise ValueError(f"{where}: the activation {activation!r} has no registered name, so it cannot be saved")
 
 
-def check_size(value: Any, name: str, where: str) -> int:
-    """Return `value` as an int if it is a positive whole number, else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{where}: {name} must be a positive whole number, got {value!r}")
-    return int(value)
-
-
-def check_units(units: Any, num_units: Any, where: str) -> int:
-    """Return `units`, checked; `num_units`, TensorFlow's word for it, is a TypeError that says so."""
-    if num_units is not None:
-        raise TypeError(f"{where}: num_units is called units here; write {where}({num_units})")
-    return check_size(units, "units", where)
-
-
 # --- cells ----------------------------------------------------------------------------------------------------
 
 
-class Cell:
-    """What every cell has: a name, sizes, a state of zeros, and the call ``output, state = cell(params, x_t, state)``.
+class Cell(Recipe):
+    """The base class of cells: a name, sizes, a zero state, and the call ``output, state = cell(params, x_t, state)``.
 
-    A cell of one's own needs no base class, only these: `name`, `output_size`, `state_size`, `zero_state`, `init` and
-    the call; `input_dim` and `config` where inputs shall be checked and models saved. Examples: `minilstm.variants`.
+    A user's own cell needs no base class, only these: `name`, `output_size`, `state_size`, `zero_state`, `init` and
+    the call. With `input_dim` inputs are checked, with `config` models are saved. Examples: `minilstm.variants`.
     """
 
+    kind = "cell"
     default_name = "cell"
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
             check_name(name, type(self).__name__)
-        self.name = name or self.default_name
+        self.name: str = name or self.default_name
 
     @property
     def output_size(self) -> int:
@@ -178,7 +166,7 @@ class Cell:
 
     @property
     def state_size(self) -> Any:
-        """Widths of the state's parts, in the state's structure."""
+        """Widths of the parts of the state, in the structure of the state."""
         raise NotImplementedError
 
     def zero_state(self, batch: int, dtype: Any = np.float32) -> Any:
@@ -186,28 +174,22 @@ class Cell:
         return tree_map(lambda size: np.zeros((batch, size), dtype), self.state_size)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
-        """New weights; `seed` is anything ``np.random.default_rng`` takes."""
+        """Make new weights; `seed` is anything ``np.random.default_rng`` takes."""
         raise NotImplementedError
 
     def input_dim(self, params: dict[str, Any]) -> int | None:
-        """The number of input features that `params` were made for; None where the cell cannot tell."""
+        """The number of input features that `params` were made for, or None if the cell cannot tell."""
         return None
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Any = None) -> tuple[Array, Any]:
         """One step: x_t ``[batch, input_dim]`` and a state to the output ``[batch, output_size]`` and the new state.
 
-        `masks` is for cells that drop out (see `DropoutWrapper`); others have none.
+        `masks` is for cells that drop out (see `DropoutWrapper`); other cells get None.
         """
         raise NotImplementedError
 
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values.
 
-        Raises ValueError for an activation or initializer without a registered name: it could not be read back.
-        """
-        return {"cell": type(self).__name__, "name": self.name}
-
-
+@dataclass(eq=False, repr=False)
 class LSTMCell(Cell):
     """An LSTM cell with every option of ``tf.compat.v1.nn.rnn_cell.LSTMCell``.
 
@@ -257,44 +239,40 @@ class LSTMCell(Cell):
 
     default_name = "lstm_cell"
 
-    def __init__(
-        self,
-        units: int | None = None,
-        *,
-        forget_bias: float = 1.0,
-        use_peepholes: bool = False,
-        cell_clip: float | None = None,
-        num_proj: int | None = None,
-        proj_clip: float | None = None,
-        activation: str | Callable[[Array], Array] = "tanh",
-        initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        name: str | None = None,
-        num_units: Any = None,
-    ) -> None:
-        super().__init__(name)
+    units: Any = None
+    _: KW_ONLY
+    forget_bias: float = 1.0
+    use_peepholes: bool = False
+    cell_clip: float | None = None
+    num_proj: int | None = None
+    proj_clip: float | None = None
+    activation: Any = described_by(registered_name, "tanh")
+    initializer: Any = initializers.option()
+    bias_initializer: Any = initializers.option("zeros")
+    name: str | None = None  # type: ignore[assignment]
+    num_units: InitVar[Any] = None
+
+    def __post_init__(self, num_units: Any) -> None:
+        super().__init__(self.name)
         where = type(self).__name__
-        self.units = check_units(units, num_units, where)
-        self.num_proj = None if num_proj is None else check_size(num_proj, "num_proj", where)
-        for option, bound in (("cell_clip", cell_clip), ("proj_clip", proj_clip)):
+        self.units = check_units(self.units, num_units, where)
+        self.num_proj = None if self.num_proj is None else check_size(self.num_proj, "num_proj", where)
+        for option in ("cell_clip", "proj_clip"):
+            bound = getattr(self, option)
             if bound is not None and not bound > 0:
                 raise ValueError(f"{where}: {option} must be positive, got {bound!r}")
-        if proj_clip is not None and num_proj is None:
-            raise ValueError(f"{where}: proj_clip={proj_clip} needs num_proj")
-        if not np.isfinite(forget_bias):
-            raise ValueError(f"{where}: forget_bias must be a finite number, got {forget_bias!r}")
-        self.forget_bias = float(forget_bias)
-        self.use_peepholes = bool(use_peepholes)
-        self.cell_clip = cell_clip
-        self.proj_clip = proj_clip
-        self.activation = check_activation(activation, where)
-        self.initializer = initializers.get(initializer)
-        self.bias_initializer = initializers.get(bias_initializer, "bias_initializer")
+        if self.proj_clip is not None and self.num_proj is None:
+            raise ValueError(f"{where}: proj_clip={self.proj_clip} needs num_proj")
+        self.forget_bias = check_finite(self.forget_bias, "forget_bias", where)
+        self.use_peepholes = bool(self.use_peepholes)
+        self.activation = check_activation(self.activation, where)
+        self.initializer = initializers.get(self.initializer)
+        self.bias_initializer = initializers.get(self.bias_initializer, "bias_initializer")
 
     @property
     def output_size(self) -> int:
         """Width of the output h: ``num_proj or units``."""
-        return self.num_proj or self.units
+        return self.num_proj or int(self.units)
 
     @property
     def state_size(self) -> LSTMState:
@@ -302,8 +280,8 @@ class LSTMCell(Cell):
         return LSTMState(self.units, self.output_size)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
-        """New weights: ``kernel``, ``bias``, and where asked for ``w_i_diag``, ``w_f_diag``, ``w_o_diag`` and
-        ``projection/kernel``. `seed` is anything ``np.random.default_rng`` takes.
+        """Make new weights: ``kernel``, ``bias``, with peepholes ``w_i_diag``, ``w_f_diag``, ``w_o_diag``, and with a
+        projection ``projection/kernel``. `seed` is anything ``np.random.default_rng`` takes.
         """
         input_dim = check_size(input_dim, "input_dim", f"{type(self).__name__}.init")
         rng = np.random.default_rng(seed)
@@ -312,7 +290,7 @@ class LSTMCell(Cell):
             "bias": self.bias_initializer(rng, (4 * self.units,), dtype),
         }
         if self.use_peepholes:
-            for gate in "fio":
+            for gate in PEEPHOLES:
                 params[f"w_{gate}_diag"] = self.initializer(rng, (self.units,), dtype)
         if self.num_proj is not None:
             params["projection"] = {"kernel": self.initializer(rng, (self.units, self.num_proj), dtype)}
@@ -323,22 +301,22 @@ class LSTMCell(Cell):
         return int(params["kernel"].shape[0]) - self.output_size
 
     def step(self, params: dict[str, Any], x_t: Array, c: Array, h: Array) -> LSTMStep:
-        """Everything that one step computes; `c` and `h` are those of the step before."""
+        """Everything that one step computes; `c` and `h` are from the step before. `bptt.step_back` undoes it."""
         activation = activation_function(self.activation)
-        z = anp.concatenate([x_t, h], axis=1) @ params["kernel"] + params["bias"]  # (1)
-        i, j, f, o = (z[:, k * self.units : (k + 1) * self.units] for k in range(4))  # (2)
-        f = f + self.forget_bias
+        z = split_gates(anp.concatenate([x_t, h], axis=1) @ params["kernel"] + params["bias"])  # (1)
+        z_i, z_j, z_f, z_o = z["i"], z["j"], z["f"], z["o"]  # (2)
+        z_f = z_f + self.forget_bias
         if self.use_peepholes:
-            i = i + params["w_i_diag"] * c
-            f = f + params["w_f_diag"] * c
-        i = sigmoid(i)  # (3)
-        j = activation(j)  # (4)
-        f = sigmoid(f)  # (5)
+            z_i = z_i + params["w_i_diag"] * c
+            z_f = z_f + params["w_f_diag"] * c
+        i = sigmoid(z_i)  # (3)
+        j = activation(z_j)  # (4)
+        f = sigmoid(z_f)  # (5)
         unclipped_c = f * c + i * j  # (6)
         c = unclipped_c if self.cell_clip is None else clip(unclipped_c, self.cell_clip)
         if self.use_peepholes:
-            o = o + params["w_o_diag"] * c
-        o = sigmoid(o)  # (7)
+            z_o = z_o + params["w_o_diag"] * c
+        o = sigmoid(z_o)  # (7)
         a = activation(c)  # (8)
         m = o * a  # (9)
         unclipped_h = m if self.num_proj is None else m @ params["projection"]["kernel"]  # (10)
@@ -355,34 +333,8 @@ class LSTMCell(Cell):
         step = self.step(params, x_t, c, h)
         return step.h, LSTMState(step.c, step.h)
 
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values; ValueError for a function without a registered name."""
-        where = f"{type(self).__name__}.config"
-        return {
-            **super().config(),
-            "units": self.units,
-            "forget_bias": self.forget_bias,
-            "use_peepholes": self.use_peepholes,
-            "cell_clip": self.cell_clip,
-            "num_proj": self.num_proj,
-            "proj_clip": self.proj_clip,
-            "activation": registered_name(self.activation, where),
-            "initializer": initializers.describe(self.initializer, where),
-            "bias_initializer": initializers.describe(self.bias_initializer, where),
-        }
 
-    def __repr__(self) -> str:
-        shown = [f"{key}={value!r}" for key, value in self._options_to_show()]
-        return f"{type(self).__name__}({', '.join([str(self.units), *shown])})"
-
-    def _options_to_show(self) -> list[tuple[str, Any]]:
-        defaults = {
-            "forget_bias": 1.0, "use_peepholes": False, "cell_clip": None, "num_proj": None, "proj_clip": None,
-            "activation": "tanh", "name": self.default_name,
-        }  # fmt: skip
-        return [(key, getattr(self, key)) for key, default in defaults.items() if getattr(self, key) != default]
-
-
+@dataclass(eq=False, repr=False)
 class BasicLSTMCell(LSTMCell):
     """TensorFlow's ``BasicLSTMCell``: the plain equations, under the variable name ``basic_lstm_cell``.
 
@@ -391,29 +343,7 @@ class BasicLSTMCell(LSTMCell):
 
     default_name = "basic_lstm_cell"
 
-    def __init__(
-        self,
-        units: int | None = None,
-        *,
-        forget_bias: float = 1.0,
-        activation: str | Callable[[Array], Array] = "tanh",
-        initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        name: str | None = None,
-        num_units: Any = None,
-    ) -> None:
-        super().__init__(
-            units,
-            forget_bias=forget_bias,
-            activation=activation,
-            initializer=initializer,
-            bias_initializer=bias_initializer,
-            name=name,
-            num_units=num_units,
-        )
-
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values."""
-        keys = ("cell", "units", "forget_bias", "activation", "initializer", "bias_initializer", "name")
-        config = super().config()
-        return {key: config[key] for key in keys}
+    use_peepholes: bool = fixed(False)
+    cell_clip: float | None = fixed(None)
+    num_proj: int | None = fixed(None)
+    proj_clip: float | None = fixed(None)

@@ -1,8 +1,8 @@
-"""Primitives with several results: what autograd's own tuples do, without arrays of zeros for unused results.
+"""Primitives with several results, without arrays of zeros for the unused ones.
 
-A primitive may return a tuple. Where a program takes one of its results, autograd makes zeros for all of them and adds
-the one derivative to its place; for outputs of a whole sequence that costs as much as some of the passes over them.
-Here a derivative travels as `Cotangents`, in which None stands for zeros.
+A primitive may return a tuple. If a program uses one of its results, autograd makes zeros for all of them and adds the one
+derivative to its place; for the outputs of a whole sequence that costs as much as some of the work on them. Here the
+derivatives are a tuple `Cotangents`, in which None means zeros.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Array = Any
 
 
 class Cotangents(tuple[Any, ...]):
-    """One derivative for each result of a primitive; None where the loss has not used it."""
+    """One derivative for each result of a primitive; None if the loss has not used it."""
 
 
 class _CotangentsSpace(VSpace):
-    """How autograd adds up the cotangents of several uses."""
+    """Tells autograd how to add the cotangents of several uses."""
 
     def _add(self, x: Cotangents, y: Cotangents) -> Cotangents:
         return Cotangents(b if a is None else a if b is None else a + b for a, b in zip(x, y, strict=True))
@@ -45,7 +45,7 @@ defvjp(
 
 
 def filled(cotangents: tuple[Any, ...], results: tuple[Array, ...]) -> list[Array]:
-    """The cotangents with zeros for None; of the zeros only one is stored."""
+    """The cotangents with zeros for None; only one zero of each array is stored."""
     return [
         _zeros_like(result) if cotangent is None else cotangent
         for cotangent, result in zip(cotangents, results, strict=True)
@@ -53,5 +53,5 @@ def filled(cotangents: tuple[Any, ...], results: tuple[Array, ...]) -> list[Arra
 
 
 def _zeros_like(x: Array) -> Array:
-    """As `np.broadcast_to` would make them of one zero, in a tenth of the time."""
+    """Zeros as `np.broadcast_to` makes them of one zero, in a tenth of the time."""
     return np.ndarray(x.shape, x.dtype, np.zeros((), x.dtype), strides=(0,) * x.ndim)

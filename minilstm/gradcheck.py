@@ -368,7 +368,7 @@ def _compare_sweeps(layer: RNN, params: Tree, inputs: np.ndarray, lengths: Any, 
     state = cell.zero_state(inputs.shape[1], np.float64)
     loss = _RandomLoss(rng)
     traced = _traced_dz(cell, params, inputs, state, lengths, loss)
-    fast = layer.backprop == "bptt" and lengths is None and fast_lstm.applies(cell)
+    fast = layer.backprop == "fast" and lengths is None and fast_lstm.can_run(cell)
     every_dz = fast_lstm.every_dz if fast else bptt.every_dz
     derived = every_dz(cell, params, inputs, state, lengths, loss.cotangents)
     return _first_difference(derived, traced, cell.units)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .gates import GATES, pack_gates
+from .options import described_by
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], np.ndarray]
 
@@ -146,10 +147,17 @@ def _given(value: np.ndarray, argument: str) -> Initializer:
     return given
 
 
-def describe(initializer: Initializer, where: str) -> Any:
+def describe(initializer: Initializer | None, where: str) -> Any:
     """The JSON-able form that `get` takes back; a function without a registered name is a ValueError."""
+    if initializer is None:
+        return None
     name = _NAMES.get(type(initializer))
     if name is None:
         raise ValueError(f"{where}: the initializer {initializer!r} has no registered name, so it cannot be saved")
     options = asdict(initializer)  # type: ignore[call-overload]
     return {"name": name, **options} if options else name
+
+
+def option(default: Any = "glorot_uniform") -> Any:
+    """The field of an initializer among the options of a cell or layer; its owner passes the value to `get`."""
+    return described_by(describe, default, show=False)

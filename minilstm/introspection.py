@@ -1,4 +1,4 @@
-"""Looking inside: the gates and states of every step, and the gradients that flow back through them."""
+"""A look inside: the gates and states of every step, and the gradients that flow back through them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from typing import Any
 import numpy as np
 
 from . import bptt
-from .cells import GATES, LSTMCell, LSTMState
+from .cells import LSTMCell, LSTMState
+from .gates import GATES, split_gates
 from .layers import RNN, Sequential
 from .params import get_path
 
 Array = Any
 
 
-def trace(layer: Any, params: Any, inputs: Array, state: Any = None, sequence_length: Any = None) -> dict[str, Array]:
+def gate_activations(
+    layer: Any, params: Any, inputs: Array, state: Any = None, sequence_length: Any = None
+) -> dict[str, Array]:
     """The gates i, j, f, o and the states c, h of every step.
 
     Parameters
     ----------
     layer : RNN, LSTM or LSTMCell
-        Without wrappers. Of a `Sequential`, its first layer is taken.
+        Without wrappers. Of a `Sequential`, its first layer.
     params : dict
-        The layer's (the cell's, the model's) parameters.
+        The parameters of the layer, cell or model.
     inputs : array [batch, time, features]
     state : pair (c, h), optional
         Default zeros.
     sequence_length : integer array [batch], optional
-        Values past it are NaN.
+        Later values are NaN.
 
     Returns
     -------
@@ -43,6 +46,9 @@ def trace(layer: Any, params: Any, inputs: Array, state: Any = None, sequence_le
     return steps
 
 
+trace = gate_activations  # the old name, for one release
+
+
 def gradient_flow(
     layer: Any,
     params: Any,
@@ -52,23 +58,24 @@ def gradient_flow(
     state: Any = None,
     sequence_length: Any = None,
 ) -> dict[str, Array]:
-    """The derivatives of a loss with respect to the states of every step: what flows backwards through time.
+    """The derivatives of a loss with respect to the states and gates of every step: what flows back through time.
 
     Parameters
     ----------
     layer, params, inputs, state, sequence_length
-        As in `trace`.
+        As in `gate_activations`.
     d_outputs : array [batch, time, output_size]
-        The derivative of the loss with respect to the layer's outputs. A 1 at the last step alone shows how much of
-        it reaches each earlier one.
+        The derivative of the loss with respect to the outputs of the layer. A 1 at the last step alone shows how much
+        of it reaches each earlier step.
     d_state : pair (dc, dh), optional
         The derivative with respect to the final state; default zeros.
 
     Returns
     -------
     dict of arrays [batch, time, ...]
-        ``dc``, ``dh``: with respect to c_t and h_t, all paths counted; ``di``, ``dj``, ``df``, ``do``: with respect to
-        the gates' pre-activations.
+        ``dc``, ``dh``: with respect to c_t and h_t, over all paths; ``dz_i``, ``dz_j``, ``dz_f``, ``dz_o``: with respect
+        to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for one
+        release.
     """
     cell, weights, tape, result = _run(layer, params, inputs, state, sequence_length)
     dc, dh = (np.zeros_like(result[1]), np.zeros_like(result[2])) if d_state is None else d_state
@@ -80,8 +87,8 @@ def gradient_flow(
         cotangents, dc, dh, np.swapaxes(inputs, 0, 1), *weights, cell=cell, sequence_length=sequence_length, tape=tape
     )
     flow = {"dc": sweep.dc, "dh": sweep.dh}
-    for k, gate in enumerate(GATES):
-        flow[f"d{gate}"] = sweep.gates[..., k * cell.units : (k + 1) * cell.units]
+    for gate, dz in split_gates(sweep.gates).items():
+        flow[f"dz_{gate}"] = flow[f"d{gate}"] = dz
     return {name: np.swapaxes(values, 0, 1) for name, values in flow.items()}
 
 
@@ -91,7 +98,7 @@ def _run(layer: Any, params: Any, inputs: Array, state: Any, lengths: Any) -> tu
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
     cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
     if not bptt.has_derivation(cell):
-        raise ValueError(f"trace: wanted an LSTMCell without wrappers, or an RNN layer around one, got {layer!r}")
+        raise ValueError(f"gate_activations: wanted an LSTMCell without wrappers, or an RNN layer around one, got {layer!r}")
     weights = [get_path(params, name) for name in bptt.WEIGHTS]
     x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
     c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)

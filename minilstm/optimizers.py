@@ -7,20 +7,23 @@
 A state is a named tuple that begins with `step`, the number of updates done; its other trees are TensorFlow's slots.
 `learning_rate` is a number or a function of the step (see `minilstm.schedules`).
 
-TensorFlow turns hyperparameters into float32 even for float64 variables; the same rounding is done here, because
-without it ten steps of Adam already differ by 4e-6.
+Each class has its rule as a few lines on one array, the method `rule`; `Optimizer.update` applies it to every array of a
+tree. Adam alone has a fast twin, `minilstm.fast.adam`.
+
+TensorFlow rounds hyperparameters to float32 even for float64 variables. So does this module: without it ten steps of
+Adam already differ by 4e-6.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .fast import compiled
-from .fast.memory import recycled
+from .fast.adam import FastAdam
 from .params import Tree, tree_map, tree_rows, tree_unflatten
 
 Array = Any
@@ -28,20 +31,20 @@ Rate = float | Callable[[int], float]
 
 
 class SGDState(NamedTuple):
-    """Plain gradient descent keeps nothing but the step."""
+    """Plain gradient descent keeps the step alone."""
 
     step: int
 
 
 class MomentumState(NamedTuple):
-    """`momentum`: the accumulated gradient, starts at 0."""
+    """`momentum`, the accumulated gradient, starts at 0."""
 
     step: int
     momentum: Tree
 
 
 class AdagradState(NamedTuple):
-    """`accumulator`: the sum of squared gradients, starts at `initial_accumulator_value`."""
+    """`accumulator`, the sum of squared gradients, starts at `initial_accumulator_value`."""
 
     step: int
     accumulator: Tree
@@ -65,8 +68,8 @@ class CenteredRMSPropState(NamedTuple):
 
 
 class AdamState(NamedTuple):
-    """`m` and `v` start at 0; the powers of beta are float32 scalars multiplied up step by step, as TensorFlow's:
-    after t steps they hold beta ** (t + 1).
+    """`m` and `v` start at 0. The powers of beta are float32 scalars, multiplied step by step as in TensorFlow: after t
+    steps they are beta ** (t + 1).
     """
 
     step: int
@@ -76,265 +79,213 @@ class AdamState(NamedTuple):
     beta2_power: np.float32
 
 
-def _float32(value: float) -> float:
-    """A hyperparameter as TensorFlow sees it."""
-    return float(np.float32(value))
-
-
-def _zeros(params: Tree) -> Tree:
-    return tree_map(np.zeros_like, params)
-
-
+@dataclass(eq=False)
 class Optimizer:
-    """What all have in common: a learning rate that may depend on the step, and the checks of arguments."""
+    """What all optimizers have in common: a learning rate that may depend on the step, and one rule for every array.
 
-    def __init__(self, learning_rate: Rate) -> None:
-        if not callable(learning_rate):
-            self._check("learning_rate", learning_rate, positive=True)
-        self.learning_rate = learning_rate
+    A subclass defines `init` and `rule`, or `init` and `update`.
+    """
+
+    learning_rate: Rate
+
+    def __post_init__(self) -> None:
+        if not callable(self.learning_rate):
+            self._check("learning_rate", positive=True, rounded=False)
 
     def init(self, params: Tree) -> Any:
         """The state before the first step, for `params`."""
         raise NotImplementedError
 
-    def update(self, params: Tree, grads: Tree, state: Any) -> tuple[Tree, Any]:
-        """New parameters and new state after one step; nothing that came in is changed.
-
-        Raises ValueError where the trees differ.
-        """
+    def rule(self, rate: float, w: Array, g: Array, *slots: Array) -> tuple[Array, ...]:
+        """One step for one array: the new w and the new slots, in the order of the state's fields."""
         raise NotImplementedError
+
+    def update(self, params: Tree, grads: Tree, state: Any) -> tuple[Tree, Any]:
+        """New parameters and new state after one step; the arguments are not changed.
+
+        Raises ValueError if the trees differ.
+        """
+        rate = self.rate(state.step)
+        rows = [self.rule(rate, *row) for row in tree_rows(params, grads, *state[1:])]
+        new, *slots = (tree_unflatten(params, (row[k] for row in rows)) for k in range(len(state)))
+        return new, type(state)(state.step + 1, *slots)
 
     def rate(self, step: int) -> float:
         """The learning rate of the update numbered `step` (from 0)."""
         return _float32(self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate)
 
-    def _check(self, name: str, value: float, *, positive: bool = False, below: float = math.inf) -> float:
-        low_enough = value > 0 if positive else value >= 0
-        if not (low_enough and value < below):
-            bounds = f"{'above' if positive else 'at least'} 0" + (f" and below {below:g}" if below < math.inf else "")
-            raise ValueError(f"{type(self).__name__}: {name} must be {bounds}, got {value!r}")
-        return _float32(value)
+    def _check(self, *names: str, positive: bool = False, below: float = math.inf, rounded: bool = True) -> None:
+        """Raise ValueError for an option out of its range; round the others to float32."""
+        for name in names:
+            value = getattr(self, name)
+            if not ((value > 0 if positive else value >= 0) and value < below):
+                bounds = f"{'above' if positive else 'at least'} 0"
+                bounds += f" and below {below:g}" if below < math.inf else ""
+                raise ValueError(f"{type(self).__name__}: {name} must be {bounds}, got {value!r}")
+            setattr(self, name, _float32(value) if rounded else value)
 
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({options})"
+
+def _float32(value: float) -> float:
+    """A hyperparameter as TensorFlow sees it."""
+    return float(np.float32(value))
 
 
+def _filled(params: Tree, value: float) -> Tree:
+    return tree_map(lambda w: np.full_like(w, value), params)
+
+
+@dataclass(eq=False)
 class SGD(Optimizer):
     """w -= learning_rate * g. TensorFlow's ``GradientDescentOptimizer``."""
 
-    def __init__(self, learning_rate: Rate = 0.01) -> None:
-        super().__init__(learning_rate)
+    learning_rate: Rate = 0.01
 
     def init(self, params: Tree) -> SGDState:
-        """Only the step."""
+        """The step alone."""
         return SGDState(0)
 
-    def update(self, params: Tree, grads: Tree, state: SGDState) -> tuple[Tree, SGDState]:
-        """One step."""
-        rate = self.rate(state.step)
-        return tree_map(lambda w, g: w - rate * g, params, grads), SGDState(state.step + 1)
+    def rule(self, rate: float, w: Array, g: Array) -> tuple[Array, ...]:
+        """One step for one array."""
+        return (w - rate * g,)
 
 
+@dataclass(eq=False)
 class Momentum(Optimizer):
     """a = momentum * a + g; w -= learning_rate * a, or with Nesterov w -= learning_rate * (g + momentum * a).
 
     Sources: ``tf.compat.v1.train.MomentumOptimizer``; Sutskever et al. 2013.
     """
 
-    def __init__(self, learning_rate: Rate, momentum: float, use_nesterov: bool = False) -> None:
-        super().__init__(learning_rate)
-        self.momentum = self._check("momentum", momentum)
-        self.use_nesterov = bool(use_nesterov)
+    momentum: float
+    use_nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("momentum")
+        self.use_nesterov = bool(self.use_nesterov)
 
     def init(self, params: Tree) -> MomentumState:
         """Zeros."""
-        return MomentumState(0, _zeros(params))
+        return MomentumState(0, _filled(params, 0))
 
-    def update(self, params: Tree, grads: Tree, state: MomentumState) -> tuple[Tree, MomentumState]:
-        """One step."""
-        rate, momentum = self.rate(state.step), self.momentum
-        a = tree_map(lambda a, g: momentum * a + g, state.momentum, grads)
-        step = tree_map(lambda a, g: g + momentum * a, a, grads) if self.use_nesterov else a
-        return tree_map(lambda w, d: w - rate * d, params, step), MomentumState(state.step + 1, a)
+    def rule(self, rate: float, w: Array, g: Array, a: Array) -> tuple[Array, ...]:
+        """One step for one array."""
+        a = self.momentum * a + g
+        return w - rate * (g + self.momentum * a if self.use_nesterov else a), a
 
 
+@dataclass(eq=False)
 class Adagrad(Optimizer):
     """a += g^2; w -= learning_rate * g / sqrt(a), without an epsilon.
 
     Sources: ``tf.compat.v1.train.AdagradOptimizer``; Duchi, Hazan and Singer 2011.
     """
 
-    def __init__(self, learning_rate: Rate, initial_accumulator_value: float = 0.1) -> None:
-        super().__init__(learning_rate)
-        self._check("initial_accumulator_value", initial_accumulator_value, positive=True)
-        self.initial_accumulator_value = float(initial_accumulator_value)  # the one option TensorFlow does not round
+    initial_accumulator_value: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("initial_accumulator_value", positive=True, rounded=False)  # TensorFlow does not round this one
+        self.initial_accumulator_value = float(self.initial_accumulator_value)
 
     def init(self, params: Tree) -> AdagradState:
         """Accumulators at their initial value."""
-        return AdagradState(0, tree_map(lambda w: np.full_like(w, self.initial_accumulator_value), params))
+        return AdagradState(0, _filled(params, self.initial_accumulator_value))
 
-    def update(self, params: Tree, grads: Tree, state: AdagradState) -> tuple[Tree, AdagradState]:
-        """One step."""
-        rate = self.rate(state.step)
-        a = tree_map(lambda a, g: a + g * g, state.accumulator, grads)
-        new = tree_map(lambda w, g, a: w - rate * g / np.sqrt(a), params, grads, a)
-        return new, AdagradState(state.step + 1, a)
+    def rule(self, rate: float, w: Array, g: Array, a: Array) -> tuple[Array, ...]:
+        """One step for one array."""
+        a = a + g * g
+        return w - rate * g / np.sqrt(a), a
 
 
+@dataclass(eq=False)
 class RMSProp(Optimizer):
     """ms = decay * ms + (1 - decay) * g^2; mom = momentum * mom + rate * g / sqrt(ms + epsilon); w -= mom.
 
-    With `centered`, the square of the running mean gradient is taken off ms under the root. In TensorFlow ms starts
-    at 1, not at 0 as in Keras and PyTorch, and epsilon stands inside the root.
+    With `centered`, mg = decay * mg + (1 - decay) * g, and the root is of ms - mg^2 + epsilon. In TensorFlow ms starts
+    at 1, not at 0 as in Keras and PyTorch, and epsilon is inside the root.
 
     Sources: ``tf.compat.v1.train.RMSPropOptimizer``; Tieleman and Hinton 2012; Graves 2013 (arXiv 1308.0850).
     """
 
-    def __init__(
-        self,
-        learning_rate: Rate,
-        decay: float = 0.9,
-        momentum: float = 0.0,
-        epsilon: float = 1e-10,
-        centered: bool = False,
-    ) -> None:
-        super().__init__(learning_rate)
-        self.decay = self._check("decay", decay, below=1)
-        self.momentum = self._check("momentum", momentum)
-        self.epsilon = self._check("epsilon", epsilon)
-        self.centered = bool(centered)
+    decay: float = 0.9
+    momentum: float = 0.0
+    epsilon: float = 1e-10
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("decay", below=1)
+        self._check("momentum", "epsilon")
+        self.centered = bool(self.centered)
 
     def init(self, params: Tree) -> RMSPropState | CenteredRMSPropState:
         """The mean square at 1, the rest at 0."""
-        ones = tree_map(np.ones_like, params)
         if self.centered:
-            return CenteredRMSPropState(0, ones, _zeros(params), _zeros(params))
-        return RMSPropState(0, ones, _zeros(params))
+            return CenteredRMSPropState(0, _filled(params, 1), _filled(params, 0), _filled(params, 0))
+        return RMSPropState(0, _filled(params, 1), _filled(params, 0))
 
-    def update(self, params: Tree, grads: Tree, state: Any) -> tuple[Tree, Any]:
-        """One step."""
-        rate, decay, momentum, epsilon = self.rate(state.step), self.decay, self.momentum, self.epsilon
-        ms = tree_map(lambda ms, g: decay * ms + (1 - decay) * (g * g), state.mean_square, grads)
+    def rule(self, rate: float, w: Array, g: Array, ms: Array, *others: Array) -> tuple[Array, ...]:
+        """One step for one array; `others` are mg, if centered, and mom."""
+        *mg, mom = others
+        ms = self.decay * ms + (1 - self.decay) * (g * g)
+        variance = ms
         if self.centered:
-            mg = tree_map(lambda mg, g: decay * mg + (1 - decay) * g, state.mean_gradient, grads)
-            denominator = tree_map(lambda ms, mg: np.sqrt(ms - mg * mg + epsilon), ms, mg)
-        else:
-            denominator = tree_map(lambda ms: np.sqrt(ms + epsilon), ms)
-        mom = tree_map(lambda mom, g, d: momentum * mom + rate * g / d, state.momentum, grads, denominator)
-        new = tree_map(lambda w, mom: w - mom, params, mom)
-        if self.centered:
-            return new, CenteredRMSPropState(state.step + 1, ms, mg, mom)
-        return new, RMSPropState(state.step + 1, ms, mom)
+            mg = [self.decay * mg[0] + (1 - self.decay) * g]
+            variance = ms - mg[0] * mg[0]
+        mom = self.momentum * mom + rate * g / np.sqrt(variance + self.epsilon)
+        return w - mom, ms, *mg, mom
 
 
+@dataclass(eq=False)
 class Adam(Optimizer):
     """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; w -= rate_t m / (sqrt(v) + epsilon),
     where rate_t = learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t).
 
-    This is the form of the last paragraph of section 2 of Kingma and Ba 2015 (arXiv 1412.6980), which TensorFlow and
-    Keras use: epsilon ("epsilon hat") is added to the root of the *uncorrected* v. PyTorch and the paper's Algorithm 1
-    add it after the correction; the two differ where the gradient is as small as epsilon.
+    This is the form at the end of section 2 of Kingma and Ba 2015 (arXiv 1412.6980), which TensorFlow and Keras use:
+    epsilon ("epsilon hat") is added to the root of the *uncorrected* v. PyTorch and Algorithm 1 of the paper add it
+    after the correction; the two differ if the gradient is as small as epsilon.
     """
 
-    def __init__(
-        self, learning_rate: Rate = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
-    ) -> None:
-        super().__init__(learning_rate)
-        self.beta1 = self._check("beta1", beta1, below=1)
-        self.beta2 = self._check("beta2", beta2, below=1)
-        self.epsilon = self._check("epsilon", epsilon)
+    learning_rate: Rate = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("beta1", "beta2", below=1)
+        self._check("epsilon")
 
     def init(self, params: Tree) -> AdamState:
         """Zeros, and the betas themselves as their first powers."""
-        return AdamState(0, _zeros(params), _zeros(params), np.float32(self.beta1), np.float32(self.beta2))
+        return AdamState(
+            0, _filled(params, 0), _filled(params, 0), np.float32(self.beta1), np.float32(self.beta2)
+        )
+
+    def rule(self, rate: float, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
+        """One step for one array; `rate` is rate_t. To be read: `update` runs its fast twin."""
+        m = self.beta1 * m + (1 - self.beta1) * g
+        v = self.beta2 * v + (1 - self.beta2) * (g * g)
+        return w - rate * m / (np.sqrt(v) + self.epsilon), m, v
 
     def update(
         self, params: Tree, grads: Tree, state: AdamState, donate: bool = False
     ) -> tuple[Tree, AdamState]:
         """One step.
 
-        With `donate` the state's own arrays become those of the new one, and the old one must not be used any more:
-        a step of a large model is shorter by some hundredths. `fit` does so.
+        With `donate`, the arrays of `state` are overwritten with those of the new state, and `state` must not be used
+        any more: that saves a few hundredths of a step of a large model. `fit` does so.
         """
-        correction = math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power))
-        rate = self.rate(state.step) * correction
-        numbers = (self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2, self.epsilon, rate)
-        formulas: dict[Any, Any] = {}  # for each dtype
-        updated = []
-        for w, g, m, v in tree_rows(self._decayed(params, state), grads, state.m, state.v):
-            if w.dtype not in formulas:
-                formulas[w.dtype] = _formulas(w.dtype, numbers)
-            updated.append(_updated(formulas[w.dtype], donate, w, g, m, v))
-        new, m, v = (tree_unflatten(params, (arrays[k] for arrays in updated)) for k in range(3))
+        rate = self.rate(state.step) * (math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power)))
+        rule = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
+        rows = [rule(*row) for row in tree_rows(params, grads, state.m, state.v)]
+        new, m, v = (tree_unflatten(params, (row[k] for row in rows)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)
 
-    def _decayed(self, params: Tree, state: AdamState) -> Tree:
-        """The parameters from which the step is taken; `AdamW` shrinks them first."""
-        return params
 
-
-PIECE = 1 << 15  # entries: what Adam reads and writes of so many stays in the second-level cache
-
-
-def _updated(formulas: Any, donate: bool, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
-    """The new w, m and v of one array."""
-    shape, dtype = w.shape, w.dtype
-    w, g, m, v = (_flat(x, dtype) for x in (w, g, m, v))
-    new_w = recycled(w.shape, dtype)
-    new_m, new_v = (m, v) if donate else (recycled(w.shape, dtype), recycled(w.shape, dtype))
-    # Twelve calls for a large array are twelve ways to the memory and back. Piece by piece they are one.
-    for start in range(0, w.size, PIECE):
-        piece = slice(start, start + PIECE)
-        if not donate:
-            new_m[piece], new_v[piece] = m[piece], v[piece]
-        formulas(w[piece], g[piece], new_m[piece], new_v[piece], new_w[piece])
-    return new_w.reshape(shape), new_m.reshape(shape), new_v.reshape(shape)
-
-
-def _flat(x: Array, dtype: Any) -> Array:
-    """The array as ``[entries]``, or a copy where it cannot be seen so or must not be written to."""
-    flat = np.ascontiguousarray(x, dtype).reshape(-1)
-    return flat if flat.flags.writeable else flat.copy()
-
-
-def _formulas(dtype: Any, numbers: tuple[float, ...]) -> Callable[..., None]:
-    """`adam` with these numbers, compiled where passes are."""
-    compiled_adam = compiled.adam_loop(dtype)
-    if compiled_adam is not None:
-        return lambda *arrays: compiled_adam(*arrays, *numbers)
-    constants = [np.array(number, dtype) for number in numbers]  # NumPy would make these of Python numbers in each call
-    root = recycled((PIECE,), dtype)
-
-    def with_constants(w: Array, g: Array, m: Array, v: Array, new_w: Array) -> None:
-        adam(w, g, m, v, new_w, root[: len(w)], *constants)
-
-    return with_constants
-
-
-def adam(
-    w: Array, g: Array, m: Array, v: Array, new_w: Array, root: Array,
-    beta1: Array, rest1: Array, beta2: Array, rest2: Array, epsilon: Array, rate: Array,
-) -> None:  # fmt: skip
-    """The formulas of `Adam` for arrays ``[entries]``: into `new_w`, and m and v in their places.
-
-    `root` is room for the square root of v. `rest1` is ``1 - beta1``, `rest2` is ``1 - beta2``.
-    """
-    np.multiply(m, beta1, m)
-    np.multiply(g, rest1, new_w)
-    np.add(m, new_w, m)
-    np.multiply(v, beta2, v)
-    np.multiply(g, g, new_w)
-    np.multiply(new_w, rest2, new_w)
-    np.add(v, new_w, v)
-    np.sqrt(v, root)
-    np.add(root, epsilon, root)
-    np.multiply(m, rate, new_w)
-    np.divide(new_w, root, new_w)
-    np.subtract(w, new_w, new_w)
-
-
+@dataclass(eq=False)
 class AdamW(Adam):
     """Adam with decoupled weight decay: w -= learning_rate * weight_decay * w, then the step of `Adam`.
 
@@ -342,17 +293,16 @@ class AdamW(Adam):
     too, as there.
     """
 
-    def __init__(
-        self,
-        learning_rate: Rate = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.004,
-    ) -> None:
-        super().__init__(learning_rate, beta1, beta2, epsilon)
-        self.weight_decay = self._check("weight_decay", weight_decay)
+    weight_decay: float = 0.004
 
-    def _decayed(self, params: Tree, state: AdamState) -> Tree:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("weight_decay")
+
+    def update(
+        self, params: Tree, grads: Tree, state: AdamState, donate: bool = False
+    ) -> tuple[Tree, AdamState]:
+        """One step; `donate` as in `Adam.update`."""
         factor = 1 - self.rate(state.step) * self.weight_decay
-        return tree_map(lambda w: w * np.asarray(factor, w.dtype), params)
+        decayed = tree_map(lambda w: w * np.asarray(factor, w.dtype), params)
+        return super().update(decayed, grads, state, donate)

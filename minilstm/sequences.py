@@ -1,8 +1,8 @@
-"""Whole sequences of any cell, each part by the best way to differentiate it that it has.
+"""Whole sequences of any cell, each part of it with the best backward pass that it has.
 
 Wrappers do not touch the recurrence: a stack of cells is a stack of sequences, a residual is added to a whole sequence
-at once, input and output masks multiply whole sequences. So the hand-derived pass of an LSTM serves them all, and a
-cell that has none (a GRU, a cell of one's own) is traced, alone or in the midst of others.
+at once, input and output masks multiply whole sequences. So the hand-derived pass of an LSTM serves them all. A cell
+without one (a GRU, a user's own cell) is traced, alone or in a stack with others.
 """
 
 from __future__ import annotations
@@ -29,25 +29,22 @@ def run(
     masks: Masks = None,
     state_masks: Any = None,
     fast: bool = True,
-    as_made: bool = False,
 ) -> tuple[Array, Any]:
-    """Run `cell` over inputs ``[time, batch, features]``, by hand-derived passes wherever there are any.
+    """Run `cell` over inputs ``[time, batch, features]``, with hand-derived passes for all parts that have one.
 
     Parameters
     ----------
     cell, params, inputs, state
         As in `minilstm.bptt.sequence`.
     lengths : integer array [batch], optional
-        Outputs are 0 and the state is carried from there on.
+        Later outputs are 0, and the state is carried.
     masks : optional
-        What the cell's `draw_masks` drew.
+        What the cell's `draw_masks` returned.
     state_masks : optional
-        Factors for the state that is carried from step to step, in the state's structure with leaves
-        ``[time, batch, width]`` or None: an outer wrapper's state dropout.
+        Factors for the state that is carried from step to step, in the structure of the state with leaves
+        ``[time, batch, width]`` or None: the state dropout of an outer wrapper.
     fast : bool, default True
-        Whether `minilstm.fast.lstm` may be used, or only its reference, `minilstm.bptt`.
-    as_made : bool, default False
-        Whether the outputs of `minilstm.fast.lstm` may lie in memory as they are made.
+        Whether `minilstm.fast.lstm` may be used, or only its readable twin, `minilstm.bptt`.
 
     Returns
     -------
@@ -69,21 +66,20 @@ def run(
         for n, (inner, weights) in enumerate(zip(cell.cells, cell.inner_params(params), strict=True)):
             inner_masks = None if masks is None else masks[n]
             inner_state_masks = None if state_masks is None else state_masks[n]
-            between = fast_lstm.applies(cell.cells[n + 1]) if n + 1 < len(cell.cells) else as_made
-            inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast, between)
+            inputs, new = run(inner, weights, inputs, state[n], lengths, inner_masks, inner_state_masks, fast)
             states.append(new)
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if fast and lengths is None and state_masks is None and fast_lstm.applies(cell):
-        return fast_lstm.sequence(cell, params, inputs, state, as_made)
+    if fast and lengths is None and state_masks is None and fast_lstm.can_run(cell):
+        return fast_lstm.sequence(cell, params, inputs, state)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
         return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 
 
 def derived_parts(cell: Any) -> list[bool]:
-    """For every innermost cell whether `run` uses a hand-derived pass."""
+    """For every innermost cell, whether `run` uses a hand-derived pass."""
     if type(cell) in (DropoutWrapper, ResidualWrapper):
         return derived_parts(cell.cell)
     if type(cell) is MultiRNNCell:
@@ -100,9 +96,9 @@ def traced(
     masks: Masks = None,
     state_masks: Any = None,
 ) -> tuple[Array, Any]:
-    """The same as `run`, as plain calls of the cell step by step: autograd's trace differentiates it.
+    """The same as `run`, as plain calls of the cell, step by step; autograd's trace differentiates it.
 
-    `params` may also be a list with one tree a step, which is how `gradcheck` sees every step's share.
+    `params` may also be a list with one tree for each step: so `gradcheck` gets the share of every step.
     """
     outputs = []
     for t in range(inputs.shape[0]):

@@ -1,49 +1,44 @@
 """Other recurrent cells, to compare an LSTM with: a plain RNN, a GRU, an LSTM with coupled gates.
 
-Their equations are written once, forwards; gradients are autograd's trace.
+Each has its forward equations alone; autograd's trace differentiates them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 
 from . import initializers
-from .cells import (
-    Array,
-    Cell,
-    LSTMState,
-    activation_function,
-    check_activation,
-    check_size,
-    check_units,
-    registered_name,
-    sigmoid,
-)
+from .cells import Array, Cell, LSTMState, activation_function, check_activation, registered_name, sigmoid
+from .options import check_finite, check_size, check_units, described_by
 
 
+@dataclass(eq=False, repr=False)
 class _PlainCell(Cell):
     """What the cells here share: units, an activation, initializers; the state is h ``[batch, units]``."""
 
-    def __init__(
-        self,
-        units: int | None = None,
-        *,
-        activation: str | Callable[[Array], Array] = "tanh",
-        initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        name: str | None = None,
-        num_units: Any = None,
-    ) -> None:
-        super().__init__(name)
+    columns = 1  # blocks of `units` columns in the kernel
+
+    units: Any = None
+    _: KW_ONLY
+    activation: str | Callable[[Array], Array] = described_by(registered_name, "tanh")
+    initializer: Any = initializers.option()
+    bias_initializer: Any = initializers.option("zeros")
+    name: str | None = None  # type: ignore[assignment]
+    num_units: InitVar[Any] = None
+
+    def __post_init__(self, num_units: Any) -> None:
+        super().__init__(self.name)
         where = type(self).__name__
-        self.units = check_units(units, num_units, where)
-        self.activation = check_activation(activation, where)
-        self.initializer = initializers.get(initializer)
-        self.bias_initializer = initializers.get(bias_initializer, "bias_initializer")
+        self.units = check_units(self.units, num_units, where)
+        self.activation = check_activation(self.activation, where)
+        self.initializer = initializers.get(self.initializer)
+        if self.bias_initializer is not None:
+            self.bias_initializer = initializers.get(self.bias_initializer, "bias_initializer")
 
     @property
     def output_size(self) -> int:
@@ -65,27 +60,12 @@ class _PlainCell(Cell):
             "bias": self.bias_initializer(rng, (columns,), dtype),
         }
 
-    columns = 1  # blocks of `units` columns in the kernel
-
     def input_dim(self, params: dict[str, Any]) -> int:
         """The number of input features that `params` were made for."""
         return int(params["kernel"].shape[0]) - self.units
 
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values."""
-        where = f"{type(self).__name__}.config"
-        return {
-            **super().config(),
-            "units": self.units,
-            "activation": registered_name(self.activation, where),
-            "initializer": initializers.describe(self.initializer, where),
-            "bias_initializer": initializers.describe(self.bias_initializer, where),
-        }
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.units})"
-
-
+@dataclass(eq=False, repr=False)
 class BasicRNNCell(_PlainCell):
     """h_t = activation([x_t, h_{t-1}] @ kernel + bias). TensorFlow's ``BasicRNNCell``; Elman 1990."""
 
@@ -98,6 +78,7 @@ class BasicRNNCell(_PlainCell):
         return h, h
 
 
+@dataclass(eq=False, repr=False)
 class GRUCell(_PlainCell):
     """A gated recurrent unit in TensorFlow's layout (``gates/kernel``, ``candidate/kernel``):
 
@@ -113,10 +94,8 @@ class GRUCell(_PlainCell):
 
     default_name = "gru_cell"
 
-    def __init__(self, units: int | None = None, *, bias_initializer: Any = None, **options: Any) -> None:
-        super().__init__(units, bias_initializer=bias_initializer or "zeros", **options)
-        self.gates_initializer = initializers.get(bias_initializer or {"name": "constant", "value": 1.0})
-        self.bias_given = bias_initializer is not None
+    _: KW_ONLY
+    bias_initializer: Any = initializers.option(None)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``gates/kernel``, ``gates/bias``, ``candidate/kernel``, ``candidate/bias``."""
@@ -126,11 +105,11 @@ class GRUCell(_PlainCell):
         return {
             "gates": {
                 "kernel": self.initializer(rng, (rows, 2 * units), dtype),
-                "bias": self.gates_initializer(rng, (2 * units,), dtype),
+                "bias": (self.bias_initializer or initializers.Constant(1.0))(rng, (2 * units,), dtype),
             },
             "candidate": {
                 "kernel": self.initializer(rng, (rows, units), dtype),
-                "bias": self.bias_initializer(rng, (units,), dtype),
+                "bias": (self.bias_initializer or initializers.Zeros())(rng, (units,), dtype),
             },
         }
 
@@ -147,17 +126,13 @@ class GRUCell(_PlainCell):
         h = u * state + (1 - u) * activation_function(self.activation)(z)
         return h, h
 
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values."""
-        config = super().config()
-        return config if self.bias_given else {**config, "bias_initializer": None}
 
-
+@dataclass(eq=False, repr=False)
 class CoupledLSTMCell(_PlainCell):
-    """An LSTM whose input gate is what the forget gate leaves, i = 1 - f, so that three gates j, f, o remain:
+    """An LSTM with the coupled input gate i = 1 - f, so that three gates j, f, o remain:
 
-        c_t = f * c_{t-1} + (1 - f) * activation(j)    f = sigmoid(f + forget_bias)
-        h_t = sigmoid(o) * activation(c_t)
+        c_t = f * c_{t-1} + (1 - f) * activation(z_j)    f = sigmoid(z_f + forget_bias)
+        h_t = sigmoid(z_o) * activation(c_t)
 
     Source: Greff et al. 2017 (arXiv 1503.04069), who call it CIFG; the column order j, f, o is that of
     ``tf.contrib.rnn.CoupledInputForgetGateLSTMCell``.
@@ -166,11 +141,12 @@ class CoupledLSTMCell(_PlainCell):
     default_name = "coupled_input_forget_gate_lstm_cell"
     columns = 3
 
-    def __init__(self, units: int | None = None, *, forget_bias: float = 1.0, **options: Any) -> None:
-        super().__init__(units, **options)
-        if not np.isfinite(forget_bias):
-            raise ValueError(f"CoupledLSTMCell: forget_bias must be a finite number, got {forget_bias!r}")
-        self.forget_bias = float(forget_bias)
+    _: KW_ONLY
+    forget_bias: float = 1.0
+
+    def __post_init__(self, num_units: Any) -> None:
+        super().__post_init__(num_units)
+        self.forget_bias = check_finite(self.forget_bias, "forget_bias", "CoupledLSTMCell")
 
     @property
     def state_size(self) -> LSTMState:
@@ -184,12 +160,8 @@ class CoupledLSTMCell(_PlainCell):
         c, h = state
         activation = activation_function(self.activation)
         z = anp.concatenate([x_t, h], axis=1) @ params["kernel"] + params["bias"]
-        j, f, o = (z[:, k * self.units : (k + 1) * self.units] for k in range(3))
-        f = sigmoid(f + self.forget_bias)
-        c = f * c + (1 - f) * activation(j)
-        h = sigmoid(o) * activation(c)
+        z_j, z_f, z_o = (z[:, k * self.units : (k + 1) * self.units] for k in range(self.columns))
+        f = sigmoid(z_f + self.forget_bias)
+        c = f * c + (1 - f) * activation(z_j)
+        h = sigmoid(z_o) * activation(c)
         return h, LSTMState(c, h)
-
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values."""
-        return {**super().config(), "forget_bias": self.forget_bias}

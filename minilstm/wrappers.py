@@ -3,14 +3,15 @@
     # Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329): dropout on the non-recurrent connections alone
     MultiRNNCell([DropoutWrapper(BasicLSTMCell(200), output_keep_prob=0.5) for _ in range(2)])
 
-Dropout masks are drawn once before the time loop, by `draw_masks`, and handed to each step; so every way of computing
-gradients sees the same ones. Without masks nothing is dropped.
+`draw_masks` draws the dropout masks of a whole sequence before the time loop, and each step gets its own; so every way to
+compute gradients uses the same masks. Without masks nothing is dropped.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ Masks = Any  # a tree of arrays [time, batch, width], or of their rows [batch, w
 
 
 def draw_masks(cell: Any, rng: np.random.Generator, batch: int, time: int, dtype: Any, input_dim: int) -> Masks:
-    """The masks of any cell, None for one that drops nothing; `input_dim` is passed to cells that ask for it."""
+    """The masks of any cell, or None if it drops nothing; `input_dim` is passed to cells that have this argument."""
     draw = getattr(cell, "draw_masks", None)
     if draw is None:
         return None
@@ -32,39 +33,41 @@ def draw_masks(cell: Any, rng: np.random.Generator, batch: int, time: int, dtype
 
 
 def input_dim_of(cell: Any, params: dict[str, Any]) -> int | None:
-    """The number of input features that a cell's parameters were made for; None where the cell cannot tell."""
+    """The number of input features that the parameters of a cell were made for, or None if the cell cannot tell."""
     tell = getattr(cell, "input_dim", None)
     return None if tell is None else tell(params)
 
 
 def innermost(cell: Any) -> list[Any]:
-    """The cells that have weights: what is inside of wrappers and stacks."""
+    """The cells with weights, inside wrappers and stacks."""
     if isinstance(cell, MultiRNNCell):
         return [part for inner in cell.cells for part in innermost(inner)]
     return innermost(cell.cell) if isinstance(cell, _Wrapper) else [cell]
 
 
 def check_distinct(cells: Sequence[Any], where: str) -> None:
-    """Raise ValueError where one cell object stands in two places."""
+    """Raise ValueError if one cell object is in two places."""
     found = [id(part) for cell in cells for part in innermost(cell)]
     if len(set(found)) != len(found):
         raise ValueError(
-            f"{where}: one cell object stands in two places; its weights would be shared, which a parameter tree "
+            f"{where}: one cell object is in two places; its weights would be shared, which a parameter tree "
             "cannot hold. Make a new cell for each: [LSTMCell(8) for _ in range(2)]"
         )
 
 
 def step_of(cell: Any, params: dict[str, Any], x_t: Array, state: Any, masks: Masks) -> tuple[Array, Any]:
-    """One step of any cell; one without masks is not asked to take them."""
+    """One step of any cell; a cell without masks need not have the argument."""
     return cell(params, x_t, state) if masks is None else cell(params, x_t, state, masks)
 
 
+@dataclass(eq=False, repr=False)
 class _Wrapper(Cell):
-    """A cell around another; its name, sizes and parameters are those of the inner cell."""
+    """A cell around another, with the name, sizes and parameters of the inner cell."""
 
-    def __init__(self, cell: Any) -> None:
-        super().__init__(cell.name)
-        self.cell = cell
+    cell: Any = field(metadata={"key": "inner"})
+
+    def __post_init__(self) -> None:
+        super().__init__(self.cell.name)
 
     @property
     def output_size(self) -> int:
@@ -83,15 +86,13 @@ class _Wrapper(Cell):
     def input_dim(self, params: dict[str, Any]) -> Any:
         return input_dim_of(self.cell, params)
 
-    def config(self) -> dict[str, Any]:
-        return {"cell": type(self).__name__, "inner": self.cell.config()}
 
-
+@dataclass(eq=False, repr=False)
 class DropoutWrapper(_Wrapper):
     """Dropout on a cell's input, output and state, as ``tf.compat.v1.nn.rnn_cell.DropoutWrapper``.
 
-    A kept entry is scaled by ``1 / keep_prob``. State dropout acts on what is carried to the next step, never on the
-    output, and never on the c of an LSTM: it would destroy what the cell remembers.
+    A kept entry is scaled by ``1 / keep_prob``. State dropout acts on the state that is carried to the next step, never
+    on the output, and never on the c of an LSTM: it would destroy what the cell remembers.
 
     Parameters
     ----------
@@ -100,8 +101,8 @@ class DropoutWrapper(_Wrapper):
     input_keep_prob, output_keep_prob, state_keep_prob : float, default 1.0
         In (0, 1]; 1 drops nothing.
     variational_recurrent : bool, default False
-        Draw one mask a sequence and use it at every step (Gal and Ghahramani 2016, arXiv 1512.05287). TensorFlow
-        shares that mask between the sequences of a batch too; here each has its own, as in the paper.
+        Draw one mask for each sequence and use it at every step (Gal and Ghahramani 2016, arXiv 1512.05287).
+        TensorFlow shares one mask between all sequences of a batch; here each has its own, as in the paper.
 
     Raises
     ------
@@ -109,20 +110,20 @@ class DropoutWrapper(_Wrapper):
         For a probability outside (0, 1].
     """
 
-    def __init__(
-        self,
-        cell: Any,
-        *,
-        input_keep_prob: float = 1.0,
-        output_keep_prob: float = 1.0,
-        state_keep_prob: float = 1.0,
-        variational_recurrent: bool = False,
-    ) -> None:
-        super().__init__(cell)
-        self.input_keep_prob = _check_keep("input_keep_prob", input_keep_prob)
-        self.output_keep_prob = _check_keep("output_keep_prob", output_keep_prob)
-        self.state_keep_prob = _check_keep("state_keep_prob", state_keep_prob)
-        self.variational_recurrent = bool(variational_recurrent)
+    _: KW_ONLY
+    input_keep_prob: float = 1.0
+    output_keep_prob: float = 1.0
+    state_keep_prob: float = 1.0
+    variational_recurrent: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
+            keep = getattr(self, name)
+            if not 0 < keep <= 1:
+                raise ValueError(f"DropoutWrapper: {name} must be in (0, 1], got {keep!r}")
+            setattr(self, name, float(keep))
+        self.variational_recurrent = bool(self.variational_recurrent)
 
     def draw_masks(
         self, rng: np.random.Generator, batch: int, time: int, dtype: Any = np.float32, input_dim: int | None = None
@@ -155,23 +156,13 @@ class DropoutWrapper(_Wrapper):
         output, state = step_of(self.cell, params, _times(x_t, masks["input"]), state, masks["cell"])
         return _times(output, masks["output"]), times_state(state, masks["state"])
 
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values, the inner cell's under "inner"."""
-        names = ("input_keep_prob", "output_keep_prob", "state_keep_prob", "variational_recurrent")
-        return {**super().config(), **{name: getattr(self, name) for name in names}}
 
-    def __repr__(self) -> str:
-        names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
-        shown = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) != 1]
-        shown += ["variational_recurrent=True"] if self.variational_recurrent else []
-        return f"DropoutWrapper({', '.join([repr(self.cell), *shown])})"
-
-
+@dataclass(eq=False, repr=False)
 class ResidualWrapper(_Wrapper):
-    """Adds a cell's input to its output, as ``tf.compat.v1.nn.rnn_cell.ResidualWrapper``; widths must be equal."""
+    """Adds the input of a cell to its output, as ``tf.compat.v1.nn.rnn_cell.ResidualWrapper``; widths must be equal."""
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
-        """The inner cell's weights. Raises ValueError where `input_dim` is not the output's width."""
+        """The weights of the inner cell. Raises ValueError if `input_dim` is not the width of the output."""
         if input_dim != self.output_size:
             raise ValueError(
                 f"ResidualWrapper.init: input_dim must be the cell's output size {self.output_size}, got {input_dim}"
@@ -189,21 +180,19 @@ class ResidualWrapper(_Wrapper):
         output, state = step_of(self.cell, params, x_t, state, masks)
         return output + x_t, state
 
-    def __repr__(self) -> str:
-        return f"ResidualWrapper({self.cell!r})"
 
-
+@dataclass(eq=False, repr=False)
 class MultiRNNCell(Cell):
     """Cells on top of each other, as ``tf.compat.v1.nn.rnn_cell.MultiRNNCell``.
 
-    The output of each is the input of the next; the state is the tuple of their states. Parameters lie under
-    ``multi_rnn_cell/cell_0/<name>``, ``cell_1/<name>``, ...
+    The output of each is the input of the next; the state is the tuple of their states. The names of parameters start
+    with ``multi_rnn_cell/cell_0/<name>``, ``multi_rnn_cell/cell_1/<name>``, ...
 
     Raises
     ------
     ValueError
-        Without cells, or with one cell object in two places: TensorFlow shares its weights then, which a parameter tree
-        cannot say. Make a cell for each place.
+        Without cells, or with one cell object in two places: TensorFlow then shares its weights, which a parameter tree
+        cannot express. Make a cell for each place.
 
     Examples
     --------
@@ -217,25 +206,29 @@ class MultiRNNCell(Cell):
 
     default_name = "multi_rnn_cell"
 
-    def __init__(self, cells: Sequence[Any], *, name: str | None = None) -> None:
-        super().__init__(name)
-        self.cells = list(cells)
+    cells: Sequence[Any]
+    _: KW_ONLY
+    name: str | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        super().__init__(self.name)
+        self.cells = list(self.cells)
         if not self.cells:
             raise ValueError("MultiRNNCell: at least one cell is wanted, got none")
         check_distinct(self.cells, "MultiRNNCell")
 
     @property
     def output_size(self) -> int:
-        """That of the last cell."""
+        """The width of the last cell's output."""
         return int(self.cells[-1].output_size)
 
     @property
     def state_size(self) -> tuple[Any, ...]:
-        """The tuple of the cells' sizes."""
+        """The tuple of the state sizes of the cells."""
         return tuple(cell.state_size for cell in self.cells)
 
     def zero_state(self, batch: int, dtype: Any = np.float32) -> tuple[Any, ...]:
-        """The tuple of the cells' states of zeros."""
+        """The tuple of the zero states of the cells."""
         return tuple(cell.zero_state(batch, dtype) for cell in self.cells)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
@@ -248,17 +241,17 @@ class MultiRNNCell(Cell):
         return params
 
     def input_dim(self, params: dict[str, Any]) -> Any:
-        """That of the first cell; None where it cannot tell."""
+        """The input features of the first cell, or None if it cannot tell."""
         return input_dim_of(self.cells[0], self.inner_params(params)[0])
 
     def inner_params(self, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Each cell's own part of the parameters."""
+        """The parameters of each cell."""
         return [get_path(params[f"cell_{n}"], cell.name) for n, cell in enumerate(self.cells)]
 
     def draw_masks(
         self, rng: np.random.Generator, batch: int, time: int, dtype: Any = np.float32, input_dim: int | None = None
     ) -> list[Masks] | None:
-        """The list of the cells' masks, None where no cell drops anything."""
+        """The list of the masks of the cells, or None if no cell drops anything."""
         widths = [input_dim or 0, *(cell.output_size for cell in self.cells)]
         masks = [
             draw_masks(cell, rng, batch, time, dtype, width)
@@ -277,21 +270,14 @@ class MultiRNNCell(Cell):
             states.append(cell_state)
         return x_t, tuple(states)
 
-    def config(self) -> dict[str, Any]:
-        """The options as JSON-able values, those of the cells under "cells"."""
-        return {**super().config(), "cells": [cell.config() for cell in self.cells]}
-
-    def __repr__(self) -> str:
-        return f"MultiRNNCell({self.cells!r})"
-
 
 def masks_at(masks: Masks, t: int) -> Masks:
-    """The rows of step t of every mask."""
+    """The rows of every mask for step t."""
     return None if masks is None else tree_map(lambda mask: mask[t], masks)
 
 
 def times_state(state: Any, masks: Masks) -> Any:
-    """A state times its masks, which are None where nothing is dropped."""
+    """A state times its masks; a mask of None drops nothing."""
     if masks is None:
         return state
     if isinstance(state, (tuple, list)):
@@ -305,15 +291,9 @@ def _times(x: Array, mask: Array | None) -> Array:
 
 
 def _map_state(function: Any, sizes: Any) -> Any:
-    """`function` of every width in a state, but None for the c of an LSTM."""
+    """`function` of every width in a state, except the c of an LSTM, which gets None."""
     if isinstance(sizes, LSTMState):
         return LSTMState(None, function(sizes.h))
     if isinstance(sizes, (tuple, list)):
         return tuple(_map_state(function, size) for size in sizes)
     return function(sizes)
-
-
-def _check_keep(name: str, keep: float) -> float:
-    if not 0 < keep <= 1:
-        raise ValueError(f"DropoutWrapper: {name} must lie in (0, 1], got {keep!r}")
-    return float(keep)

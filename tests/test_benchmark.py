@@ -79,10 +79,10 @@ def test_generation_carries_its_state():
 
 
 def test_a_peer_that_is_not_what_its_name_says_is_refused(monkeypatch):
-    monkeypatch.setattr("minilstm.fast.compiled.applies", lambda dtype: False)
+    monkeypatch.setattr("minilstm.fast.compiled.can_compile", lambda dtype: False)
     with pytest.raises(RuntimeError, match=r"minilstm, compiled: a process for it needs .*'MINILSTM_COMPILED': '1'"):
         peers.Compiled(1, 2)
-    monkeypatch.setattr("minilstm.fast.compiled.applies", lambda dtype: True)
+    monkeypatch.setattr("minilstm.fast.compiled.can_compile", lambda dtype: True)
     with pytest.raises(RuntimeError, match=r"minilstm: a process for it needs .*'MINILSTM_COMPILED': '0'"):
         peers.Minilstm(1, 2)
 
@@ -95,7 +95,7 @@ def test_the_bare_products_are_those_of_a_step(large, inputs, batch, monkeypatch
 
     A pass with a large kernel has that row in the gradient's product alone.
     """
-    monkeypatch.setattr("minilstm.fast.row_workspace.LARGE", 0 if large else 1 << 20)
+    monkeypatch.setattr("minilstm.fast.row_workspace.LARGE_KERNEL", 0 if large else 1 << 20)
     counted = []
 
     class Counting(np.ndarray):

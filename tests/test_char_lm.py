@@ -233,7 +233,7 @@ def test_a_run_does_not_go_on_with_another_text(tmp_path, corpus):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--dropout", "1", r"rate must lie in \[0, 1\), got 1.0|keep_prob must lie in \(0, 1\], got 0.0"),
+        ("--dropout", "1", r"rate must be in \[0, 1\), got 1.0|keep_prob must be in \(0, 1\], got 0.0"),
         ("--temperature", "-1", "temperature must be 0 or more, got -1.0"),
         ("--batch-size", "100000", "does not make batches of 100000 x 50"),
         ("--text", "no such file", "No such file"),

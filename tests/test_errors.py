@@ -63,7 +63,7 @@ def test_a_time_major_layer_says_so():
         ([1, 2, 3], r"sequence_length must be 6 whole numbers \(one a sequence\), got shape \(3,\)"),
         (np.full((6, 1), 2), r"got shape \(6, 1\)"),
         ([1.0] * 6, "of float64"),
-        ([0, 1, 2, 3, 4, 6], "sequence_length must lie from 0 to 5, got 0 to 6"),
+        ([0, 1, 2, 3, 4, 6], "sequence_length must be from 0 to 5, got 0 to 6"),
         ([0, 1, 2, 3, 4, -1], "got -1 to 4"),
     ],
 )
@@ -109,9 +109,9 @@ def test_sizes_that_are_no_positive_whole_numbers_are_refused(value):
         (lambda: LSTMCell(3, forget_bias=np.inf), "forget_bias must be a finite number, got inf"),
         (lambda: LSTMCell(3, activation="Tanh"), "activation must be a function or one of .*'tanh'.*got 'Tanh'"),
         (lambda: Dense(3, activation=3), "Dense: activation must be .* got 3"),
-        (lambda: Dropout(1.0), r"Dropout: rate must lie in \[0, 1\), got 1.0"),
+        (lambda: Dropout(1.0), r"Dropout: rate must be in \[0, 1\), got 1.0"),
         (lambda: Dropout(-0.1), "got -0.1"),
-        (lambda: RNN(LSTMCell(3), backprop="fast"), "RNN: backprop must be one of .*got 'fast'"),
+        (lambda: RNN(LSTMCell(3), backprop="quick"), "RNN: backprop must be one of .*got 'quick'"),
         (lambda: LSTM(3, name=""), "LSTM: name must be a non-empty path"),
         (lambda: Dense(3, name="minilstm/x"), "does not start with 'minilstm', got 'minilstm/x'"),
         (lambda: Dense(3, name="a//b"), "got 'a//b'"),
@@ -130,7 +130,7 @@ def test_options_that_make_no_sense_are_refused(make, message):
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        (np.array([[0, 5]]), "Embedding.apply: inputs must lie from 0 to 4, got 0 to 5"),
+        (np.array([[0, 5]]), "Embedding.apply: inputs must be from 0 to 4, got 0 to 5"),
         (np.array([[-1, 2]]), "got -1 to 2"),
         (np.array([[0.0, 1.0]]), "inputs must be whole numbers, got float64"),
         (np.zeros((0, 3), int), r"inputs must not be empty, got shape \(0, 3\)"),
@@ -182,7 +182,7 @@ BAD_FITS = {
     "weights": ({"data": (INPUTS, TARGETS, np.ones((6, 4)))}, r"weights must have shape \(6, 5\)"),
     "lengths": (
         {"data": {"inputs": INPUTS, "targets": TARGETS, "sequence_length": np.full(6, 7)}},
-        "sequence_length must lie from 0 to 5",
+        "sequence_length must be from 0 to 5",
     ),
     "no targets": ({"data": {"inputs": INPUTS}}, "targets"),
     "no inputs": (

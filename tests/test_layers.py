@@ -22,8 +22,8 @@ from minilstm import (
     from_config,
     value_and_grad,
 )
-from minilstm.layers import feedforward
-from minilstm.layers.feedforward import FEW
+from minilstm.fast import affine as fast_affine
+from minilstm.fast.affine import SMALL_PRODUCT
 from minilstm.params import flatten_names, tree_map
 
 RNG = np.random.default_rng(8)
@@ -150,17 +150,17 @@ def test_the_derivatives_of_dense_have_derivatives():
     """Numerically, and in all ways round: each product is made of the two others."""
     rng = np.random.default_rng(0)
     x, kernel, bias, g = (rng.normal(size=shape) for shape in ((2, 3, 4), (4, 2), 2, (2, 3, 2)))
-    check_grads(feedforward.affine, modes=["rev"], order=2)(x, kernel, bias)
-    check_grads(feedforward.kernel_gradient, modes=["rev"], order=2)(x, g)
-    check_grads(feedforward.bias_gradient, modes=["rev"], order=2)(g)
+    check_grads(fast_affine.affine, modes=["rev"], order=2)(x, kernel, bias)
+    check_grads(fast_affine.kernel_gradient, modes=["rev"], order=2)(x, g)
+    check_grads(fast_affine.bias_gradient, modes=["rev"], order=2)(g)
 
 
-@pytest.mark.parametrize("rows", [1, FEW // 4 - 1, FEW // 4, 20_000])
+@pytest.mark.parametrize("rows", [1, SMALL_PRODUCT // 4 - 1, SMALL_PRODUCT // 4, 20_000])
 @pytest.mark.parametrize("units", [1, 3])
 def test_dense_of_any_size_is_one_product(rows, units):
     rng = np.random.default_rng(1)
     x, kernel, bias, g = (rng.normal(size=shape) for shape in ((rows, 4), (4, units), units, (rows, units)))
-    pull, outputs = make_vjp(lambda args: feedforward.affine(*args), (x, kernel, bias))
+    pull, outputs = make_vjp(lambda args: fast_affine.affine(*args), (x, kernel, bias))
     assert_close(outputs, x @ kernel + bias, 1e-12)
     for found, wanted in zip(pull(g), (g @ kernel.T, x.T @ g, g.sum(0)), strict=True):
         assert_close(found, wanted, 1e-12)

@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_close, assert_trees_equal, golden, golden_cases
 
 from minilstm import SGD, Adagrad, Adam, AdamW, Momentum, RMSProp, schedules, value_and_grad
-from minilstm.optimizers import PIECE
+from minilstm.fast.adam import PIECE
 
 CLASSES = {
     "GradientDescentOptimizer": (SGD, {}),

@@ -325,7 +325,7 @@ def test_a_seed_makes_apply_a_pure_function(seed):
 @pytest.mark.parametrize("keep", [0, 1.5, -0.1, float("nan")])
 @pytest.mark.parametrize("part", ["input", "output", "state"])
 def test_what_is_no_probability_is_refused(part, keep):
-    with pytest.raises(ValueError, match=rf"DropoutWrapper: {part}_keep_prob must lie in \(0, 1\], got {keep}"):
+    with pytest.raises(ValueError, match=rf"DropoutWrapper: {part}_keep_prob must be in \(0, 1\], got {keep}"):
         DropoutWrapper(LSTMCell(3), **{f"{part}_keep_prob": keep})
 
 
@@ -449,8 +449,8 @@ def test_zarembas_dropout_never_touches_the_recurrent_path(backprop):
 
 def test_dropout_that_leaves_the_state_alone_keeps_the_fast_path(monkeypatch):
     """Masks between whole sequences are nothing to a kernel; only masks of the carried h need the loop of bptt.py."""
-    calls, original = [], fast_lstm.lstm_sequence
-    monkeypatch.setattr(fast_lstm, "lstm_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
+    calls, original = [], fast_lstm.fast_sequence
+    monkeypatch.setattr(fast_lstm, "fast_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
     cells = BasicLSTMCell(4, forget_bias=0.37), ResidualWrapper(LSTMCell(4, forget_bias=-0.6))
     dropping = {"input_keep_prob": 0.5, "output_keep_prob": 0.5, "variational_recurrent": True}
     stack = MultiRNNCell([DropoutWrapper(cell, **dropping) for cell in cells])

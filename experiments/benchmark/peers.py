@@ -29,7 +29,7 @@ class Minilstm:
         from minilstm.fast import compiled
 
         wanted = self.environment["MINILSTM_COMPILED"] != "0"
-        if compiled.applies(np.float32) != wanted:
+        if compiled.can_compile(np.float32) != wanted:
             raise RuntimeError(f"{self.name}: a process for it needs the environment {self.environment}")
         self.model = Sequential(LSTM(units, backprop=self.backprop), Dense(1))
         self.params = self.model.init(seed=0, input_dim=input_dim)

@@ -76,11 +76,11 @@ def products(shape: Shape) -> Callable[[], None]:
     They are those of minilstm in NumPy: one for each step, which reads few inputs too; more are multiplied for all
     steps at once. The kernel's gradient is one product; the inputs' gradient is not needed.
     """
-    from minilstm.fast.row_workspace import LARGE
+    from minilstm.fast.row_workspace import LARGE_KERNEL
 
     steps, batch, inputs, units = shape
     outputs, dense, d_outputs = _ones(steps * batch, units), _ones(units, 1), _ones(steps * batch, 1)
-    large = (inputs + units) * 4 * units * np.dtype(np.float32).itemsize > LARGE  # bytes of the kernel
+    large = (inputs + units) * 4 * units * np.dtype(np.float32).itemsize > LARGE_KERNEL  # bytes of the kernel
     of_layer = (_products_of_rows if large else _products_of_columns)(shape)
 
     def call() -> None:

@@ -1,16 +1,17 @@
-"""What `minilstm.fast.workspace` repeats for every step, as calls of NumPy: both loops over a sequence, in three kinds.
+"""The two loops of a pass over a sequence, forward and back, as NumPy calls on features-first arrays.
 
-- **Small footprint.** Each dz takes the place of its gate, because memory that is not touched need not be fetched. A
-  second sweep over the same pass repeats the forward loop first.
-- **Few calls: `Loops`.** In a small model the price of a step is that of its NumPy calls, 0.5 us each, and three times
-  that for one that broadcasts or takes a Python number. So constants are arrays, and a call takes two blocks at once
-  where their distances are equal: (i j, f c) times (i, f). All that the backward loop multiplies dh and dc with is
-  known beforehand: these factors are formed for as many steps at once as stay in the cache, and only dh and dc
-  themselves go through the loop.
-- **Little memory: `LargeLoops`.** In a larger model the price is that of blocks that come to the cache and leave it. So
-  i j and f c are formed a second time rather than stored, and all formulas of a step run one after the other, while its
-  blocks are there: twice as many calls, a seventh less memory.
-- **Few and small: `OneSequence`.** The sweep of a single sequence gives most of its work to one product.
+There are three kinds, each the fastest for steps of some size; `loops_class` chooses.
+
+- **All of them** overwrite each gate with its dz: memory that is not touched need not be fetched. A second backward pass
+  repeats the forward loop first.
+- **`Loops` make few calls.** In a small model a step costs what its NumPy calls cost, 0.5 us each, and three times that
+  for a call that broadcasts or takes a Python number. So constants are arrays, and one call processes two blocks at
+  equal distances: (i j, f c) times (i, f). All factors of dh and dc are known before the backward loop: they are
+  computed for as many steps at once as fit in the cache, and only dh and dc themselves are left to the loop.
+- **`LargeLoops` use little memory.** In a larger model a step costs what its blocks cost that enter the cache. So nothing
+  is stored that can be computed again from what is there, i j and f c first of all, and all formulas of a step run while
+  its blocks are in the cache.
+- **`OneSequence`** gives most of the work of a single sequence of few units to one product.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ from typing import Any
 
 import numpy as np
 
+from ..gates import GATES
 from .memory import aligned
 
 Array = Any
 
-# The blocks of a step: the gates in TensorFlow's order, the two parts of c_t, and its tanh.
-I, J, F, O, I_J, F_C, TANH_C = range(7)
-C, TANH = 4, 5  # in a large step its c and its tanh, in place of these three
-SCALE, SHIFT = (0.5, 1, 0.5, 0.5), (0.5, 0, 0.5, 0.5)  # from the tanh of each gate to the gate: j is its own tanh
-SMALL = 1 << 13  # entries of four gates up to which a constant is an array of their shape
-FEW_UNITS = 32  # up to so many a product with a vector is no dearer than a call that does nothing
-CACHE_BYTES = 1 << 19  # of factors formed at once: they shall still be in the second-level cache when used
-MANY = 1 << 13  # bytes of a block, above which it costs more to move it than to call NumPy
+# The blocks of a step: the gates, then the two parts of c_t and its tanh.
+I, J, F, O = (GATES.index(gate) for gate in "ijfo")
+I_J, F_C, TANH_C = 4, 5, 6
+C, TANH = 4, 5  # in a large step c and its tanh, instead of these three
+# What makes a gate of its tanh: sigmoid(z) = 0.5 tanh(0.5 z) + 0.5, while j is its own tanh.
+SCALE, SHIFT = (tuple(of_j if gate == "j" else 0.5 for gate in GATES) for of_j in (1, 0))
+SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an array of their shape
+FEW_UNITS = 32  # units, at most, for which a matrix-vector product costs one call, whatever its size
+CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the second-level cache when used
+LARGE_BLOCK = 1 << 13  # bytes of a block, above which moving it costs more than calling NumPy
 
 
 class Loops:
@@ -40,17 +44,17 @@ class Loops:
     Parameters
     ----------
     columns : array [time + 1, rows, batch]
-        Row by row what the recurrent product reads. The `units` rows from `first_h` on are h; `forward` writes them.
+        What the recurrent product reads. `units` rows from `first_h` on are h, which `forward` writes.
     first_h, units : int
     adds : bool
-        Whether the gates hold, before `forward`, what the inputs give, and the product is added to it.
+        Whether the gates hold the product of the inputs before `forward`, to which the recurrent product is added.
 
     Attributes
     ----------
     gates : array [time, 4 * units, batch]
         After `forward` i, j, f, o of each step; after `backward` dz.
     c_start, c_end : array [units, batch]
-        c before the first step, to be set before `forward`, and c after the last.
+        c before the first step, which the caller sets before `forward`, and c after the last.
     """
 
     stored = 7  # blocks of a step
@@ -65,31 +69,31 @@ class Loops:
         self.c_start, self.c_end = (c.reshape(units, batch) for c in (self.of_c[0][-2], self.of_c[-1][-1]))
         self.from_h = matrix(aligned((4 * units, batch), dtype)) if adds else None
 
-        # np.dot fills its result with zeros first, which costs a large product a tenth; np.matmul costs 0.3 us more.
+        # np.dot clears its result first, which costs a large product a tenth; np.matmul costs 0.3 us more.
         self.product = np.dot if 4 * entries <= SMALL else np.matmul
         half = np.array(0.5, dtype)
         scale, shift = (np.repeat(np.array(row, dtype), entries) for row in (SCALE, SHIFT))
         self.forward_views = []
         for t, block in enumerate(self.blocks):
             z = self.gates[t].reshape(-1)
-            if z.size <= size:  # few calls matter: one for all gates, with constants of their shape
+            if z.size <= size:  # few calls are best: one for all gates, with constants of their shape
                 sigmoids: tuple[Any, ...] = ((z, scale, shift),)
-            else:  # few entries matter: j is left out
+            else:  # few entries are best: j is left out
                 sigmoids = ((block[I], half, half), (block[F : O + 1].reshape(-1), half, half))
             column, gates, h = matrix(columns[t]), matrix(self.gates[t]), self.h[t + 1]
             self.forward_views.append((column, gates, z, sigmoids, *block[: O + 1], *self.of_c[t], h))
         self.prepare_sweep(time, units, batch, dtype)
 
     def place_c(self) -> list[tuple[Array, ...]]:
-        """For each step where its i j, f c and tanh(c) go, where c before it is, and where c after it goes."""
-        c = aligned((2, *self.blocks[0, 0].shape), self.blocks.dtype)  # c_{t-1} and c_t take turns
+        """For each step the places of i j, f c, tanh(c), c before the step and c after it."""
+        c = aligned((2, *self.blocks[0, 0].shape), self.blocks.dtype)  # c_{t-1} and c_t alternate
         return [(*block[I_J:], c[t % 2], c[(t + 1) % 2]) for t, block in enumerate(self.blocks)]
 
     def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
         """The arrays and views of `backward`."""
         entries = units * batch
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * dtype.itemsize))))
-        self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, do, di, dj and df
+        self.factors = aligned((self.chunk, 5, entries), dtype)  # of dc, dz_o, dz_i, dz_j and dz_f
         ends = ((start, min(start + self.chunk, time)) for start in range(0, time, self.chunk))
         self.pieces = [(start, stop, self.formulas(start, stop)) for start, stop in ends]
         self.d_outputs = aligned((self.chunk, units, batch), dtype)
@@ -98,7 +102,7 @@ class Loops:
         self.factor_views = [tuple(factors) for factors in self.factors]
 
     def formulas(self, start: int, stop: int) -> tuple[tuple[Array, ...], ...]:
-        """The views that `form` takes for the steps from `start` to before `stop`, of products that are there."""
+        """The views that `compute` takes for the steps from `start` to before `stop`; the forward loop left them."""
         h = self.h[start + 1 : stop + 1]
         blocks, factors = self.blocks[start:stop], self.factors[: stop - start]
         parts_of_c = blocks[:, I_J : F_C + 1]
@@ -110,14 +114,14 @@ class Loops:
         )
 
     @staticmethod
-    def form(formulas: tuple[tuple[Array, ...], ...]) -> None:
-        """The factors of some steps: a number less its product with another, each time."""
+    def compute(formulas: tuple[tuple[Array, ...], ...]) -> None:
+        """The factors of some steps. Each is ``minuend - product * factor``."""
         for minuend, product, factor, out in formulas:
             np.multiply(product, factor, out)
             np.subtract(minuend, out, out)
 
     def forward(self, factor: Array) -> None:
-        """From the columns to gates, c and h; `factor` ``[4 * units, rows]`` is the kernel's copy."""
+        """Compute gates, c and h from the columns; `factor` ``[4 * units, rows]`` is the copy of the kernel."""
         product, multiply, add, tanh, from_h = self.product, np.multiply, np.add, np.tanh, self.from_h
         for column, z, gates, sigmoids, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in self.forward_views:
             if from_h is None:
@@ -135,23 +139,20 @@ class Loops:
             multiply(o, tanh_c, h)
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
-        """From the gates to dz; returns dc and dh ``[units, batch]`` before the first step.
+        """Compute dz from the gates; return dc and dh ``[units, batch]`` before the first step.
 
-        `d_outputs` ``[time, batch, units]``, `dc` and `dh` ``[batch, units]``; `recurrent` ``[units, 4 * units]`` are
-        the rows of the kernel that h is multiplied with. Without `wants_h` dh is left as it is after the first step.
+        `d_outputs` is ``[time, batch, units]``, `dc` and `dh` are ``[batch, units]``; `recurrent` ``[units, 4 * units]``
+        holds the rows of the kernel that multiply h. Without `wants_h`, dh stays at its value after the first step.
         """
         product, multiply, add = self.product, np.multiply, np.add
         np.copyto(self.dc, dc.T)
         np.copyto(self.dh, dh.T)
         dh, next_dh = self.dh.reshape(-1), matrix(self.dh)
         dc, dc_before, into_dc = self.dc.reshape(-1), self.dc_before.reshape(-1), self.into_dc.reshape(-1)
+        from_above = self.d_outputs.reshape(self.chunk, -1)
         for start, stop, formulas in reversed(self.pieces):
-            self.form(formulas)
-            from_above = d_outputs[start:stop].transpose(0, 2, 1)
-            if not from_above.flags.c_contiguous:  # the layer above did not make it features first
-                np.copyto(self.d_outputs[: stop - start], from_above)
-                from_above = self.d_outputs
-            from_above = from_above.reshape(len(from_above), -1)
+            self.compute(formulas)
+            np.copyto(self.d_outputs[: stop - start], d_outputs[start:stop].transpose(0, 2, 1))
             for t in reversed(range(start, stop)):
                 i, j, f, o, dz = self.backward_views[t]
                 for_dc, for_o, for_i, for_j, for_f = self.factor_views[t - start]
@@ -170,12 +171,12 @@ class Loops:
 
 
 class LargeLoops(Loops):
-    """`Loops` of steps that are larger than `MANY`: little is stored, and a step is done while its blocks are near."""
+    """`Loops` for blocks above `LARGE_BLOCK`: little is stored, and a step is done while its blocks are in the cache."""
 
     stored = 6
 
     def place_c(self) -> list[tuple[Array, ...]]:
-        """As `Loops.place_c`; i j and f c of each step go to the same place."""
+        """As `Loops.place_c`; i j and f c of all steps share one place."""
         self.parts_of_c = aligned((2, *self.blocks[0, 0].shape), self.blocks.dtype)
         every_c = [aligned(self.parts_of_c[0].shape, self.blocks.dtype), *self.blocks[:, C]]
         pairs = zip(self.blocks[:, TANH], itertools.pairwise(every_c), strict=True)
@@ -188,7 +189,7 @@ class LargeLoops(Loops):
         for block, z, of_c, h in zip(self.blocks, self.gates, self.of_c, self.h[1:], strict=True):
             gates = block[: O + 1]
             *_, tanh_c, c_before, _ = of_c
-            self.backward_views.append(((*gates, *gates, c_before, tanh_c, h), matrix(z)))  # dz in the gates' places
+            self.backward_views.append(((*gates, *gates, c_before, tanh_c, h), matrix(z)))  # dz overwrites the gates
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `Loops.backward`."""
@@ -196,31 +197,26 @@ class LargeLoops(Loops):
         np.copyto(self.dh, dh.T)
         dh, next_dh = self.dh.reshape(-1), matrix(self.dh)
         dc, dc_before, (a, b) = self.dc.reshape(-1), self.dc_before.reshape(-1), self.parts_of_c
-        from_above = d_outputs.transpose(0, 2, 1)
-        as_made = from_above.flags.c_contiguous  # the layer above made it features first
         for t in reversed(range(len(self.blocks))):
             step, dz = self.backward_views[t]
-            d_output = from_above[t]
-            if not as_made:
-                np.copyto(self.d_output, d_output)
-                d_output = self.d_output
-            np.add(dh, d_output.reshape(-1), dh)
-            step_back(dh, dc, dc_before, a, b, *step)
+            np.copyto(self.d_output, d_outputs[t].T)
+            np.add(dh, self.d_output.reshape(-1), dh)
+            fast_step_back(dh, dc, dc_before, a, b, *step)
             if t > 0 or wants_h:
                 self.product(recurrent, dz, next_dh)
             dc, dc_before = dc_before, dc
         return dc.reshape(self.dc.shape), self.dh
 
 
-def step_back(
+def fast_step_back(
     dh: Array, dc: Array, dc_before: Array, a: Array, b: Array,
-    i: Array, j: Array, f: Array, o: Array, di: Array, dj: Array, df: Array, do: Array,
+    i: Array, j: Array, f: Array, o: Array, dz_i: Array, dz_j: Array, dz_f: Array, dz_o: Array,
     c_before: Array, tanh_c: Array, h: Array,
 ) -> None:  # fmt: skip
-    """A step of the sweep of `minilstm.bptt` in 18 calls: from dh and dc after it to its dz, and to dc before it.
+    """The fast twin of `minilstm.bptt.step_back`, without its products, in 18 calls.
 
-    All are arrays of one shape. dc is changed; dc_before, di, dj, df and do are written, and may take the places of the
-    gates. What `a` and `b` hold does not matter before and after.
+    All arrays have one shape. dc is changed; dc_before, dz_i, dz_j, dz_f and dz_o are written, and may be the gates
+    themselves. `a` and `b` are scratch.
     """
     multiply, add, subtract = np.multiply, np.add, np.subtract
     # dc += dh o (1 - tanh(c)^2), where o tanh(c) is h
@@ -228,37 +224,37 @@ def step_back(
     subtract(o, a, a)
     multiply(a, dh, a)
     add(dc, a, dc)
-    # do = dh tanh(c) o (1 - o) = dh (h - h o)
-    multiply(h, o, do)
-    subtract(h, do, do)
-    multiply(do, dh, do)
-    # with a = dc i and b = a j:  di = dc j i (1 - i) = b - b i,  dj = dc i (1 - j^2) = a - b j
+    # dz_o = dh tanh(c) o (1 - o) = dh (h - h o)
+    multiply(h, o, dz_o)
+    subtract(h, dz_o, dz_o)
+    multiply(dz_o, dh, dz_o)
+    # with a = dc i and b = a j:  dz_i = dc j i (1 - i) = b - b i,  dz_j = dc i (1 - j^2) = a - b j
     multiply(dc, i, a)
     multiply(a, j, b)
-    multiply(b, i, di)
-    subtract(b, di, di)
-    multiply(b, j, dj)
-    subtract(a, dj, dj)
-    # dc of the step before is dc f; with a = dc f c_before:  df = dc c_before f (1 - f) = a - a f
+    multiply(b, i, dz_i)
+    subtract(b, dz_i, dz_i)
+    multiply(b, j, dz_j)
+    subtract(a, dz_j, dz_j)
+    # dc before the step is dc f; with a = dc f c_before:  dz_f = dc c_before f (1 - f) = a - a f
     multiply(dc, f, dc_before)
     multiply(dc_before, c_before, a)
-    multiply(a, f, df)
-    subtract(a, df, df)
+    multiply(a, f, dz_f)
+    subtract(a, dz_f, dz_f)
 
 
 class OneSequence(Loops):
-    """`Loops` of one sequence of few units, where a step costs as many calls as it makes: its sweep makes 4, not 9.
+    """`Loops` for one sequence of few units, where each call costs the same: a step back makes 4 calls, not 9.
 
-    Its product, with a vector, is no dearer than any other call however much it does. So its matrix also adds the
-    output's derivative, and stands there twice: with dh in two places, one call multiplies it with both of its factors.
+    At this size a matrix-vector product costs one call, whatever its size. So its matrix also adds the derivative of the
+    output, and is stored twice: with dh in two places, one call multiplies it by both of its factors.
     """
 
     def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
         """As `Loops.prepare_sweep`."""
-        self.factors = aligned((time, 6, units), dtype)  # of dc, do, di, dj, df, and of dc once more: f
-        self.sweep = aligned((time, 7, units), dtype)  # what dh gives to dc; do, di, dj, df; dc and d_outputs before
+        self.factors = aligned((time, 6, units), dtype)  # of dc, dz_o, dz_i, dz_j, dz_f, and of dc again: f
+        self.sweep = aligned((time, 7, units), dtype)  # what dh adds to dc; dz_o, dz_i, dz_j, dz_f; dc and d_outputs before
         self.all_formulas = self.formulas(0, time)
-        self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these but the first
+        self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these except the first
         self.into_dh[:, :, 4:] = np.stack([np.zeros((units, units), dtype), np.eye(units, dtype=dtype)], axis=1)
         self.dh_twice, self.dc = aligned((2, units), dtype), aligned((units, batch), dtype)
         self.sweep_views = [
@@ -269,7 +265,7 @@ class OneSequence(Loops):
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `Loops.backward`."""
         units, order = len(recurrent), (O, I, J, F)
-        self.form(self.all_formulas)
+        self.compute(self.all_formulas)
         np.copyto(self.factors[:, 5], self.blocks[:, F])
         np.copyto(self.into_dh[:, :, :4], recurrent.reshape(units, 4, units)[:, order])
         self.sweep[0, 6] = 0
@@ -291,12 +287,12 @@ class OneSequence(Loops):
 
 
 def loops_class(batch: int, units: int, itemsize: int) -> type[Loops]:
-    """The loops that are the fastest for steps of that size."""
+    """The fastest loops for steps of this size."""
     if batch == 1 and units <= FEW_UNITS:
         return OneSequence
-    return LargeLoops if batch * units * itemsize > MANY else Loops
+    return LargeLoops if batch * units * itemsize > LARGE_BLOCK else Loops
 
 
 def matrix(x: Array) -> Array:
-    """``[rows, batch]``, or ``[rows]`` where batch is 1: `np.dot` is then faster."""
+    """``[rows, batch]``, or ``[rows]`` if batch is 1: `np.dot` is then faster."""
     return x[:, 0] if x.shape[1] == 1 else x

@@ -1,8 +1,8 @@
-"""Where large arrays lie: at the start of a cache line, and in memory that has been used before.
+"""Memory for large arrays: aligned to cache lines, and reused.
 
-NumPy multiplies two arrays that begin at multiples of 64 bytes up to twice as fast as two that do not, because each
-vector of the processor then lies in one cache line; `np.empty` promises 16 bytes. And memory fresh from the operating
-system costs a page fault for every 4 KB, up to a tenth of a training step. Both are spared here.
+NumPy multiplies two arrays up to twice as fast if both begin at a multiple of 64 bytes, because each vector of the
+processor is then in one cache line; `np.empty` promises 16 bytes. And fresh memory from the operating system costs a page
+fault for every 4 KB, up to a tenth of a training step. The readable twin of all this is `np.empty`.
 """
 
 from __future__ import annotations
@@ -16,37 +16,28 @@ import numpy as np
 Array = Any
 
 LINE = 64  # bytes of a cache line, and of the widest vector
-RECYCLED = 1 << 16  # bytes from which memory is kept; smaller arrays have no pages of their own
+RECYCLED = 1 << 16  # bytes; the memory of smaller arrays is not kept, since they do not have their own pages
 KEPT = 1 << 27  # bytes that are kept at most
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
-    """As `np.empty`, from the start of a cache line."""
+    """Like `np.empty`, starting at a cache line."""
     dtype = np.dtype(dtype)
     return _block(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
 
 def recycled(shape: tuple[int, ...], dtype: Any) -> Array:
-    """As `aligned`; the memory of a large array is used again as soon as nobody holds the array or a view of it."""
+    """Like `aligned`; the memory of a large array is reused once the array and all its views are gone."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    return np.asarray(_Lease(_pool, _pool.take(size), shape, dtype)) if size >= RECYCLED else np.empty(shape, dtype)
-
-
-def features_first(x: Any) -> bool:
-    """Whether ``x [batch, time, features]`` lies as ``[time, features, batch]``, as `minilstm.fast.loops` makes it.
-
-    Between two layers that read it so, nothing is turned round, and its derivative lies like it; what a caller is given
-    is C-contiguous.
-    """
-    return x.ndim == 3 and not x.flags.c_contiguous and x.transpose(1, 2, 0).flags.c_contiguous
+    return np.asarray(_Loan(_pool, _pool.take(size), shape, dtype)) if size >= RECYCLED else np.empty(shape, dtype)
 
 
 def copy_rows(target: Array, source: Array) -> None:
-    """As ``np.copyto(target, source)``, where in both each row, of the last axis, is one piece of memory.
+    """Like ``np.copyto(target, source)``, for arrays whose last axis is contiguous.
 
-    NumPy begins anew for each row, which takes longer than to copy 20 numbers. As one item of as many bytes a row is
-    copied in half the time, and less.
+    NumPy has a fixed cost for each row, which is more than copying 20 numbers costs. Here a whole row is one item of
+    NumPy's void type; that takes at most half the time.
     """
     if target.shape[-1] > 1:
         row = np.dtype((np.void, target.shape[-1] * target.itemsize))
@@ -55,19 +46,19 @@ def copy_rows(target: Array, source: Array) -> None:
 
 
 def _block(size: int) -> Array:
-    """Fresh memory: `size` bytes from the start of a cache line."""
+    """`size` bytes of fresh memory, starting at a cache line."""
     block = np.empty(size + LINE, np.uint8)
     start = -block.ctypes.data % LINE
     return block[start : start + size]
 
 
 class Pool:
-    """Blocks of memory that nobody uses, by size, and `limit` bytes of them at most."""
+    """Unused blocks of memory by size, at most `limit` bytes in all."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.kept = limit, 0
-        self.free: dict[int, list[Array]] = {}  # the size that was given back last comes last
-        self.lock = threading.RLock()  # the collector may end an array, and call `give_back`, while `take` is at work
+        self.free: dict[int, list[Array]] = {}  # the size that was returned last is at the end
+        self.lock = threading.RLock()  # the collector may end an array, and call `give_back`, in the middle of `take`
 
     def take(self, size: int) -> Array:
         """A block of `size` bytes."""
@@ -75,7 +66,7 @@ class Pool:
             return self._pop(size) if size in self.free else _block(size)
 
     def give_back(self, block: Array) -> None:
-        """Keep a block that nobody uses any more, rather than those that were given back long ago."""
+        """Keep a block that is not used any more; drop those that were returned longest ago if there are too many."""
         with self.lock:
             self.free[block.size] = [*self.free.pop(block.size, []), block]
             self.kept += block.size
@@ -90,8 +81,8 @@ class Pool:
         return blocks.pop()
 
 
-class _Lease:
-    """What an array's memory belongs to. NumPy holds it as long as the array or a view lives, and not longer."""
+class _Loan:
+    """The owner of an array's memory. NumPy holds it exactly as long as the array or a view of it lives."""
 
     def __init__(self, pool: Pool, block: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.pool, self.block = pool, block

@@ -1,4 +1,4 @@
-"""What every layer is: a recipe that makes parameters and applies them, with the checks at its edge."""
+"""The base class of layers, and the checks of what a layer is given."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from ..fast.memory import features_first
+from ..options import Recipe
 from ..params import check_name, get_path, tree_leaves
 
 Array = Any
 
 
-class Layer:
+class Layer(Recipe):
     """A recipe: `init` makes parameters, `apply` uses them. A layer holds options and no arrays.
 
-    Subclasses define ``default_name``, `init`, `apply`, `output_dim` and `config`.
+    Subclasses define ``default_name``, `init`, `apply` and `output_dim`, and declare their options as dataclass fields.
     """
 
+    kind = "layer"
     default_name = "layer"
-    recurrent = False  # whether the layer has a state to hand from one window to the next
-    reads_features_first = False  # whether it takes inputs that lie so as well as C-contiguous ones
+    recurrent = False  # whether the layer has a state to pass from one window to the next
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
@@ -30,7 +30,7 @@ class Layer:
         self.name = name
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
-        """New parameters; `seed` is anything ``np.random.default_rng`` takes."""
+        """Make new parameters; `seed` is anything ``np.random.default_rng`` takes."""
         raise NotImplementedError
 
     def apply(
@@ -44,31 +44,21 @@ class Layer:
         """``(outputs, state)``. `rng` given means training (dropout acts), None means inference."""
         raise NotImplementedError
 
-    def apply_between(
-        self, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Array | None, rng: Any
-    ) -> tuple[Array, Any]:
-        """As `apply`, but outputs may lie in memory as they were made: for a layer that `reads_features_first`."""
-        return self.apply(params, inputs, state, sequence_length, rng)
-
     def __call__(self, params: dict[str, Any], inputs: Array, **options: Any) -> Array:
         """`apply`, the outputs alone."""
         return self.apply(params, inputs, **options)[0]
 
     def initial_state(self, params: dict[str, Any], batch: int) -> Any:
-        """The state that a sequence starts from where none is given; None for a layer without one."""
+        """The state that a sequence starts from if none is given, or None for a layer without a state."""
         return None
 
     def output_dim(self, input_dim: int | None) -> int | None:
-        """The number of features that come out for `input_dim` that go in."""
+        """The number of output features for `input_dim` input features."""
         return input_dim
-
-    def config(self) -> dict[str, Any]:
-        """Every option as JSON-able values."""
-        return {"layer": type(self).__name__, "name": self.name}
 
 
 def required(params: Any, name: str, where: str) -> Any:
-    """The subtree or array `name` of a layer's parameters; ValueError, naming it, where it is missing."""
+    """Return the subtree or array `name` of a layer's parameters; ValueError if it is missing."""
     value = get_path(params, name)
     if value is None:
         raise ValueError(f"{where}: params must hold {name!r}, got {sorted(params) or 'nothing'}")
@@ -76,7 +66,7 @@ def required(params: Any, name: str, where: str) -> Any:
 
 
 def params_dtype(params: Any, default: Any) -> np.dtype:
-    """The dtype of the parameters, which decides that of everything else; `default` where there are none."""
+    """The dtype of the parameters, which decides every other dtype; `default` if there are no parameters."""
     first = params
     while isinstance(first, dict) and first:  # in most trees this ends at a leaf, without a walk through all of them
         first = next(iter(first.values()))
@@ -86,9 +76,9 @@ def params_dtype(params: Any, default: Any) -> np.dtype:
 
 
 def as_floating(value: Any, dtype: Any, where: str) -> Array:
-    """`value` as an array of `dtype`, converted once here at the edge.
+    """Return `value` as an array of `dtype`. This happens once, at the edge of a layer.
 
-    Raises ValueError for anything that is not floating: whole numbers are labels or indices, and belong elsewhere.
+    Raises ValueError for anything that is not floating: whole numbers are labels or indices.
     """
     if not hasattr(value, "dtype"):
         value = np.asarray(value)
@@ -110,7 +100,7 @@ def check_features(inputs: Array, features: int, where: str, layout: str) -> Non
 
 
 def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.ndarray | None:
-    """`sequence_length` as an integer array [batch] with values 0 .. time, or None; ValueError otherwise."""
+    """Return `sequence_length` as an integer array [batch] with values 0 .. time, or None; ValueError otherwise."""
     if sequence_length is None:
         return None
     lengths = np.asarray(getval(sequence_length))
@@ -121,29 +111,22 @@ def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.nd
         )
     if lengths.min() < 0 or lengths.max() > time:
         raise ValueError(
-            f"{where}: sequence_length must lie from 0 to {time}, got {lengths.min()} to {lengths.max()}"
+            f"{where}: sequence_length must be from 0 to {time}, got {lengths.min()} to {lengths.max()}"
         )
     return lengths
 
 
 @primitive
 def time_major(x: Array) -> Array:
-    """``[batch, time, ...]`` as ``[time, batch, ...]``: a view, since who reads it copies it into a layout anyway."""
+    """Swap the first two axes of ``[batch, time, ...]``: a view, since its reader copies it into another layout."""
     return x.swapaxes(0, 1)
 
 
 @primitive
 def batch_major(x: Array) -> Array:
-    """``[time, batch, ...]`` as a C-contiguous ``[batch, time, ...]``; a copy only where it lies otherwise."""
+    """Make a C-contiguous ``[batch, time, ...]`` of ``[time, batch, ...]``; a copy only if it is stored otherwise."""
     return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
-@primitive
-def turned(x: Array) -> Array:
-    """``[time, batch, ...]`` as ``[batch, time, ...]`` or back: a view, wherever it lies."""
-    return x.swapaxes(0, 1)
-
-
-defvjp(time_major, lambda ans, x: turned if features_first(getval(x)) else batch_major)
+defvjp(time_major, lambda ans, x: time_major)
 defvjp(batch_major, lambda ans, x: time_major)
-defvjp(turned, lambda ans, x: turned)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 
+from ..options import options_of
 from ..wrappers import check_distinct
 from .base import Array, Layer, required
 from .recurrent import RNN
 
 
+@dataclass(eq=False, repr=False)
 class Bidirectional(Layer):
     """Two RNNs over the same inputs, as TensorFlow's ``bidirectional_dynamic_rnn``.
 
-    Outputs are those of the forward and of the backward RNN joined on the last dimension; each stands at the step it
-    belongs to. The state is the pair (fw, bw).
+    The outputs of the forward and the backward RNN are joined on the last dimension, step by step. The state is the
+    pair (fw, bw).
 
     Parameters
     ----------
     forward, backward
-        Cells, or `RNN` layers whose options are then kept (`reverse` is set here). `backward` defaults to another
-        copy of `forward`: same options, weights of its own.
+        Cells, or `RNN` layers, whose options are kept (`reverse` is set here). `backward` defaults to another copy of
+        `forward`: the same options, its own weights.
     name : str, optional
-        Replaces ``bidirectional_rnn`` in variable names; below it lie ``fw/<cell>`` and ``bw/<cell>``.
+        Replaces ``bidirectional_rnn`` in variable names, which continue with ``fw/<cell>`` and ``bw/<cell>``.
 
     Raises
     ------
@@ -35,13 +38,18 @@ class Bidirectional(Layer):
     default_name = "bidirectional_rnn"
     recurrent = True
 
-    def __init__(self, forward: Any, backward: Any = None, *, name: str | None = None) -> None:
-        super().__init__(name)
-        if backward is not None:
-            both = [part.cell if isinstance(part, RNN) else part for part in (forward, backward)]
+    forward: Any
+    backward: Any = None
+    _: KW_ONLY
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.name)
+        if self.backward is not None:
+            both = [part.cell if isinstance(part, RNN) else part for part in (self.forward, self.backward)]
             check_distinct(both, "Bidirectional")
-        self.forward = _directed(forward, reverse=False)
-        self.backward = _directed(forward if backward is None else backward, reverse=True)
+        self.backward = _directed(self.forward if self.backward is None else self.backward, reverse=True)
+        self.forward = _directed(self.forward, reverse=False)
         for option in ("return_sequences", "time_major"):
             if getattr(self.forward, option) != getattr(self.backward, option):
                 raise ValueError(f"Bidirectional: {option} must be the same in both directions")
@@ -74,20 +82,10 @@ class Bidirectional(Layer):
 
     def output_dim(self, input_dim: int | None) -> int:
         """The sum of both output sizes."""
-        return self.forward.output_dim(input_dim) + self.backward.output_dim(input_dim)
-
-    def config(self) -> dict[str, Any]:
-        """Every option as JSON-able values."""
-        return {**super().config(), "forward": self.forward.config(), "backward": self.backward.config()}
-
-    def __repr__(self) -> str:
-        return f"Bidirectional({self.forward!r}, {self.backward!r})"
+        return int(self.forward.output_dim(input_dim) + self.backward.output_dim(input_dim))
 
 
 def _directed(cell_or_layer: Any, reverse: bool) -> RNN:
-    """An RNN in the wanted direction with the options of the layer given, or around the cell given."""
-    if not isinstance(cell_or_layer, RNN):
-        return RNN(cell_or_layer, reverse=reverse)
-    names = ("backprop", "return_sequences", "time_major", "learn_initial_state")
-    options = {name: getattr(cell_or_layer, name) for name in names}
-    return RNN(cell_or_layer.cell, reverse=reverse, **options)
+    """An RNN in the given direction: around a cell, or with the options of a layer."""
+    options = options_of(cell_or_layer) if isinstance(cell_or_layer, RNN) else {"cell": cell_or_layer}
+    return RNN(**{**options, "reverse": reverse, "name": None})

@@ -1,17 +1,17 @@
-"""RNN: a cell run over time."""
+"""RNN and LSTM: the layers that run a cell over time."""
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from autograd.tracer import getval
 
 from .. import cells, sequences
-from ..fast import lstm as fast_lstm
-from ..fast.memory import features_first
+from ..options import described_by
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
-from ..wrappers import MultiRNNCell, draw_masks, input_dim_of
+from ..wrappers import draw_masks, input_dim_of
 from .base import (
     Array,
     Layer,
@@ -22,12 +22,17 @@ from .base import (
     params_dtype,
     required,
     time_major,
-    turned,
 )  # fmt: skip
 
-BACKPROPS = ("bptt", "reference", "autograd")
+BACKPROPS = ("fast", "readable", "autograd")
+OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config`: older readers know only these
 
 
+def _old_word(backprop: str, where: str) -> str:
+    return next((old for old, new in OLD_WORDS.items() if new == backprop), backprop)
+
+
+@dataclass(eq=False, repr=False)
 class RNN(Layer):
     """Run a cell over a sequence: TensorFlow's ``static_rnn`` and ``dynamic_rnn``.
 
@@ -36,17 +41,18 @@ class RNN(Layer):
     cell : LSTMCell or any cell
     name : str, optional
         Replaces ``rnn`` in variable names.
-    backprop : {"bptt", "reference", "autograd"}, default "bptt"
-        "bptt" takes the fastest hand-derived backward pass that the cell has, and autograd's trace where it has none;
-        "reference" the readable one of `minilstm.bptt`; "autograd" always the trace. ``repr(layer)`` says which it is.
+    backprop : {"fast", "readable", "autograd"}, default "fast"
+        "fast" uses the fastest hand-derived backward pass that the cell has, "readable" the one in `minilstm.bptt`,
+        and both use autograd's trace for a cell without one; "autograd" always uses the trace. ``repr(layer)`` says
+        which it is. The older words "bptt" for "fast" and "reference" for "readable" are accepted too.
     return_sequences : bool, default True
-        Outputs of every step, or of each sequence's last step only.
+        Return the outputs of every step, or only that of each sequence's last step.
     reverse : bool, default False
-        Run from the end of each sequence to its start; outputs stand at the steps they belong to.
+        Run from the end of each sequence to its start; the output of step t is still at index t.
     time_major : bool, default False
         Inputs and outputs are ``[time, batch, features]``.
     learn_initial_state : bool, default False
-        Adds ``initial_state/c`` and ``initial_state/h``, used where no state is given; they start at 0.
+        Add the parameters ``initial_state/c`` and ``initial_state/h``, used if no state is given; they start at 0.
 
     Raises
     ------
@@ -57,31 +63,27 @@ class RNN(Layer):
     default_name = "rnn"
     recurrent = True
 
-    def __init__(
-        self,
-        cell: Any,
-        *,
-        name: str | None = None,
-        backprop: str = "bptt",
-        return_sequences: bool = True,
-        reverse: bool = False,
-        time_major: bool = False,
-        learn_initial_state: bool = False,
-    ) -> None:
-        super().__init__(name)
-        if backprop not in BACKPROPS:
-            raise ValueError(f"{type(self).__name__}: backprop must be one of {BACKPROPS}, got {backprop!r}")
-        if cell.name.split("/")[0] == "initial_state":
-            raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {cell.name!r}")
-        self.cell = cell
-        self.backprop = backprop
-        self.return_sequences = bool(return_sequences)
-        self.reverse = bool(reverse)
-        self.time_major = bool(time_major)
-        self.learn_initial_state = bool(learn_initial_state)
+    cell: Any
+    _: KW_ONLY
+    name: str | None = None
+    backprop: str = described_by(_old_word, "fast")
+    return_sequences: bool = True
+    reverse: bool = False
+    time_major: bool = False
+    learn_initial_state: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__(self.name)
+        self.backprop = OLD_WORDS.get(self.backprop, self.backprop)
+        if self.backprop not in BACKPROPS:
+            raise ValueError(f"{type(self).__name__}: backprop must be one of {BACKPROPS}, got {self.backprop!r}")
+        if self.cell.name.split("/")[0] == "initial_state":
+            raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {self.cell.name!r}")
+        for option in ("return_sequences", "reverse", "time_major", "learn_initial_state"):
+            setattr(self, option, bool(getattr(self, option)))
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
-        """The cell's parameters under the cell's name, and ``initial_state`` where it is learned."""
+        """Make the cell's parameters under the cell's name, and ``initial_state`` if it is learned."""
         params: dict[str, Any] = {}
         set_path(params, self.cell.name, self.cell.init(seed, input_dim, dtype))
         if self.learn_initial_state:
@@ -105,11 +107,11 @@ class RNN(Layer):
         inputs : array [batch, time, features] (``[time, batch, features]`` if time_major)
             Floating; converted to the parameters' dtype.
         state : pair (c, h), optional
-            The state to start from; default the learned one, or zeros.
+            The state to start from. Default: the learned one, or zeros.
         sequence_length : integer array [batch], optional
-            Past it outputs are 0 and the state is carried through.
+            Past it outputs are 0 and the state stays as it is.
         rng : optional
-            Given while training: a `DropoutWrapper` drops out. Anything ``np.random.default_rng`` takes.
+            Given in training: a `DropoutWrapper` then drops out. Anything ``np.random.default_rng`` takes.
 
         Returns
         -------
@@ -119,39 +121,8 @@ class RNN(Layer):
         Raises
         ------
         ValueError
-            Where the shape or dtype of an argument does not fit; it names the argument.
+            If the shape or dtype of an argument does not fit; the message names the argument.
         """
-        return self._apply(params, inputs, state, sequence_length, rng, as_made=False)
-
-    def apply_between(
-        self, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Array | None, rng: Any
-    ) -> tuple[Array, Any]:
-        """As `Layer.apply_between`."""
-        if not (self.return_sequences and self._features_first(-1)):
-            return self.apply(params, inputs, state, sequence_length, rng)
-        return self._apply(params, inputs, state, sequence_length, rng, as_made=True)
-
-    @property
-    def reads_features_first(self) -> bool:  # type: ignore[override]
-        """Whether `minilstm.fast.lstm` runs the cell, and nothing is done to its inputs besides."""
-        return self._features_first(0)
-
-    def _features_first(self, end: int) -> bool:
-        """Whether it takes inputs (`end` 0), or makes outputs (-1), that lie so: it depends on the cell there."""
-        if type(self).apply is not RNN.apply or self.backprop != "bptt":  # a subclass of somebody's own, or no kernel
-            return False
-        cell = self.cell.cells[end] if type(self.cell) is MultiRNNCell else self.cell
-        return not (self.time_major or self.reverse) and fast_lstm.applies(cell)
-
-    def _apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any,
-        sequence_length: Array | None,
-        rng: Any,
-        as_made: bool,
-    ) -> tuple[Array, Any]:
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
         cell_params = required(params, self.cell.name, where)
@@ -175,19 +146,14 @@ class RNN(Layer):
         if self.backprop == "autograd":
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
         else:
-            fast = self.backprop == "bptt"
-            outputs, state = sequences.run(
-                self.cell, cell_params, inputs, state, lengths, masks, fast=fast, as_made=as_made
-            )
+            fast = self.backprop == "fast"
+            outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=fast)
         if not self.return_sequences:
             last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
             return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
         if self.reverse:
             outputs = _reverse_time(outputs, lengths)
-        if self.time_major:
-            return outputs, state
-        keeps = as_made and features_first(getval(outputs).swapaxes(0, 1))
-        return (turned if keeps else batch_major)(outputs), state
+        return (outputs if self.time_major else batch_major(outputs)), state
 
     @property
     def uses_derivation(self) -> bool:
@@ -195,13 +161,13 @@ class RNN(Layer):
         return self.backprop != "autograd" and all(sequences.derived_parts(self.cell))
 
     def initial_state(self, params: dict[str, Any], batch: int) -> Any:
-        """The state that a sequence starts from where none is given: the learned one, or zeros."""
+        """The state that a sequence starts from if none is given: the learned one, or zeros."""
         zeros = self.cell.zero_state(batch, params_dtype(params, np.float32))
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
 
     def _checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
         if isinstance(state, cells.LSTMState) and isinstance(self.cell.state_size, cells.LSTMState):
-            (c, h), sizes = state, self.cell.state_size  # as `generate` hands it on: no walk through a tree
+            (c, h), sizes = state, self.cell.state_size  # as `generate` passes it: no walk through a tree
             ours = c.shape == (batch, sizes.c) and h.shape == (batch, sizes.h)
             if ours and c.dtype == dtype and h.dtype == dtype:
                 return state
@@ -221,28 +187,19 @@ class RNN(Layer):
         return int(self.cell.output_size)
 
     def config(self) -> dict[str, Any]:
-        """Every option as JSON-able values, the cell's under "cell"."""
-        return {
-            "layer": "RNN",
-            "name": self.name,
-            "cell": self.cell.config(),
-            "backprop": self.backprop,
-            "return_sequences": self.return_sequences,
-            "reverse": self.reverse,
-            "time_major": self.time_major,
-            "learn_initial_state": self.learn_initial_state,
-        }
+        """Return every option as JSON-able values, the cell's under "cell"; an `LSTM` is described as its RNN."""
+        return {**super().config(), "layer": "RNN"}
 
     def __repr__(self) -> str:
         derived = [False] if self.backprop == "autograd" else sequences.derived_parts(self.cell)
         path = "hand-derived backpropagation" if all(derived) else "autograd's trace"
         if any(derived) and not all(derived):
             path = "hand-derived backpropagation for some cells, autograd's trace for the others"
-        return f"{type(self).__name__}({self.cell!r}) [{path}]"
+        return f"{super().__repr__()} [{path}]"
 
 
 class LSTM(RNN):
-    """``RNN(LSTMCell(units, ...))`` in one: options of `RNN`, `name` too, go there, all others to the cell.
+    """``RNN(LSTMCell(units, ...))`` in one. The options of `RNN`, `name` too, go to the layer, all others to the cell.
 
     Examples
     --------
@@ -253,27 +210,24 @@ class LSTM(RNN):
     (2, 4)
     """
 
-    def __init__(
-        self,
-        units: int | None = None,
-        *,
-        name: str | None = None,
-        backprop: str = "bptt",
-        return_sequences: bool = True,
-        reverse: bool = False,
-        time_major: bool = False,
-        learn_initial_state: bool = False,
-        **cell_options: Any,
-    ) -> None:
-        super().__init__(
-            cells.LSTMCell(units, **cell_options),
-            name=name,
-            backprop=backprop,
-            return_sequences=return_sequences,
-            reverse=reverse,
-            time_major=time_major,
-            learn_initial_state=learn_initial_state,
-        )
+    def __init__(self, units: int | None = None, **options: Any) -> None:
+        of_layer = {name: options.pop(name) for name in _parameters(RNN) if name in options}
+        super().__init__(cells.LSTMCell(units, **options), **of_layer)
+
+
+def _parameters(recipe: type) -> dict[str, inspect.Parameter]:
+    """What a cell or layer takes by name."""
+    found = inspect.signature(recipe).parameters
+    return {name: parameter for name, parameter in found.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+# What `help` shows for LSTM: all options, each still declared once.
+LSTM.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        inspect.Parameter("units", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        *{**_parameters(cells.LSTMCell), **_parameters(RNN)}.values(),
+    ]
+)
 
 
 def _state_as_params(state: Any) -> dict[str, Any]:

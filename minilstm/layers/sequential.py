@@ -28,7 +28,7 @@ class Sequential:
     Raises
     ------
     ValueError
-        Without layers, or where two of them have the same name.
+        Without layers, or if two of them have the same name.
 
     Examples
     --------
@@ -49,14 +49,12 @@ class Sequential:
         self.layers = layers
         self.names = _count_names(layers)
         self._recurrent = frozenset(name for name, layer in zip(self.names, layers, strict=True) if layer.recurrent)
-        # Of each layer, whether the one after it takes outputs that lie as they were made.
-        self._between = [*(following.reads_features_first for following in layers[1:]), False]
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """New parameters: a nested dict whose paths are TensorFlow's variable names.
 
-        `seed` is anything ``np.random.default_rng`` takes; `input_dim` is the number of input features, which only
-        a model that starts with an `Embedding` does without.
+        `seed` is anything ``np.random.default_rng`` takes; `input_dim` is the number of input features, needed unless
+        the model starts with an `Embedding`.
         """
         if np.dtype(dtype).kind != "f":
             raise ValueError(f"Sequential.init: dtype must be floating, got {np.dtype(dtype)}")
@@ -85,11 +83,11 @@ class Sequential:
             What `init` made.
         inputs : array [batch, time, features]
         state : dict, optional
-            ``{layer name: state}`` of recurrent layers; those it does not name start anew.
+            ``{layer name: state}`` of recurrent layers; a layer that is not named starts from its initial state.
         sequence_length : integer array [batch], optional
         rng : optional
-            Given means training: dropout acts. Anything ``np.random.default_rng`` takes; an int or a list of ints
-            makes this a pure function of its arguments.
+            Given in training: dropout then acts. Anything ``np.random.default_rng`` takes; with an int or a list of ints
+            the result is a pure function of the arguments.
 
         Returns
         -------
@@ -103,12 +101,11 @@ class Sequential:
         rng = None if rng is None else np.random.default_rng(rng)
         new_state = {}
         outputs = inputs
-        for name, layer, between in zip(self.names, self.layers, self._between, strict=True):
+        for name, layer in zip(self.names, self.layers, strict=True):
             weights = get_path(params, name)
             if weights is None:
                 weights = {}
-            apply = layer.apply_between if between else layer.apply
-            outputs, layer_state = apply(weights, outputs, state.get(name), sequence_length, rng)
+            outputs, layer_state = layer.apply(weights, outputs, state.get(name), sequence_length, rng)
             if layer.recurrent:
                 new_state[name] = layer_state
         return outputs, new_state
@@ -118,12 +115,12 @@ class Sequential:
         return self.apply(params, inputs, **options)[0]
 
     def initial_state(self, params: dict[str, Any], batch: int) -> dict[str, Any]:
-        """``{layer name: state}`` that sequences start from where no state is given."""
+        """``{layer name: state}`` that sequences start from if no state is given."""
         named = zip(self.names, self.layers, strict=True)
         return {name: layer.initial_state(get_path(params, name), batch) for name, layer in named if layer.recurrent}
 
     def input_dim(self, params: dict[str, Any]) -> int | None:
-        """The number of input features that `params` were made for; None where the first weights do not tell."""
+        """The number of input features that `params` were made for; or None if the first weights do not tell."""
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = get_path(params, name)
             if isinstance(layer, Bidirectional):
@@ -160,14 +157,14 @@ class Sequential:
 
 
 def _cells_of(layer: Layer) -> list[Any]:
-    """The cells of a layer, each object once: a Bidirectional may use one for both ways, with weights for each."""
+    """The cells of a layer, each object once: a Bidirectional may use one cell twice, with weights for each direction."""
     if isinstance(layer, Bidirectional):
         return list({id(part.cell): part.cell for part in (layer.forward, layer.backward)}.values())
     return [layer.cell] if isinstance(layer, RNN) else []
 
 
 def _count_names(layers: tuple[Layer, ...]) -> list[str]:
-    """Each layer's own name, or its default name with _1, _2, ... from the second of its kind on."""
+    """The name of each layer: its own, or its default name, with _1, _2, ... for the second, third, ... of its kind."""
     names: list[str] = []
     counts: dict[str, int] = {}
     for layer in layers:

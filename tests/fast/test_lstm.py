@@ -30,10 +30,10 @@ from minilstm import (
 )
 from minilstm.fast import loops
 from minilstm.fast import lstm as fast_lstm
-from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, MANY, LargeLoops, Loops, OneSequence
-from minilstm.fast.lstm import applies
-from minilstm.fast.row_workspace import LARGE, LargeKernelWorkspace
-from minilstm.fast.workspace import CROWD, FOLD_INPUTS, Workspace, crowded
+from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, LargeLoops, Loops, OneSequence
+from minilstm.fast.lstm import can_run
+from minilstm.fast.row_workspace import LARGE_KERNEL, RowWorkspace
+from minilstm.fast.workspace import CROWD, FOLD_INPUTS, ColumnWorkspace, is_crowded
 
 
 @pytest.fixture(scope="module", params=["small", "large steps", "large kernels"], autouse=True)
@@ -42,9 +42,9 @@ def passes(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast_lstm, "_free", {})  # a workspace that is kept knows its loops
         if request.param == "large steps":
-            patch.setattr(loops, "MANY", -1)
+            patch.setattr(loops, "LARGE_BLOCK", -1)
         if request.param == "large kernels":
-            patch.setattr(fast_lstm, "LARGE", -1)
+            patch.setattr(fast_lstm, "LARGE_KERNEL", -1)
         yield request.param
 
 
@@ -93,11 +93,11 @@ def test_what_nobody_asks_for_is_not_given_and_changes_nothing_else(time, batch)
     kernel, bias = params["lstm_cell"]["kernel"], params["lstm_cell"]["bias"]
     found = []
     for wants_h in (True, False):
-        tape = fast_lstm.Tape()
+        loan = fast_lstm.Loan()
         arguments = inputs.transpose(1, 0, 2), c, h, kernel, bias
-        outputs, *_ = fast_lstm.lstm_sequence(*arguments, forget_bias=1.0, tape=tape)
+        outputs, *_ = fast_lstm.fast_sequence(*arguments, forget_bias=1.0, loan=loan)
         wanted = {"wants_inputs": wants_h, "wants_h": wants_h}
-        found.append(fast_lstm.lstm_backward(outputs, c, h, c, kernel, tape=tape, **wanted))
+        found.append(fast_lstm.fast_backward(outputs, c, h, c, kernel, loan=loan, **wanted))
     (_, dc, dh, *weights), (no_inputs, same_dc, no_h, *same_weights) = found
     assert dh.shape == h.shape
     assert no_inputs is None
@@ -109,7 +109,7 @@ def test_what_nobody_asks_for_is_not_given_and_changes_nothing_else(time, batch)
 @BOTH_SIDES
 @pytest.mark.parametrize("units", [FEW_UNITS, FEW_UNITS + 1])
 def test_one_sequence_of_few_units_has_a_sweep_of_its_own(passes, units, input_dim, dtype):
-    kinds = [type(Workspace(2, batch, input_dim, units, dtype).loops) for batch in (1, 2)]
+    kinds = [type(ColumnWorkspace(2, batch, input_dim, units, dtype).loops) for batch in (1, 2)]
     of_more = LargeLoops if passes == "large steps" else Loops
     assert kinds == [OneSequence if units == FEW_UNITS else of_more, of_more]
     data = case(batch=1, time=60, input_dim=input_dim, units=units, dtype=dtype)
@@ -128,7 +128,7 @@ def test_sequences_that_are_crowded_in_the_cache_are_brought_together_first(time
     params, inputs, state = case(batch, time, input_dim, 64, dtype=dtype)
     params["lstm_cell"]["kernel"] *= 0.05  # sums of so many entries do not saturate the gates
     x = inputs.transpose(1, 0, 2)
-    workspace = Workspace(time, batch, input_dim, 64, x.dtype)
+    workspace = ColumnWorkspace(time, batch, input_dim, 64, x.dtype)
     by_step = workspace._by_step(x)
     assert np.shares_memory(by_step, workspace.by_gate) == staged
     assert (by_step is x) == (not staged)
@@ -142,21 +142,21 @@ def test_sequences_that_are_crowded_in_the_cache_are_brought_together_first(time
 @pytest.mark.parametrize("units", [60, 64, 128])
 def test_rows_of_a_kernel_that_are_crowded_in_the_cache_are_moved_apart(units, input_dim):
     """Rows of 64 units are 2 kB long; 128 units, and 64 with inputs, are more than one block of rows."""
-    room = Workspace(4, 3, input_dim, units, np.dtype(float)).halved
+    room = ColumnWorkspace(4, 3, input_dim, units, np.dtype(float)).scaled
     assert (room.strides[0] > 4 * units * 8) == (units != 60)
-    assert not crowded(len(room), room.strides[0])
+    assert not is_crowded(len(room), room.strides[0])
     data = case(time=4, input_dim=input_dim, units=units)
     fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12)
 
 
 def test_places_are_crowded_where_they_share_few_lines():
-    assert crowded(17, 4096)
-    assert crowded(17, 3 * 4096)
-    assert crowded(33, 2048)
-    assert not crowded(16, 4096)
-    assert not crowded(32, 2048)
-    assert not crowded(1000, 4096 + 64)
+    assert is_crowded(17, 4096)
+    assert is_crowded(17, 3 * 4096)
+    assert is_crowded(33, 2048)
+    assert not is_crowded(16, 4096)
+    assert not is_crowded(32, 2048)
+    assert not is_crowded(1000, 4096 + 64)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -177,18 +177,18 @@ def test_numpys_buffer_is_as_large_after_a_sweep_as_before(batch):
 def test_a_kernel_that_does_not_stay_in_the_cache_has_a_pass_of_its_own(passes, monkeypatch):
     monkeypatch.setenv("MINILSTM_COMPILED", "0")  # numba may be installed
     kind = lambda *shape, dtype=np.float32: fast_lstm.workspace_class(np.empty(shape, dtype))  # noqa: E731
-    assert kind(3, 8) is (LargeKernelWorkspace if passes == "large kernels" else Workspace)
-    monkeypatch.setattr(fast_lstm, "LARGE", LARGE)
-    assert kind(768, 2048) is kind(768, 1024, dtype=np.float64) is Workspace
-    assert kind(769, 2048) is kind(769, 1024, dtype=np.float64) is LargeKernelWorkspace
+    assert kind(3, 8) is (RowWorkspace if passes == "large kernels" else ColumnWorkspace)
+    monkeypatch.setattr(fast_lstm, "LARGE_KERNEL", LARGE_KERNEL)
+    assert kind(768, 2048) is kind(768, 1024, dtype=np.float64) is ColumnWorkspace
+    assert kind(769, 2048) is kind(769, 1024, dtype=np.float64) is RowWorkspace
 
 
 @DTYPES
 def test_a_large_step_has_loops_of_its_own(dtype, monkeypatch):
-    monkeypatch.setattr(loops, "MANY", MANY)
-    bound = MANY // np.dtype(dtype).itemsize // 4
-    assert type(Workspace(2, 4, 1, bound, dtype).loops) is Loops
-    assert type(Workspace(2, 4, 1, bound + 1, dtype).loops) is LargeLoops
+    monkeypatch.setattr(loops, "LARGE_BLOCK", LARGE_BLOCK)
+    bound = LARGE_BLOCK // np.dtype(dtype).itemsize // 4
+    assert type(ColumnWorkspace(2, 4, 1, bound, dtype).loops) is Loops
+    assert type(ColumnWorkspace(2, 4, 1, bound + 1, dtype).loops) is LargeLoops
 
 
 @DTYPES
@@ -207,23 +207,23 @@ def test_a_large_kernel_makes_the_gradients_of_the_reference(dtype):
     """At its true size: 6.4 MB in float32."""
     data = case(batch=2, time=3, input_dim=100, units=600, dtype=dtype)
     data[0]["lstm_cell"]["kernel"] *= dtype(0.1)  # sums of 700 entries do not saturate the gates
-    assert data[0]["lstm_cell"]["kernel"].nbytes > LARGE
+    assert data[0]["lstm_cell"]["kernel"].nbytes > LARGE_KERNEL
     fast, reference = (layer_gradients(LSTM(600, backprop=b), *data) for b in ("bptt", "reference"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
 
 
 def test_it_runs_plain_cells_alone():
-    assert applies(LSTMCell(3, forget_bias=0.0))
-    assert applies(BasicLSTMCell(3))
+    assert can_run(LSTMCell(3, forget_bias=0.0))
+    assert can_run(BasicLSTMCell(3))
     for options in ({"use_peepholes": True}, {"cell_clip": 1.0}, {"num_proj": 2}, {"activation": "relu"}):
-        assert not applies(LSTMCell(3, **options)), options
+        assert not can_run(LSTMCell(3, **options)), options
 
     class Own(LSTMCell):
         def step(self, *args):
             return super().step(*args)
 
-    assert not applies(Own(3))
+    assert not can_run(Own(3))
 
 
 def test_results_are_not_overwritten_by_the_next_pass():

@@ -33,11 +33,11 @@ import minilstm
 from minilstm import LSTM, value_and_grad
 from minilstm.fast import compiled
 from minilstm.fast import lstm as fast_lstm
+from minilstm.fast.adam import PIECE
 from minilstm.fast.compiled import functions, workers, workspace
 from minilstm.fast.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
 from minilstm.fast.compiled.tile import COLUMNS, ROWS, tile
 from minilstm.fast.workspace import FOLD_INPUTS
-from minilstm.optimizers import PIECE
 from minilstm.params import tree_map
 
 pytestmark = pytest.mark.interop
@@ -48,7 +48,7 @@ def _compiled_pass(monkeypatch):
     """Wanted in every test of this file, whatever the environment says, and no workspace from before."""
     monkeypatch.setenv("MINILSTM_COMPILED", "1")
     monkeypatch.setattr(fast_lstm, "_free", {})
-    assert compiled.applies(np.float32), f"numba {numba.__version__} is installed, and must be used"
+    assert compiled.can_compile(np.float32), f"numba {numba.__version__} is installed, and must be used"
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def forget_what_is_installed():
 def workspaces_made(monkeypatch):
     """Which kinds of new workspaces are made, as they are made."""
     made = []
-    monkeypatch.setattr(fast_lstm, "Workspace", lambda *a, cls=fast_lstm.Workspace: made.append("NumPy") or cls(*a))
+    monkeypatch.setattr(fast_lstm, "ColumnWorkspace", lambda *a, cls=fast_lstm.ColumnWorkspace: made.append("NumPy") or cls(*a))
     cls = compiled.workspace_class()
     monkeypatch.setattr(compiled, "workspace_class", lambda: cls and (lambda *a: made.append("compiled") or cls(*a)))
     return made
@@ -275,7 +275,7 @@ def test_two_models_trained_in_two_threads_while_each_uses_three(three_parts):
 
 def test_small_passes_are_not_shared(monkeypatch):
     monkeypatch.setattr(workers, "count", lambda: 8)
-    parts = lambda *sizes: len(workspace.Workspace(*sizes, np.float32).parts)  # noqa: E731
+    parts = lambda *sizes: len(workspace.CompiledWorkspace(*sizes, np.float32).parts)  # noqa: E731
     assert parts(50, 32, 1, 32) == 1
     assert parts(100, 64, 64, 128) == 8
     assert parts(100, 20, 64, 128) == 2
@@ -380,7 +380,7 @@ def test_the_environment_is_honoured(setting, monkeypatch):
 
 
 def test_float64_is_never_compiled(monkeypatch):
-    assert not compiled.applies(np.float64)
+    assert not compiled.can_compile(np.float64)
     made = workspaces_made(monkeypatch)
     layer_gradients(LSTM(4), *case(dtype=np.float64))
     assert made == ["NumPy"]
@@ -415,7 +415,7 @@ def test_a_numba_that_cannot_be_imported_is_a_warning(monkeypatch):
     forget_what_is_installed()
     try:
         with pytest.warns(RuntimeWarning, match="numba is installed, but cannot be used"):
-            assert not compiled.applies(np.float32)
+            assert not compiled.can_compile(np.float32)
     finally:
         monkeypatch.undo()
         forget_what_is_installed()
@@ -441,7 +441,7 @@ def test_the_compiled_adam_has_numpys_bits(entries, donate, seed):
     start, *grads = (rng.normal(size=entries, scale=rng.choice([1e-9, 1, 1e9])).astype(np.float32) for _ in range(5))
     found, _ = steps_of_adam(minilstm.Adam(0.05), start, grads, donate)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "adam", lambda dtype: None)
+        patch.setattr(compiled, "adam_loop", lambda dtype: None)
         wanted, _ = steps_of_adam(minilstm.Adam(0.05), start, grads, donate)
     for x, y in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(x, y)

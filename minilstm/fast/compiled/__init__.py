@@ -1,20 +1,20 @@
-"""The fast pass again, compiled by numba where that is installed (the extra `fast`), for float32.
+"""The fast pass in float32, compiled by numba if it is installed (the extra `fast`).
 
-What NumPy cannot reach, and what is done about it:
+What NumPy cannot do, and what is done instead:
 
-- **Products of a few columns.** A library multiplies large matrices at full rate; a step's product has as many rows as
-  the batch, and half of the time goes elsewhere. `tile` is the innermost loop of a product, written for it: the kernel
-  is laid out once a pass in the order in which its numbers are used, and sums stay in registers.
-- **One pass over the gates.** NumPy goes over a step nine times each way; compiled, a number is fetched once
+- **Products of a few columns.** A BLAS library multiplies large matrices at full rate, but a step's product has only
+  `batch` rows, at half that rate. `tile` is an innermost loop made for it: the kernel is stored in the order in which its
+  numbers are used, and sums stay in registers.
+- **One pass over the gates.** NumPy reads and writes a step nine times each way; compiled, a number is fetched once
   (`functions`).
-- **All cores.** The sequences of a batch do not meet before the kernel's gradient is summed up, so its parts go
-  through all steps side by side, without waiting for each other (`workspace`, `workers`).
-- **Adam in one loop**, with the same bits (`optimizers`).
+- **All cores.** The sequences of a batch do not meet before the kernel's gradient is summed, so parts of the batch go
+  through all steps in parallel, without waiting for each other (`workspace`, `workers`).
+- **Adam in one loop**, with the same bits (`adam`).
 
-numba is imported by the first pass that can use it, and keeps what it compiled for the next process.
-``MINILSTM_COMPILED=0`` in the environment leaves all of this out. As many threads are used as BLAS is told to use
-(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A large product of another layer wakes
-BLAS's own threads, which keep their cores busy for a tenth of a second after it; until then the second core is shared.
+numba is imported by the first pass that can use it, and caches what it compiled for the next process.
+``MINILSTM_COMPILED=0`` in the environment turns all of this off. The number of threads is BLAS's
+(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A large product of another layer wakes BLAS's
+own threads, which keep their cores busy for a tenth of a second after it; until then the second core is shared.
 """
 
 from __future__ import annotations
@@ -29,53 +29,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .workspace import Workspace
+    from .workspace import CompiledWorkspace
+
+LARGEST = 3 << 19  # entries of a kernel, 6 MB; a larger one leaves the cache at every step, and the gain is under 1.2
 
 
-LARGEST = 3 << 19  # entries of a kernel, 6 MB: a larger one is fetched anew for each step, and the gain is under 1.2
+def can_compile(dtype: Any, kernel_size: int = 0) -> bool:
+    """Whether a pass is compiled: it is wanted, numba works, and the kernel has at most LARGEST entries."""
+    return kernel_size <= LARGEST and is_wanted(dtype) and workspace_class() is not None
 
 
-def applies(dtype: Any, kernel_size: int = 0) -> bool:
-    """Whether a pass is compiled: in float32, with a kernel of up to LARGEST entries, where numba is installed.
+def is_wanted(dtype: Any) -> bool:
+    """Whether passes in this dtype are compiled if possible: float32, numba is installed, the environment allows it.
 
-    And where the environment has nothing against it.
+    numba is not loaded for the answer, and the answer does not depend on what the process did before: so a choice that
+    depends on it gives the same bits in every process.
     """
-    return kernel_size <= LARGEST and wanted(dtype) and workspace_class() is not None
-
-
-def wanted(dtype: Any) -> bool:
-    """Whether passes in this dtype are to be compiled; numba is looked for, but not loaded.
-
-    The answer does not depend on what the process did before, so what is chosen by it has the same bits in each.
-    """
-    return os.environ.get("MINILSTM_COMPILED", "1") != "0" and dtype == np.float32 and _installed()
+    return os.environ.get("MINILSTM_COMPILED", "1") != "0" and dtype == np.float32 and _is_installed()
 
 
 @functools.lru_cache(maxsize=1)
-def _installed() -> bool:
+def _is_installed() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
 @functools.lru_cache(maxsize=1)
-def workspace_class() -> type[Workspace] | None:
-    """The compiled counterpart of `minilstm.fast.workspace.Workspace`, or None where numba is missing."""
-    if not _installed():
+def workspace_class() -> type[CompiledWorkspace] | None:
+    """The class of compiled workspaces, or None without numba."""
+    if not _is_installed():
         return None
     try:
-        from .workspace import Workspace
-    except ImportError as error:  # a numba that does not go with this NumPy
+        from .workspace import CompiledWorkspace
+    except ImportError as error:  # a numba that does not fit this NumPy
         warnings.warn(f"minilstm: numba is installed, but cannot be used: {error}", RuntimeWarning, stacklevel=2)
         return None
-    return Workspace
+    return CompiledWorkspace
 
 
 def adam_loop(dtype: Any) -> Any:
-    """The compiled counterpart of `minilstm.optimizers.adam`; None where no pass is compiled, or none has been yet.
+    """The compiled twin of `minilstm.fast.adam.numpy_adam`; None if no pass is compiled, or none has run yet.
 
-    To load numba for Adam alone takes longer than it saves in a toy run; both have the same bits.
+    Loading numba for Adam alone takes longer than it saves in a toy run. Both have the same bits.
     """
-    if f"{__name__}.workspace" not in sys.modules or not applies(dtype):
+    if f"{__name__}.workspace" not in sys.modules or not can_compile(dtype):
         return None
-    from .adam import adam as compiled_adam
+    from .adam import compiled_adam
 
     return compiled_adam

@@ -1,4 +1,4 @@
-"""Adam's formulas in one loop: twelve calls of NumPy, and the ways to the cache and back between them, become one."""
+"""Adam's update in one loop instead of twelve NumPy calls, each of which reads and writes the cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from .functions import EXACT, compiled
 
 
 @compiled(EXACT)
-def adam(w, g, m, v, new_w, beta1, rest1, beta2, rest2, epsilon, rate):  # type: ignore[no-untyped-def]
-    """As `minilstm.optimizers.adam`, which also needs room, and the same bits: each operation rounded as by NumPy."""
+def compiled_adam(w, g, m, v, new_w, beta1, rest1, beta2, rest2, epsilon, rate):  # type: ignore[no-untyped-def]
+    """The twin of `minilstm.fast.adam.numpy_adam`, with the same bits: each operation is rounded as in NumPy."""
     f = np.float32
     beta1, rest1, beta2, rest2 = f(beta1), f(rest1), f(beta2), f(rest2)
     epsilon, rate = f(epsilon), f(rate)

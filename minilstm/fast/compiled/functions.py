@@ -1,8 +1,8 @@
-"""What numba compiles: (1) to (9) of `minilstm.cells` and the sweep back, one part of a batch at a time.
+"""The functions that numba compiles: (1) to (9) of `minilstm.cells` and their undoing, for one part of a batch.
 
-All arrays are float32 and contiguous, a sequence a row: columns ``[time + 1, rows, k]`` are ``[x_t, h_{t-1}, 1]``,
-gates ``[time, rows, 4 * units]`` and c ``[time + 1, rows, units]``. Right operands of products are laid out in panels
-``[_, depth, COLUMNS]``; what comes out, gates too, is as wide as whole panels, and nobody reads the rest.
+All arrays are float32 and contiguous, and a sequence is a row: columns ``[time + 1, rows, k]`` hold ``[x_t, h_{t-1}, 1]``,
+next to gates ``[time, rows, 4 * units]`` and c ``[time + 1, rows, units]``. The right operand of a product is stored in
+panels ``[_, depth, COLUMNS]``. Results, gates too, are as wide as whole panels; the entries beyond are not used.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from .tile import COLUMNS, ROWS, tile
 
 Array = Any
 
-# tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9, beyond which float32 has only 1: the fraction of these degrees whose largest
-# error is smallest (2e-8, found by iterated least squares); evaluated in float32 it is off by at most 4e-7.
+# tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9; beyond, float32 has only 1. Of all fractions of these degrees this one has the
+# smallest largest error (2e-8, found by iterated least squares); evaluated in float32 it is off by at most 4e-7.
 NUMERATOR = (0.99999991, 0.13373182, 0.0034865619, 2.0471464e-05, 1.3183668e-08)
 DENOMINATOR = (1.0, 0.46706479, 0.025841906, 0.00032713509, 7.7024452e-07)
 BOUND = 9.0
 
-# How long sums are before they are added up: what is read again and again in the meantime stays in the cache.
+# The length of sums before they are added up: what is read repeatedly in the meantime stays in the cache.
 DEPTH = 256  # in a product of a step
 CHUNK = 64  # in the kernel's gradient
-BLOCK = 64  # rows that are transposed at a time
+BLOCK = 64  # rows that are transposed together
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
 _Q0, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in DENOMINATOR)
 _BOUND, _HALF, _ONE = np.float32(BOUND), np.float32(0.5), np.float32(1)
 
-# Not `fastmath=True`: that lets a compiler assume that nothing is NaN, and a diverged run shall be seen.
+# Not `fastmath=True`: with it the compiler assumes that no number is NaN, but a diverged run must be seen.
 EXACT = {"nogil": True, "error_model": "numpy"}
 FAST = {**EXACT, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
 def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
-    """A decorator for what numba shall compile, for this process alone where no folder can be written to."""
+    """A decorator: numba compiles the function, for this process alone if no cache folder can be written."""
 
     def compile_it(function: Any) -> Any:
         try:
@@ -51,7 +51,7 @@ def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
 
 @numba.njit(inline="always", **FAST)
 def tanh(x):  # type: ignore[no-untyped-def]
-    """The fraction above; these comparisons leave a NaN alone, as min and max would not."""
+    """The fraction above. These comparisons pass a NaN on; min and max would not."""
     x = _BOUND if x > _BOUND else x
     x = -_BOUND if x < -_BOUND else x
     s = x * x
@@ -60,7 +60,7 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def step_forward(z, c_before, c, h):  # type: ignore[no-untyped-def]
-    """One step of one sequence: z ``[4 * units]``, halved where a sigmoid is meant, becomes i, j, f, o."""
+    """One step of one sequence: z ``[4 * units]``, halved for the sigmoids, becomes i, j, f, o."""
     n = c.shape[0]
     for e in range(n):
         i, j = _HALF * tanh(z[e]) + _HALF, tanh(z[n + e])
@@ -71,13 +71,13 @@ def step_forward(z, c_before, c, h):  # type: ignore[no-untyped-def]
         h[e] = o * tanh(c_e)
 
 
-# The step back is three loops, because a compiler turns a loop into vector instructions only where it can check that
-# its arrays do not overlap, and gives up where there are many.
+# The step back is three loops: a compiler vectorises a loop only if it can check that the arrays do not overlap, and it
+# gives up if there are many.
 
 
 @compiled(FAST)
 def step_back_output(o, c, d_output, dh, dc):  # type: ignore[no-untyped-def]
-    """From dh to dc, and to dz of the output gate in its place."""
+    """Add the share of dh to dc, and overwrite o with dz_o."""
     for e in range(c.shape[0]):
         dh_e, a, o_e = dh[e] + d_output[e], tanh(c[e]), o[e]
         dc[e] += dh_e * o_e * (_ONE - a * a)
@@ -86,7 +86,7 @@ def step_back_output(o, c, d_output, dh, dc):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def step_back_input(i, j, dc):  # type: ignore[no-untyped-def]
-    """From dc to dz of i and j in their places."""
+    """Overwrite i and j with dz_i and dz_j."""
     for e in range(dc.shape[0]):
         i_e, j_e, dc_e = i[e], j[e], dc[e]
         i[e] = dc_e * j_e * i_e * (_ONE - i_e)
@@ -95,7 +95,7 @@ def step_back_input(i, j, dc):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
-    """From dc to dz of f in its place, and to dc of the step before."""
+    """Overwrite f with dz_f, and dc with dc before the step."""
     for e in range(dc.shape[0]):
         f_e, dc_e = f[e], dc[e]
         f[e] = dc_e * c_before[e] * f_e * (_ONE - f_e)
@@ -104,7 +104,7 @@ def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
-    """``out [rows, columns] = a @ b``, or ``+=``, of the columns of `a` and rows of `b` from `first` to before `last`.
+    """``out [rows, columns] = a @ b``, or ``+=``, for the columns of `a` and rows of `b` from `first` to before `last`.
 
     ``b [depth, columns]`` is given as panels.
     """
@@ -126,13 +126,13 @@ def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
-    """``columns [n, k]^T @ dz [n, width]``, or what it adds.
+    """``columns [n, k]^T @ dz [n, width]``; `adds` adds it to `out`.
 
-    `out` is ``[panels, k, COLUMNS]``: what is added to lies side by side, too.
+    `out` is ``[panels, k, COLUMNS]``, so that the entries a tile adds to are neighbours, too.
     """
     k = columns.shape[1]
     blocks = (k + ROWS - 1) // ROWS
-    some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # of dz, some rows of one panel
+    some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # some rows of one panel of dz
     flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
     for chunk in range(0, columns.shape[0], CHUNK):
         depth = min(CHUNK, columns.shape[0] - chunk)
@@ -151,9 +151,9 @@ def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore[no-untyped-def]
-    """All steps of a part: outputs ``[rows, time, units]``, and h behind the `inputs` entries of x in the columns.
+    """All steps of a part: outputs ``[rows, time, units]``, and h after the `inputs` entries of x in the columns.
 
-    Where inputs are not `folded` into the steps' products, they are multiplied for all steps at once.
+    Inputs that are not `folded` into the products of the steps are multiplied for all steps at once.
     """
     time, rows, width = gates.shape
     units, depth = c.shape[2], columns.shape[2]
@@ -170,11 +170,11 @@ def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore
 
 @compiled(FAST)
 def backward(panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, d_kernel):  # type: ignore[no-untyped-def]
-    """The sweep over a part: the gates become dz; dc and dh ``[rows, units]`` become those before the first step.
+    """The backward pass of a part: dz overwrites the gates; dc and dh ``[rows, units]`` become those before step 0.
 
-    `panels` are the kernel, transposed; `d_columns` has room for a product with them. d_inputs ``[rows, time, inputs]``
-    are the first columns of it; where they are not wanted, there are none, and `panels` begin with h. The kernel's
-    gradient is gathered every few steps, while their dz is still in the cache.
+    `panels` hold the transposed kernel, and `d_columns` has room for a product with it, whose first columns are
+    d_inputs ``[rows, time, inputs]``. If d_inputs are not wanted, `inputs` is 0 and `panels` start at h. The kernel's
+    gradient is summed every few steps, while their dz is still in the cache.
     """
     time, rows, width = gates.shape
     units, inputs, steps = c.shape[2], d_inputs.shape[2], max(1, CHUNK // rows)
@@ -199,7 +199,7 @@ def backward(panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, 
 
 @compiled(FAST)
 def pack(matrix, scale, panels, start):  # type: ignore[no-untyped-def]
-    """``matrix [depth, columns]``, its columns times `scale`, as rows of panels ``[_, _, COLUMNS]`` from `start` on."""
+    """Store ``matrix [depth, columns]`` times `scale` ``[columns]`` in panels ``[_, _, COLUMNS]``, from row `start`."""
     for panel in range(panels.shape[0]):
         first = panel * COLUMNS
         for k in range(matrix.shape[0]):
@@ -209,7 +209,7 @@ def pack(matrix, scale, panels, start):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def pack_transposed(matrix, panels):  # type: ignore[no-untyped-def]
-    """The transpose of ``matrix [columns, depth]`` as panels, in blocks that stay in the cache."""
+    """Store the transpose of ``matrix [columns, depth]`` in panels, in blocks that stay in the cache."""
     columns, depth = matrix.shape
     for panel in range(panels.shape[0]):
         first = panel * COLUMNS
@@ -221,7 +221,7 @@ def pack_transposed(matrix, panels):  # type: ignore[no-untyped-def]
 
 @compiled(FAST)
 def unpack(panels, matrix, adds):  # type: ignore[no-untyped-def]
-    """Panels as ``matrix [depth, columns]``, or added to it."""
+    """Copy panels to ``matrix [depth, columns]``, or add them to it."""
     for panel in range(panels.shape[0]):
         first = panel * COLUMNS
         for k in range(matrix.shape[0]):

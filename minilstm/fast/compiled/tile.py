@@ -1,13 +1,12 @@
 """The innermost loop of a matrix product: a tile of the result, held in registers while it is summed up.
 
-A compiler that is given three loops does not keep sums in registers and reaches a tenth of what a core can do. So the
-loop is written here as LLVM's instructions: for each step of the sum, two vectors of ``b`` are loaded, one number of
-``a`` for each row of the tile, and every row adds its number times both vectors.
+Given three plain loops, a compiler does not keep the sums in registers and reaches a tenth of the speed of a core. So this
+loop is written as LLVM instructions: each step of the sum loads two vectors of ``b`` and one number of ``a`` for each row
+of the tile, and every row adds its number times both vectors.
 
     out[row, column] = sum over k of a[row, k] b[k, column]        row < rows, column < COLUMNS
 
-The work is in the multiplications, two vectors for each number that is loaded; a tile has as many rows as registers
-allow.
+A tile has as many rows as the registers allow.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def tile(  # type: ignore[no-untyped-def]
 
     All arrays are float32 and flat. ``a[row, k]`` is entry ``a_start + row * a_row + k * a_step`` of `a`; ``b[k]`` are
     the COLUMNS entries of `b` from ``b_start + k * COLUMNS`` on, ``out[row]`` those of `out` from ``out_start + row *
-    out_row`` on. `rows` is 1 to ROWS, `depth` at least 1. Nothing is checked.
+    out_row`` on. `rows` is 1 to ROWS, `depth` at least 1. No argument is checked.
     """
     whole = types.int64
     signature = types.void(whole, a, whole, whole, whole, b, whole, out, whole, whole, whole, types.boolean)
@@ -51,7 +50,7 @@ def tile(  # type: ignore[no-untyped-def]
 
         a, b, out = pointer(1, a, a_start), pointer(5, b, b_start), pointer(7, out, out_start)
         end = builder.append_basic_block("end")
-        choice = builder.switch(rows, end)  # for each number of rows a loop of its own
+        choice = builder.switch(rows, end)  # a separate loop for each number of rows
         for count in range(1, ROWS + 1):
             choice.add_case(_INDEX(count), builder.append_basic_block(f"rows_{count}"))
             builder.position_at_end(choice.cases[-1][1])
@@ -66,7 +65,7 @@ def tile(  # type: ignore[no-untyped-def]
 def _loop(
     builder: Any, rows: int, a: Any, a_row: Any, a_step: Any, b: Any, out: Any, out_row: Any, depth: Any, adds: Any
 ) -> None:
-    """The loop over k for a tile of so many rows; `builder` is left behind it."""
+    """The loop over k for a tile of `rows` rows; afterwards `builder` is at its end."""
     a_rows = [builder.gep(a, [builder.mul(a_row, _INDEX(row))]) for row in range(rows)]
     before, loop, end = builder.block, builder.append_basic_block("sum"), builder.append_basic_block("store")
     builder.branch(loop)
@@ -104,7 +103,7 @@ def _loop(
 
 
 def _places(builder: Any, numbers: Any, start: Any) -> list[Any]:
-    """Where the vectors of a row lie; they need not begin at a multiple of their size."""
+    """The addresses of the vectors of a row, which need not be multiples of the size of a vector."""
     starts = [builder.add(start, _INDEX(n * WIDTH)) for n in range(VECTORS)]
     return [builder.bitcast(builder.gep(numbers, [at]), _VECTOR.as_pointer()) for at in starts]
 

@@ -1,4 +1,4 @@
-"""Pieces of a computation side by side. What they do must let go of the interpreter, as compiled functions can."""
+"""Run pieces of a computation in parallel threads. They must release the interpreter lock, as compiled functions do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def count() -> int:
-    """How many threads to use: as many as BLAS is told to, otherwise one for each core this process may run on."""
+    """The number of threads to use: the number BLAS is told to use, otherwise one for each core of this process."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "").partition(",")[0].strip()
         if value.isdecimal() and int(value) > 0:
@@ -18,9 +18,9 @@ def count() -> int:
 
 
 def share(pieces: Iterable[Callable[[], None]], threads: int) -> None:
-    """Do all pieces; this thread and ``threads - 1`` others take one after the other until none is left.
+    """Run all pieces: this thread and ``threads - 1`` helpers take the next one until none is left.
 
-    A helper that is late, or busy with somebody else's pieces, takes fewer of them. Returns when all are done.
+    A helper that starts late, or is busy with another call, takes fewer of them. Returns when all are done.
     """
     left = iter(list(pieces))
 

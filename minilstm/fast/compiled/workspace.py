@@ -1,4 +1,4 @@
-"""The compiled counterpart of `minilstm.fast.workspace.Workspace`: a sequence is a row, as in inputs and outputs."""
+"""A pass over a sequence, compiled: a sequence is a row, as in inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .tile import COLUMNS
 
 Array = Any
 
-SHARED = 1 << 24  # multiplications of a pass from which a second thread is worth the call: some 0.2 ms
-LEAST_ROWS = 8  # in a part: with fewer, a core waits for the kernel's numbers
+SHARED = 1 << 24  # multiplications of a pass, from which a second thread is worth its call: about 0.2 ms
+LEAST_ROWS = 8  # in a part; with fewer, a core waits for the kernel's numbers
 
 
 class Part:
-    """What some sequences of a batch store, and what they need alone."""
+    """The arrays of some sequences of a batch."""
 
     def __init__(self, rows: slice, time: int, input_dim: int, units: int) -> None:
         count = rows.stop - rows.start
@@ -37,8 +37,8 @@ class Part:
         self.d_kernel = _zeros(_panels(4 * units), input_dim + units + 1, COLUMNS)
 
 
-class Workspace:
-    """The arrays of one pass, and the pass; all for one shape, in float32."""
+class CompiledWorkspace:
+    """The arrays of one pass in float32, and the pass, with the methods of `minilstm.fast.workspace.ColumnWorkspace`."""
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
         self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
@@ -49,17 +49,17 @@ class Workspace:
         self.parts = [Part(slice(*ends), time, input_dim, units) for ends in _pieces(batch, parts)]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
         self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
-        self.halves = np.repeat(np.array(SCALE, dtype), units)
-        self.has_dz = False  # whether a backward pass has put dz in the place of the gates
+        self.scale = np.repeat(np.array(SCALE, dtype), units)
+        self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 
     def forward(
-        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float, as_made: bool
+        self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
     ) -> tuple[Array, Array, Array]:
-        """As `minilstm.fast.workspace.Workspace.forward`; a sequence of outputs lies as a piece in any case."""
+        """As `ColumnWorkspace.forward`."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
         last = whole_bias(bias, forget_bias)[None]
-        pack(_plain(kernel), self.halves, self.kernel, 0)
-        pack(last, self.halves, self.kernel, len(kernel))
+        pack(_plain(kernel), self.scale, self.kernel, 0)
+        pack(last, self.scale, self.kernel, len(kernel))
         for part in self.parts:
             np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
             np.copyto(part.columns[0, :, first_h:-1], h[part.rows])
@@ -70,7 +70,7 @@ class Workspace:
         return outputs.transpose(1, 0, 2), c_end, outputs[:, -1].copy()
 
     def _forward(self, outputs: Array) -> None:
-        """All parts through all steps; the kernel and the columns are there."""
+        """Take all parts through all steps; the kernel and the columns are set."""
         self._share(
             functools.partial(
                 forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded
@@ -82,9 +82,9 @@ class Workspace:
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
-        """As `minilstm.fast.workspace.Workspace.backward`."""
+        """As `ColumnWorkspace.backward`."""
         batch, time, units = len(dc), len(d_outputs), self.units
-        if self.has_dz:  # a second sweep over the same pass
+        if self.has_dz:  # a second backward pass after the same forward pass
             self._forward(recycled((batch, time, units), np.float32))
         self.has_dz = True
         wanted = self.input_dim if wants_inputs else 0
@@ -104,7 +104,7 @@ class Workspace:
             for p in self.parts
         )  # fmt: skip
         d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)
-        for number, part in enumerate(self.parts):  # in their order: the same bits whoever was first
+        for number, part in enumerate(self.parts):  # in a fixed order: the same bits whichever thread was first
             unpack(part.d_kernel, d_kernel, number > 0)
         return (
             d_inputs.transpose(1, 0, 2) if wants_inputs else None,
@@ -117,26 +117,26 @@ class Workspace:
         workers.share(pieces, len(self.parts))
 
     def dz(self) -> Array:
-        """As `minilstm.fast.workspace.Workspace.dz`."""
+        """As `ColumnWorkspace.dz`."""
         return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
 
 
 def _zeros(*shape: int) -> Array:
     zeros = aligned(shape, np.float32)
-    zeros[...] = 0  # what only fills a panel up shall not be NaN, which is slow
+    zeros[...] = 0  # the entries that only fill a panel must not be NaN, which is slow
     return zeros
 
 
 def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:
-    """The ends of so many pieces of nearly equal length."""
+    """The ends of `pieces` pieces of nearly equal length."""
     return itertools.pairwise(count * piece // pieces for piece in range(pieces + 1))
 
 
 def _panels(columns: int) -> int:
-    """How many panels hold so many columns."""
+    """The number of panels that hold `columns` columns."""
     return -(-columns // COLUMNS)
 
 
 def _plain(x: Array) -> Array:
-    """The array, or a copy if it is not contiguous or must not be written to: for those numba would compile anew."""
+    """The array, or a copy if it is not contiguous or is read-only: numba would compile again for such an array."""
     return np.require(x, np.float32, ("C", "W"))
