@@ -61,7 +61,7 @@ def compare_backward(page, units, input_dim, time, forget_bias):
     wanted = {
         "dc": flow["dc"][0],
         "dh": flow["dh"][0],
-        "dz": np.concatenate([flow[f"d{gate}"][0] for gate in "ijfo"], axis=1),
+        "dz": np.concatenate([flow[f"dz_{gate}"][0] for gate in "ijfo"], axis=1),
         "dKernel": grads["lstm_cell"]["kernel"],
         "dBias": grads["lstm_cell"]["bias"],
     }
