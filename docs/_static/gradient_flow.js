@@ -1,22 +1,22 @@
 // The page gradient_flow.html: an LSTM forwards and backwards in plain JavaScript, and three sliders that drive it.
 //
-// The first half is a second implementation of minilstm/cells.py and minilstm/bptt.py for one sequence and the plain
-// cell: same equations, same numbers (1) to (9), same letters. tests/site/test_gradient_flow.py compares the two.
-// The second half is the page. No library is used and nothing is fetched.
+// The first half implements minilstm/cells.py and minilstm/bptt.py again, for one sequence and the plain cell. It has
+// the same equations, with the same numbers (1) to (9). tests/site/test_gradient_flow.py compares the two.
+// The second half is the page. It uses no library and fetches nothing.
 
 "use strict";
 
 // --- the mathematics ---------------------------------------------------------------------------------------------
 //
-// A cell is {kernel, bias, forgetBias}: kernel has inputDim + units rows of 4 * units numbers, its column blocks are
-// the gates i, j, f, o (TensorFlow's layout). inputs is one sequence: time rows of inputDim numbers.
+// A cell is {kernel, bias, forgetBias}. The kernel has inputDim + units rows of 4 * units numbers. Its column blocks
+// are the gates i, j, f, o (TensorFlow's layout). inputs is one sequence: time rows of inputDim numbers.
 
 function sigmoid(x) {
   const e = Math.exp(-Math.abs(x)); // never overflows
   return (x >= 0 ? 1 : e) / (1 + e);
 }
 
-// The steps of a sequence, each with all that it computed and the state before it.
+// Run a sequence. Returns its steps, each with everything that the step computed and the state before it.
 function forward(cell, inputs) {
   const units = cell.bias.length / 4;
   let c = new Array(units).fill(0);
@@ -37,14 +37,15 @@ function forward(cell, inputs) {
   });
 }
 
-// The sweep from the last step to the first. dOutputs has a row of units numbers for each step: the derivatives of the
-// loss with respect to the outputs. The numbers say which equation a line undoes.
+// Go back from the last step to the first. dOutputs has a row of units numbers for each step: the derivatives of the
+// loss with respect to the outputs. The numbers say which equations a line undoes.
+// dI, dJ, dF, dO are the derivatives with respect to the pre-activations: dz_i, dz_j, dz_f, dz_o in minilstm/bptt.py.
 function backward(cell, steps, dOutputs) {
   const units = cell.bias.length / 4;
   const flow = {
     dc: [], // d loss / d c_t of each step, all paths counted
     dh: [], // d loss / d h_t
-    dz: [], // d loss / d z_t: the columns di, dj, df, do side by side
+    dz: [], // d loss / d z_t: dz_i, dz_j, dz_f, dz_o side by side
     dKernel: cell.kernel.map((row) => row.map(() => 0)),
     dBias: cell.bias.map(() => 0),
   };
@@ -75,13 +76,13 @@ function norm(values) {
   return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 }
 
-// Clipping by global norm: the one factor by which all gradients are multiplied.
+// The factor by which clipping by global norm multiplies all gradients.
 function clipFactor(globalNorm, clipNorm) {
   return globalNorm > clipNorm && Number.isFinite(globalNorm) ? clipNorm / globalNorm : 1;
 }
 
-// What the plot shows: |dc_t| and |dh_t| of a loss whose derivative is 1 / sqrt(units) for each output of the last
-// step, so that |dh| starts at 1; the norm of the weights' gradient; and the factor of the clipping.
+// Compute what the plot shows: |dc_t| and |dh_t|, the norm of the weights' gradient, and the factor of the clipping.
+// The loss has the derivative 1 / sqrt(units) for each output of the last step, so that |dh| is 1 there.
 function gradientFlow(cell, inputs, clipNorm) {
   const units = cell.bias.length / 4;
   const last = inputs.length - 1;
@@ -115,7 +116,7 @@ function shown(number) {
     : String(Number(number.toPrecision(3)));
 }
 
-// The path of a curve through the norms of all steps; a norm of 0 has no logarithm and interrupts it.
+// The path of a curve through the norms of all steps. A norm of 0 has no logarithm and interrupts the curve.
 function curve(norms, toX, toY) {
   let pen = "M";
   return norms
@@ -132,7 +133,7 @@ function curve(norms, toX, toY) {
 }
 
 function draw(plot, result, longest) {
-  const width = Math.max(plot.clientWidth, 280); // its own pixels: letters keep their size on a phone
+  const width = Math.max(plot.clientWidth, 280); // in its own pixels, so that letters keep their size on a phone
   const height = Math.round(Math.min(400, Math.max(260, 0.55 * width)));
   const right = width - MARGIN.right;
   const bottom = height - MARGIN.bottom;

@@ -1,7 +1,7 @@
-"""The built site in a browser: MINILSTM_SITE=OUT python -m pytest tests/site, after the site was built into OUT.
+"""Test the built site in a browser: build it into OUT, then run MINILSTM_SITE=OUT python -m pytest tests/site.
 
-Needs the extra ``site`` and Debian's package chromium (or its path in CHROMIUM). Without MINILSTM_SITE nothing here is
-collected, so that the default suite needs neither.
+These tests need the extra ``site`` and Debian's package chromium (or the path of a Chromium in CHROMIUM). Without
+MINILSTM_SITE pytest collects nothing here, so the default suite needs neither.
 """
 
 import os
@@ -16,7 +16,7 @@ WIDTHS = (1280, 390)
 
 
 def pages(folder):
-    """The paths of all pages of the site, relative to it."""
+    """The paths of all pages of the site, relative to its folder."""
     found = [path.relative_to(folder) for path in Path(folder).rglob("*.html")]
     return sorted(str(path) for path in found if not path.parts[0].startswith("_"))
 
@@ -48,7 +48,7 @@ def browser():
 
 
 class Visit:
-    """A page that was opened, and what went wrong meanwhile: console errors, failed and outside requests."""
+    """An open page and its faults: messages on the console, failed requests, requests to the network."""
 
     def __init__(self, context, address):
         self.faults = []

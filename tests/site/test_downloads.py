@@ -1,4 +1,4 @@
-"""What the chapters offer for download runs as it is."""
+"""The notebooks and scripts that the chapters offer for download run unchanged."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_the_notebooks_are_notebooks():
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapters_script_runs_in_a_clone(name):
-    """In the folder of its page, where its relative paths lead to the repository's data."""
+    """It runs in the folder of its page, where its relative paths find the repository's data."""
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, str(FOLDER / f"{name}.py")]
     done = subprocess.run(

@@ -40,13 +40,13 @@ def script(browser):
 
 
 def javascript_cell(params, forget_bias):
-    """What the script calls a cell, as JSON-able values."""
+    """The cell in the form that the script takes, as JSON-able values."""
     weights = {name: array.tolist() for name, array in params["lstm_cell"].items()}
     return {**weights, "forgetBias": forget_bias}
 
 
 def compare_backward(page, units, input_dim, time, forget_bias):
-    """AssertionError unless the script on this page computes what minilstm does for one random network."""
+    """Raise AssertionError unless the script on this page and minilstm agree on one random network."""
     rng = np.random.default_rng(0)
     layer = LSTM(units, forget_bias=forget_bias)
     params = {"lstm_cell": {"kernel": rng.normal(0, 0.6, (input_dim + units, 4 * units)),
@@ -61,7 +61,7 @@ def compare_backward(page, units, input_dim, time, forget_bias):
     wanted = {
         "dc": flow["dc"][0],
         "dh": flow["dh"][0],
-        "dz": np.concatenate([flow[f"d{gate}"][0] for gate in "ijfo"], axis=1),
+        "dz": np.concatenate([flow[f"dz_{gate}"][0] for gate in "ijfo"], axis=1),
         "dKernel": grads["lstm_cell"]["kernel"],
         "dBias": grads["lstm_cell"]["bias"],
     }
@@ -98,7 +98,7 @@ def test_the_factor_is_that_of_clip_by_global_norm(script, norm, bound):
 
 
 def set_sliders(page, positions):
-    """Move the sliders as a hand would: each tells the page."""
+    """Move the sliders as a user would: each move sends an event to the page."""
     for name, value in positions.items():
         page.evaluate(
             "([id, value]) => { const slider = document.getElementById(id); slider.value = value;"
@@ -171,5 +171,5 @@ def test_a_slider_says_its_value_and_moves_by_key(visit):
         slider.press("ArrowRight" if name == "forget-bias" else "ArrowLeft")
         assert page.locator(f"#{name}-value").text_content() == shown
         assert slider.get_attribute("aria-valuetext") == shown
-        if name != "clip":  # a bound of 79 does not bind here
+        if name != "clip":  # a bound of 79 clips nothing here
             assert page.locator("#flow-dc").get_attribute("d") != before

@@ -7,7 +7,7 @@ import zlib
 import pytest
 from conftest import WIDTHS
 
-# What a page must be when it has loaded; each returns a list of what is wrong.
+# Checks of a page that has loaded. Each returns a list of what is wrong.
 IMAGES = """async () => {
     const images = [...document.querySelectorAll('article img')];
     for (const image of images) { image.loading = 'eager'; await image.decode().catch(() => null); }
@@ -43,7 +43,7 @@ def test_formulas_are_there_at_all(visit):
     assert visit("conventions.html").page.locator("mjx-container svg").count() > 10
 
 
-def test_figures_lie_on_a_white_card_in_the_dark_theme(visit):
+def test_figures_have_a_white_background_in_the_dark_theme(visit):
     page = visit("index.html", color_scheme="dark").page
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
     colour = page.evaluate("getComputedStyle(document.querySelector('.cell_output img')).backgroundColor")
@@ -108,7 +108,7 @@ def test_every_link_inside_the_site_leads_somewhere(site):
 
 
 def test_every_name_of_the_package_can_be_looked_up(site):
-    """What other sites and the index find: the objects that Sphinx has described."""
+    """Other sites and the index find the objects that Sphinx has described."""
     import minilstm
 
     raw = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
