@@ -7,8 +7,8 @@ final states.
 
 d<name> is the derivative of the loss with respect to <name>, an array of the shape of <name>. Two of them travel from
 step t + 1 to step t: dc and dh, with respect to the state *after* step t. At the last step they are those of the final
-state. At every step the loss's own derivative with respect to h_t is added to dh. Then `step_back` undoes each equation,
-the last one first:
+state. At every step the loss's own derivative with respect to h_t is added to dh. Then `step_back` undoes each
+equation, the last one first:
 
     dm = dh @ projection.T                          dprojection += m.T @ dh                     (10)
     do = dm * a                                     da = dm * o                                  (9)
@@ -27,8 +27,8 @@ sum() is over the batch. All steps share the weights, so their derivatives are s
 derivative inside and on the bound; outside, the derivative is 0.
 
 The loop around it does the rest. Past the end of a sequence (`sequence_length`) the state is carried, so dc and dh pass
-unchanged and all other derivatives are 0. If the carried h is dropped out (`h_masks`), dh is multiplied by the same mask
-on its way back.
+unchanged and all other derivatives are 0. If the carried h is dropped out (`h_masks`), dh is multiplied by the same
+mask on its way back.
 
 Arrays are time-major: ``[time, batch, features]``.
 """

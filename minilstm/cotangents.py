@@ -1,8 +1,8 @@
 """Primitives with several results, without arrays of zeros for the unused ones.
 
-A primitive may return a tuple. If a program uses one of its results, autograd makes zeros for all of them and adds the one
-derivative to its place; for the outputs of a whole sequence that costs as much as some of the work on them. Here the
-derivatives are a tuple `Cotangents`, in which None means zeros.
+A primitive may return a tuple. If a program uses one of its results, autograd makes zeros for all of them and adds the
+one derivative to its place; for the outputs of a whole sequence that costs as much as some of the work on them. Here
+the derivatives are a tuple `Cotangents`, in which None means zeros.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import autograd.numpy as anp
 Array = Any
 
 GATES = ("i", "j", "f", "o")  # TensorFlow 1.x order: every split, permutation and export reads this line
-PEEPHOLES = ("i", "f", "o")  # the gates that peepholes lead to; j has none
 
 
 def pack_gates(*, i: Array, j: Array, f: Array, o: Array) -> Array:

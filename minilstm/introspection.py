@@ -73,9 +73,9 @@ def gradient_flow(
     Returns
     -------
     dict of arrays [batch, time, ...]
-        ``dc``, ``dh``: with respect to c_t and h_t, over all paths; ``dz_i``, ``dz_j``, ``dz_f``, ``dz_o``: with respect
-        to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for one
-        release.
+        ``dc``, ``dh``: with respect to c_t and h_t, over all paths; ``dz_i``, ``dz_j``, ``dz_f``, ``dz_o``: with
+        respect to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for
+        one release.
     """
     cell, weights, tape, result = _run(layer, params, inputs, state, sequence_length)
     dc, dh = (np.zeros_like(result[1]), np.zeros_like(result[2])) if d_state is None else d_state
@@ -98,7 +98,7 @@ def _run(layer: Any, params: Any, inputs: Array, state: Any, lengths: Any) -> tu
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
     cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
     if not bptt.has_derivation(cell):
-        raise ValueError(f"gate_activations: wanted an LSTMCell without wrappers, or an RNN layer around one, got {layer!r}")
+        raise ValueError(f"gate_activations: wanted an LSTMCell without wrappers, or an RNN around one, got {layer!r}")
     weights = [get_path(params, name) for name in bptt.WEIGHTS]
     x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
     c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)

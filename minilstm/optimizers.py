@@ -7,8 +7,8 @@
 A state is a named tuple that begins with `step`, the number of updates done; its other trees are TensorFlow's slots.
 `learning_rate` is a number or a function of the step (see `minilstm.schedules`).
 
-Each class has its rule as a few lines on one array, the method `rule`; `Optimizer.update` applies it to every array of a
-tree. Adam alone has a fast twin, `minilstm.fast.adam`.
+Each class has its rule as a few lines on one array, the method `rule`; `Optimizer.update` applies it to every array of
+a tree. Adam alone has a fast twin, `minilstm.fast.adam`.
 
 TensorFlow rounds hyperparameters to float32 even for float64 variables. So does this module: without it ten steps of
 Adam already differ by 4e-6.

@@ -3,8 +3,8 @@
     # Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329): dropout on the non-recurrent connections alone
     MultiRNNCell([DropoutWrapper(BasicLSTMCell(200), output_keep_prob=0.5) for _ in range(2)])
 
-`draw_masks` draws the dropout masks of a whole sequence before the time loop, and each step gets its own; so every way to
-compute gradients uses the same masks. Without masks nothing is dropped.
+`draw_masks` draws the dropout masks of a whole sequence before the time loop, and each step gets its own; so every way
+to compute gradients uses the same masks. Without masks nothing is dropped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Adam's update, piece by piece. The readable twin is `minilstm.optimizers.Adam.rule`; both have the same bits.
 
 Its formulas as twelve NumPy calls on a large array read and write main memory twelve times. Here all calls of one piece
-run while the piece is in the cache, and no call allocates memory. If a pass has been compiled, one loop replaces the calls.
+run while the piece is in the cache, and no call allocates memory. If a pass has been compiled, one loop replaces the
+calls.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 There are three kinds, each the fastest for steps of some size; `loops_class` chooses.
 
-- **All of them** overwrite each gate with its dz: memory that is not touched need not be fetched. A second backward pass
-  repeats the forward loop first.
+- **All of them** overwrite each gate with its dz: memory that is not touched need not be fetched. A second backward
+  pass repeats the forward loop first.
 - **`Loops` make few calls.** In a small model a step costs what its NumPy calls cost, 0.5 us each, and three times that
   for a call that broadcasts or takes a Python number. So constants are arrays, and one call processes two blocks at
   equal distances: (i j, f c) times (i, f). All factors of dh and dc are known before the backward loop: they are
   computed for as many steps at once as fit in the cache, and only dh and dc themselves are left to the loop.
-- **`LargeLoops` use little memory.** In a larger model a step costs what its blocks cost that enter the cache. So nothing
-  is stored that can be computed again from what is there, i j and f c first of all, and all formulas of a step run while
-  its blocks are in the cache.
+- **`LargeLoops` use little memory.** In a larger model a step costs what its blocks cost that enter the cache. So
+  nothing is stored that can be computed again from what is there, i j and f c first of all, and all formulas of a step
+  run while its blocks are in the cache.
 - **`OneSequence`** gives most of the work of a single sequence of few units to one product.
 """
 
@@ -141,8 +141,9 @@ class Loops:
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """Compute dz from the gates; return dc and dh ``[units, batch]`` before the first step.
 
-        `d_outputs` is ``[time, batch, units]``, `dc` and `dh` are ``[batch, units]``; `recurrent` ``[units, 4 * units]``
-        holds the rows of the kernel that multiply h. Without `wants_h`, dh stays at its value after the first step.
+        `d_outputs` is ``[time, batch, units]``, `dc` and `dh` are ``[batch, units]``; `recurrent` ``[units, 4 *
+        units]`` holds the rows of the kernel that multiply h. Without `wants_h`, dh stays at its value after the first
+        step.
         """
         product, multiply, add = self.product, np.multiply, np.add
         np.copyto(self.dc, dc.T)
@@ -171,7 +172,7 @@ class Loops:
 
 
 class LargeLoops(Loops):
-    """`Loops` for blocks above `LARGE_BLOCK`: little is stored, and a step is done while its blocks are in the cache."""
+    """`Loops` for large blocks: little is stored, and a step is done while its blocks are in the cache."""
 
     stored = 6
 
@@ -245,14 +246,15 @@ def fast_step_back(
 class OneSequence(Loops):
     """`Loops` for one sequence of few units, where each call costs the same: a step back makes 4 calls, not 9.
 
-    At this size a matrix-vector product costs one call, whatever its size. So its matrix also adds the derivative of the
-    output, and is stored twice: with dh in two places, one call multiplies it by both of its factors.
+    At this size a matrix-vector product costs one call, whatever its size. So its matrix also adds the derivative of
+    the output, and is stored twice: with dh in two places, one call multiplies it by both of its factors.
     """
 
     def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
         """As `Loops.prepare_sweep`."""
         self.factors = aligned((time, 6, units), dtype)  # of dc, dz_o, dz_i, dz_j, dz_f, and of dc again: f
-        self.sweep = aligned((time, 7, units), dtype)  # what dh adds to dc; dz_o, dz_i, dz_j, dz_f; dc and d_outputs before
+        # What dh adds to dc; dz_o, dz_i, dz_j, dz_f; dc and d_outputs before.
+        self.sweep = aligned((time, 7, units), dtype)
         self.all_formulas = self.formulas(0, time)
         self.into_dh = aligned((2, units, 6, units), dtype)  # from all of these except the first
         self.into_dh[:, :, 4:] = np.stack([np.zeros((units, units), dtype), np.eye(units, dtype=dtype)], axis=1)

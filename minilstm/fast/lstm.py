@@ -8,8 +8,8 @@ workspace, of which there are three:
 - `row_workspace.RowWorkspace`, in NumPy, for kernels of many megabytes;
 - `compiled.workspace.CompiledWorkspace`, if numba is installed.
 
-Large temporary arrays cost page faults, and each view costs 0.2 us. A workspace holds both, and is kept for the next pass
-of the same shape. It belongs to one pass at a time, and no array of it leaves this module.
+Large temporary arrays cost page faults, and each view costs 0.2 us. A workspace holds both, and is kept for the next
+pass of the same shape. It belongs to one pass at a time, and no array of it leaves this module.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Memory for large arrays: aligned to cache lines, and reused.
 
 NumPy multiplies two arrays up to twice as fast if both begin at a multiple of 64 bytes, because each vector of the
-processor is then in one cache line; `np.empty` promises 16 bytes. And fresh memory from the operating system costs a page
-fault for every 4 KB, up to a tenth of a training step. The readable twin of all this is `np.empty`.
+processor is then in one cache line; `np.empty` promises 16 bytes. And fresh memory from the operating system costs a
+page fault for every 4 KB, up to a tenth of a training step. The readable twin of all this is `np.empty`.
 """
 
 from __future__ import annotations

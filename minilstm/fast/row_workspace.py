@@ -7,8 +7,9 @@ in inputs and outputs:
 - **The kernel is read in place.** Its first rows multiply the inputs of all steps at once, the others multiply h. The
   scale that makes a sigmoid of a tanh, and the bias, are applied to the z of a step, which is in the cache. The
   kernel's gradient is one product of two arrays as the loops leave them.
-- **One call sorts the gates.** The tanh of all gates reads z ``[batch, 4 * units]`` and writes each gate as a contiguous
-  block; from then on a step is that of `minilstm.fast.loops.LargeLoops`. The backward pass writes dz as rows again.
+- **One call sorts the gates.** The tanh of all gates reads z ``[batch, 4 * units]`` and writes each gate as a
+  contiguous block; from then on a step is that of `minilstm.fast.loops.LargeLoops`. The backward pass writes dz as rows
+  again.
 
 The price is pieces of `units` entries instead of contiguous blocks, and products with `batch` rows, which BLAS splits
 among its threads less well: a tenth and more of a step if the kernel is small.

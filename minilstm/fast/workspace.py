@@ -168,8 +168,8 @@ def whole_bias(bias: Array, forget_bias: float) -> Array:
 def unbuffered() -> Iterator[None]:
     """Make NumPy process non-contiguous blocks in place, without buffering.
 
-    NumPy otherwise copies rows shorter than its buffer of 8,192 entries there first, which triples the time of a call. The
-    size of the buffer is a setting of this thread.
+    NumPy otherwise copies rows shorter than its buffer of 8,192 entries there first, which triples the time of a call.
+    The size of the buffer is a setting of this thread.
     """
     before = np.setbufsize(16)
     try:

@@ -25,7 +25,7 @@ from .base import (
 )  # fmt: skip
 
 BACKPROPS = ("fast", "readable", "autograd")
-OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config`: older readers know only these
+OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config` for older versions
 
 
 def _old_word(backprop: str, where: str) -> str:

@@ -86,8 +86,8 @@ class Sequential:
             ``{layer name: state}`` of recurrent layers; a layer that is not named starts from its initial state.
         sequence_length : integer array [batch], optional
         rng : optional
-            Given in training: dropout then acts. Anything ``np.random.default_rng`` takes; with an int or a list of ints
-            the result is a pure function of the arguments.
+            Given in training: dropout then acts. Anything ``np.random.default_rng`` takes; with an int or a list of
+            ints the result is a pure function of the arguments.
 
         Returns
         -------
@@ -157,7 +157,7 @@ class Sequential:
 
 
 def _cells_of(layer: Layer) -> list[Any]:
-    """The cells of a layer, each object once: a Bidirectional may use one cell twice, with weights for each direction."""
+    """The cells of a layer, each object once: a Bidirectional may use one cell for both directions."""
     if isinstance(layer, Bidirectional):
         return list({id(part.cell): part.cell for part in (layer.forward, layer.backward)}.values())
     return [layer.cell] if isinstance(layer, RNN) else []

@@ -32,7 +32,8 @@ class FitResult(NamedTuple):
     """What `fit` returns.
 
     `history` maps a quantity to a list with one entry an epoch. `baselines` are the losses of trivial forecasts on the
-    training data (see `minilstm.training.baselines`). `averaged` is the moving average of the parameters, with `ema_decay`.
+    training data (see `minilstm.training.baselines`). `averaged` is the moving average of the parameters, with
+    `ema_decay`.
     """
 
     params: Tree

@@ -93,7 +93,8 @@ def forget_what_is_installed():
 def workspaces_made(monkeypatch):
     """Which kinds of new workspaces are made, as they are made."""
     made = []
-    monkeypatch.setattr(fast_lstm, "ColumnWorkspace", lambda *a, cls=fast_lstm.ColumnWorkspace: made.append("NumPy") or cls(*a))
+    numpys = fast_lstm.ColumnWorkspace
+    monkeypatch.setattr(fast_lstm, "ColumnWorkspace", lambda *a: made.append("NumPy") or numpys(*a))
     cls = compiled.workspace_class()
     monkeypatch.setattr(compiled, "workspace_class", lambda: cls and (lambda *a: made.append("compiled") or cls(*a)))
     return made

@@ -3,8 +3,8 @@
 What NumPy cannot do, and what is done instead:
 
 - **Products of a few columns.** A BLAS library multiplies large matrices at full rate, but a step's product has only
-  `batch` rows, at half that rate. `tile` is an innermost loop made for it: the kernel is stored in the order in which its
-  numbers are used, and sums stay in registers.
+  `batch` rows, at half that rate. `tile` is an innermost loop made for it: the kernel is stored in the order in which
+  its numbers are used, and sums stay in registers.
 - **One pass over the gates.** NumPy reads and writes a step nine times each way; compiled, a number is fetched once
   (`functions`).
 - **All cores.** The sequences of a batch do not meet before the kernel's gradient is summed, so parts of the batch go
@@ -13,8 +13,8 @@ What NumPy cannot do, and what is done instead:
 
 numba is imported by the first pass that can use it, and caches what it compiled for the next process.
 ``MINILSTM_COMPILED=0`` in the environment turns all of this off. The number of threads is BLAS's
-(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A large product of another layer wakes BLAS's
-own threads, which keep their cores busy for a tenth of a second after it; until then the second core is shared.
+(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A large product of another layer wakes
+BLAS's own threads, which keep their cores busy for a tenth of a second after it; until then the second core is shared.
 """
 
 from __future__ import annotations

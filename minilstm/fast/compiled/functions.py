@@ -1,8 +1,9 @@
 """The functions that numba compiles: (1) to (9) of `minilstm.cells` and their undoing, for one part of a batch.
 
-All arrays are float32 and contiguous, and a sequence is a row: columns ``[time + 1, rows, k]`` hold ``[x_t, h_{t-1}, 1]``,
-next to gates ``[time, rows, 4 * units]`` and c ``[time + 1, rows, units]``. The right operand of a product is stored in
-panels ``[_, depth, COLUMNS]``. Results, gates too, are as wide as whole panels; the entries beyond are not used.
+All arrays are float32 and contiguous, and a sequence is a row: columns ``[time + 1, rows, k]`` hold ``[x_t, h_{t-1},
+1]``, next to gates ``[time, rows, 4 * units]`` and c ``[time + 1, rows, units]``. The right operand of a product is
+stored in panels ``[_, depth, COLUMNS]``. Results, gates too, are as wide as whole panels; the entries beyond are not
+used.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from .tile import COLUMNS, ROWS, tile
 
 Array = Any
 
-# tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9; beyond, float32 has only 1. Of all fractions of these degrees this one has the
-# smallest largest error (2e-8, found by iterated least squares); evaluated in float32 it is off by at most 4e-7.
+# tanh(x) = x P(x^2) / Q(x^2) for |x| <= 9; beyond, float32 has only 1. Of all fractions of these degrees this one has
+# the smallest largest error (2e-8, found by iterated least squares); evaluated in float32 it is off by at most 4e-7.
 NUMERATOR = (0.99999991, 0.13373182, 0.0034865619, 2.0471464e-05, 1.3183668e-08)
 DENOMINATOR = (1.0, 0.46706479, 0.025841906, 0.00032713509, 7.7024452e-07)
 BOUND = 9.0

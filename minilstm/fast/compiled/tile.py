@@ -1,8 +1,8 @@
 """The innermost loop of a matrix product: a tile of the result, held in registers while it is summed up.
 
-Given three plain loops, a compiler does not keep the sums in registers and reaches a tenth of the speed of a core. So this
-loop is written as LLVM instructions: each step of the sum loads two vectors of ``b`` and one number of ``a`` for each row
-of the tile, and every row adds its number times both vectors.
+Given three plain loops, a compiler does not keep the sums in registers and reaches a tenth of the speed of a core. So
+this loop is written as LLVM instructions: each step of the sum loads two vectors of ``b`` and one number of ``a`` for
+each row of the tile, and every row adds its number times both vectors.
 
     out[row, column] = sum over k of a[row, k] b[k, column]        row < rows, column < COLUMNS
 

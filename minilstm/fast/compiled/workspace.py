@@ -38,7 +38,7 @@ class Part:
 
 
 class CompiledWorkspace:
-    """The arrays of one pass in float32, and the pass, with the methods of `minilstm.fast.workspace.ColumnWorkspace`."""
+    """The arrays of one float32 pass, and the pass, with the methods of `minilstm.fast.workspace.ColumnWorkspace`."""
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
         self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
