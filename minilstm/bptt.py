@@ -143,13 +143,9 @@ def step_back(
 
 
 def sequence(
-    cell: LSTMCell,
-    params: dict[str, Any],
-    inputs: Array,
-    state: LSTMState,
-    sequence_length: Array | None = None,
-    h_masks: Array | None = None,
-) -> tuple[Array, LSTMState]:
+    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: LSTMState,
+    sequence_length: Array | None = None, h_masks: Array | None = None,
+) -> tuple[Array, LSTMState]:  # fmt: skip
     """Run `cell` over a sequence; autograd differentiates it by the hand-derived pass.
 
     Parameters

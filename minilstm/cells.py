@@ -37,8 +37,18 @@ from . import initializers
 from .gates import GATES as GATES  # their public place
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
-from .options import Recipe, check_finite, check_size, check_units, described_by, fixed
-from .params import check_name, tree_map
+from .options import (
+    Recipe,
+    check_bound,
+    check_finite,
+    check_optional_size,
+    check_size,
+    fixed,
+    flag,
+    option,
+    refuse_num_units,
+)  # fmt: skip
+from .params import tree_map
 
 Array = Any  # a NumPy array, or autograd's box around one
 
@@ -123,11 +133,11 @@ def activation_function(activation: str | Callable[[Array], Array]) -> Callable[
     return ACTIVATIONS[activation].function if isinstance(activation, str) else activation
 
 
-def check_activation(activation: Any, where: str) -> Any:
-    """Return `activation` if it is a known name or a function, else raise ValueError."""
+def check_activation(activation: Any, name: str, where: str) -> Any:
+    """Return `activation` if it is a name in `ACTIVATIONS` or a function, else raise ValueError."""
     if callable(activation) or (isinstance(activation, str) and activation in ACTIVATIONS):
         return activation
-    raise ValueError(f"{where}: activation must be a function or one of {sorted(ACTIVATIONS)}, got {activation!r}")
+    raise ValueError(f"{where}: {name} must be a function or one of {sorted(ACTIVATIONS)}, got {activation!r}")
 
 
 def registered_name(activation: Any, where: str) -> str | None:
@@ -138,6 +148,15 @@ def registered_name(activation: Any, where: str) -> str | None:
         if registered.function is activation:
             return name
     raise ValueError(f"{where}: the activation {activation!r} has no registered name, so it cannot be saved")
+
+
+def activation_option(default: str | None) -> Any:
+    """A field for an activation; None is allowed if it is the default."""
+
+    def check(value: Any, name: str, where: str) -> Any:
+        return None if value is None and default is None else check_activation(value, name, where)
+
+    return option(default, check, registered_name)
 
 
 # --- cells ----------------------------------------------------------------------------------------------------
@@ -154,9 +173,12 @@ class Cell(Recipe):
     default_name = "cell"
 
     def __init__(self, name: str | None = None) -> None:
-        if name is not None:
-            check_name(name, type(self).__name__)
+        super().__init__(name)
         self.name: str = name or self.default_name
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.name = self.name or self.default_name
 
     @property
     def output_size(self) -> int:
@@ -238,35 +260,24 @@ class LSTMCell(Cell):
 
     default_name = "lstm_cell"
 
-    units: Any = None
+    units: Any = option(None, check_size)
     _: KW_ONLY
-    forget_bias: float = 1.0
-    use_peepholes: bool = False
-    cell_clip: float | None = None
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    activation: Any = described_by(registered_name, "tanh")
+    forget_bias: float = option(1.0, check_finite)
+    use_peepholes: bool = flag(False)
+    cell_clip: float | None = option(None, check_bound)
+    num_proj: int | None = option(None, check_optional_size)
+    proj_clip: float | None = option(None, check_bound)
+    activation: Any = activation_option("tanh")
     initializer: Any = initializers.option()
     bias_initializer: Any = initializers.option("zeros")
     name: str | None = None  # type: ignore[assignment]
     num_units: InitVar[Any] = None
 
     def __post_init__(self, num_units: Any) -> None:
-        super().__init__(self.name)
-        where = type(self).__name__
-        self.units = check_units(self.units, num_units, where)
-        self.num_proj = None if self.num_proj is None else check_size(self.num_proj, "num_proj", where)
-        for option in ("cell_clip", "proj_clip"):
-            bound = getattr(self, option)
-            if bound is not None and not bound > 0:
-                raise ValueError(f"{where}: {option} must be positive, got {bound!r}")
+        refuse_num_units(num_units, type(self).__name__)
+        super().__post_init__()
         if self.proj_clip is not None and self.num_proj is None:
-            raise ValueError(f"{where}: proj_clip={self.proj_clip} needs num_proj")
-        self.forget_bias = check_finite(self.forget_bias, "forget_bias", where)
-        self.use_peepholes = bool(self.use_peepholes)
-        self.activation = check_activation(self.activation, where)
-        self.initializer = initializers.get(self.initializer)
-        self.bias_initializer = initializers.get(self.bias_initializer, "bias_initializer")
+            raise ValueError(f"{type(self).__name__}: proj_clip={self.proj_clip} needs num_proj")
 
     @property
     def output_size(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .gates import GATES, pack_gates
-from .options import described_by
+from .options import option as any_option
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], np.ndarray]
 
@@ -159,5 +159,9 @@ def describe(initializer: Initializer | None, where: str) -> Any:
 
 
 def option(default: Any = "glorot_uniform") -> Any:
-    """The field of an initializer among the options of a cell or layer; its owner passes the value to `get`."""
-    return described_by(describe, default, show=False)
+    """A field for the initializer of a cell or layer; None is allowed if it is the default."""
+
+    def check(value: Any, name: str, where: str) -> Initializer | None:
+        return None if value is None and default is None else get(value, name)
+
+    return any_option(default, check, describe, show=False)

@@ -1,6 +1,6 @@
-"""Options of cells, layers and optimizers, each declared once: as the field of a dataclass.
+"""Options of cells and layers, each declared once: as a field of a dataclass.
 
-The field gives the argument with its default, the attribute, the entry in `config` and the part of `repr`.
+The field gives the argument with its default, its check, the attribute, the entry in `config` and the part of `repr`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .params import check_name
 
-def described_by(describe: Callable[[Any, str], Any], default: Any, show: bool = True) -> Any:
-    """A field that ``describe(value, where)`` makes JSON-able; `show` says whether `repr` may show it."""
-    return dataclasses.field(default=default, repr=show, metadata={"describe": describe})
+
+def option(
+    default: Any = dataclasses.MISSING,
+    check: Callable[[Any, str, str], Any] | None = None,
+    describe: Callable[[Any, str], Any] | None = None,
+    show: bool = True,
+) -> Any:
+    """A field of a cell or layer.
+
+    ``check(value, name, where)`` returns the value to keep, or raises ValueError; ``describe(value, where)`` makes it
+    JSON-able; `show` says whether `repr` may show it.
+    """
+    return dataclasses.field(default=default, repr=show, metadata={"check": check, "describe": describe})
+
+
+def flag(default: bool) -> Any:
+    """A field that is True or False."""
+    return option(default, lambda value, name, where: bool(value))
 
 
 def fixed(value: Any) -> Any:
@@ -28,6 +44,18 @@ class Recipe:
     kind: ClassVar[str]  # "cell" or "layer", the key of the class name in `config`
     default_name: ClassVar[str]
     name: str | None
+
+    def __init__(self, name: str | None = None) -> None:
+        if name is not None:
+            check_name(name, type(self).__name__)
+        self.name = name
+
+    def __post_init__(self) -> None:
+        Recipe.__init__(self, self.name)
+        for field in _fields(self):
+            if field.metadata.get("check"):
+                value = field.metadata["check"](getattr(self, field.name), field.name, type(self).__name__)
+                setattr(self, field.name, value)
 
     def config(self) -> dict[str, Any]:
         """Return every option as JSON-able values.
@@ -61,7 +89,7 @@ def _fields(recipe: Recipe) -> list[dataclasses.Field[Any]]:
 
 
 def _as_json(value: Any, field: Any, where: str) -> Any:
-    if "describe" in field.metadata:
+    if field.metadata.get("describe"):
         return field.metadata["describe"](value, where)
     if isinstance(value, list):
         return [part.config() for part in value]
@@ -78,11 +106,16 @@ def check_size(value: Any, name: str, where: str) -> int:
     return int(value)
 
 
-def check_units(units: Any, num_units: Any, where: str) -> int:
-    """Return `units`, checked; `num_units`, TensorFlow's word for it, is a TypeError that says so."""
-    if num_units is not None:
-        raise TypeError(f"{where}: num_units is called units here; write {where}({num_units})")
-    return check_size(units, "units", where)
+def check_optional_size(value: Any, name: str, where: str) -> int | None:
+    """As `check_size`, or None."""
+    return None if value is None else check_size(value, name, where)
+
+
+def check_bound(value: Any, name: str, where: str) -> Any:
+    """Return `value` if it is a positive number or None, else raise ValueError."""
+    if value is not None and not value > 0:
+        raise ValueError(f"{where}: {name} must be positive, got {value!r}")
+    return value
 
 
 def check_finite(value: Any, name: str, where: str) -> float:
@@ -90,3 +123,9 @@ def check_finite(value: Any, name: str, where: str) -> float:
     if not np.isfinite(value):
         raise ValueError(f"{where}: {name} must be a finite number, got {value!r}")
     return float(value)
+
+
+def refuse_num_units(num_units: Any, where: str) -> None:
+    """Raise a TypeError that names `units`, unless TensorFlow's word for it is absent."""
+    if num_units is not None:
+        raise TypeError(f"{where}: num_units is called units here; write {where}({num_units})")

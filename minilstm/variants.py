@@ -5,7 +5,6 @@ Each has its forward equations alone; autograd's trace differentiates them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any
 
@@ -13,8 +12,8 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import initializers
-from .cells import Array, Cell, LSTMState, activation_function, check_activation, registered_name, sigmoid
-from .options import check_finite, check_size, check_units, described_by
+from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
+from .options import check_finite, check_size, option, refuse_num_units
 
 
 @dataclass(eq=False, repr=False)
@@ -23,22 +22,17 @@ class _PlainCell(Cell):
 
     columns = 1  # blocks of `units` columns in the kernel
 
-    units: Any = None
+    units: Any = option(None, check_size)
     _: KW_ONLY
-    activation: str | Callable[[Array], Array] = described_by(registered_name, "tanh")
+    activation: Any = activation_option("tanh")
     initializer: Any = initializers.option()
     bias_initializer: Any = initializers.option("zeros")
     name: str | None = None  # type: ignore[assignment]
     num_units: InitVar[Any] = None
 
     def __post_init__(self, num_units: Any) -> None:
-        super().__init__(self.name)
-        where = type(self).__name__
-        self.units = check_units(self.units, num_units, where)
-        self.activation = check_activation(self.activation, where)
-        self.initializer = initializers.get(self.initializer)
-        if self.bias_initializer is not None:
-            self.bias_initializer = initializers.get(self.bias_initializer, "bias_initializer")
+        refuse_num_units(num_units, type(self).__name__)
+        super().__post_init__()
 
     @property
     def output_size(self) -> int:
@@ -142,11 +136,7 @@ class CoupledLSTMCell(_PlainCell):
     columns = 3
 
     _: KW_ONLY
-    forget_bias: float = 1.0
-
-    def __post_init__(self, num_units: Any) -> None:
-        super().__post_init__(num_units)
-        self.forget_bias = check_finite(self.forget_bias, "forget_bias", "CoupledLSTMCell")
+    forget_bias: float = option(1.0, check_finite)
 
     @property
     def state_size(self) -> LSTMState:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .cells import Array, Cell, LSTMState
+from .options import flag, option
 from .params import get_path, set_path, tree_map
 
 Masks = Any  # a tree of arrays [time, batch, width], or of their rows [batch, width] at one step; None drops nothing
@@ -67,7 +68,8 @@ class _Wrapper(Cell):
     cell: Any = field(metadata={"key": "inner"})
 
     def __post_init__(self) -> None:
-        super().__init__(self.cell.name)
+        self.name = self.cell.name
+        super().__post_init__()
 
     @property
     def output_size(self) -> int:
@@ -85,6 +87,12 @@ class _Wrapper(Cell):
 
     def input_dim(self, params: dict[str, Any]) -> Any:
         return input_dim_of(self.cell, params)
+
+
+def _check_keep(keep: float, name: str, where: str) -> float:
+    if not 0 < keep <= 1:
+        raise ValueError(f"{where}: {name} must be in (0, 1], got {keep!r}")
+    return float(keep)
 
 
 @dataclass(eq=False, repr=False)
@@ -111,19 +119,10 @@ class DropoutWrapper(_Wrapper):
     """
 
     _: KW_ONLY
-    input_keep_prob: float = 1.0
-    output_keep_prob: float = 1.0
-    state_keep_prob: float = 1.0
-    variational_recurrent: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
-            keep = getattr(self, name)
-            if not 0 < keep <= 1:
-                raise ValueError(f"DropoutWrapper: {name} must be in (0, 1], got {keep!r}")
-            setattr(self, name, float(keep))
-        self.variational_recurrent = bool(self.variational_recurrent)
+    input_keep_prob: float = option(1.0, _check_keep)
+    output_keep_prob: float = option(1.0, _check_keep)
+    state_keep_prob: float = option(1.0, _check_keep)
+    variational_recurrent: bool = flag(False)
 
     def draw_masks(
         self, rng: np.random.Generator, batch: int, time: int, dtype: Any = np.float32, input_dim: int | None = None
@@ -211,7 +210,7 @@ class MultiRNNCell(Cell):
     name: str | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        super().__init__(self.name)
+        super().__post_init__()
         self.cells = list(self.cells)
         if not self.cells:
             raise ValueError("MultiRNNCell: at least one cell is wanted, got none")

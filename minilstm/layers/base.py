@@ -9,9 +9,10 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 from ..options import Recipe
-from ..params import check_name, get_path, tree_leaves
+from ..params import get_path, tree_leaves
 
 Array = Any
+Params = dict[str, Any]
 
 
 class Layer(Recipe):
@@ -24,22 +25,12 @@ class Layer(Recipe):
     default_name = "layer"
     recurrent = False  # whether the layer has a state to pass from one window to the next
 
-    def __init__(self, name: str | None = None) -> None:
-        if name is not None:
-            check_name(name, type(self).__name__)
-        self.name = name
-
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """Make new parameters; `seed` is anything ``np.random.default_rng`` takes."""
         raise NotImplementedError
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, Any]:
         """``(outputs, state)``. `rng` given means training (dropout acts), None means inference."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..options import options_of
 from ..wrappers import check_distinct
-from .base import Array, Layer, required
+from .base import Array, Layer, Params, required
 from .recurrent import RNN
 
 
@@ -44,7 +44,7 @@ class Bidirectional(Layer):
     name: str | None = None
 
     def __post_init__(self) -> None:
-        super().__init__(self.name)
+        super().__post_init__()
         if self.backward is not None:
             both = [part.cell if isinstance(part, RNN) else part for part in (self.forward, self.backward)]
             check_distinct(both, "Bidirectional")
@@ -60,12 +60,7 @@ class Bidirectional(Layer):
         return {"fw": self.forward.init(rng, input_dim, dtype), "bw": self.backward.init(rng, input_dim, dtype)}
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, tuple[Any, Any]]:
         """Outputs ``[batch, time, 2 * output_size]`` (without time where sequences are not returned), (fw, bw)."""
         fw_state, bw_state = (None, None) if state is None else state

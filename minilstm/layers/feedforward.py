@@ -10,10 +10,10 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 from .. import initializers
-from ..cells import activation_function, check_activation, registered_name
+from ..cells import activation_function, activation_option
 from ..fast.affine import affine
-from ..options import check_size, described_by
-from .base import Array, Layer, as_floating, check_features, required
+from ..options import check_size, option
+from .base import Array, Layer, Params, as_floating, check_features, required
 
 
 @dataclass(eq=False, repr=False)
@@ -36,19 +36,12 @@ class Dense(Layer):
 
     default_name = "dense"
 
-    units: int
+    units: int = option(check=check_size)
     _: KW_ONLY
-    activation: Any = described_by(registered_name, None)
+    activation: Any = activation_option(None)
     initializer: Any = initializers.option()
     bias_initializer: Any = initializers.option("zeros")
     name: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__init__(self.name)
-        self.units = check_size(self.units, "units", "Dense")
-        self.activation = None if self.activation is None else check_activation(self.activation, "Dense")
-        self.initializer = initializers.get(self.initializer)
-        self.bias_initializer = initializers.get(self.bias_initializer, "bias_initializer")
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``kernel [input_dim, units]`` and ``bias [units]``."""
@@ -60,12 +53,7 @@ class Dense(Layer):
         }
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, None]:
         """Map inputs ``[..., features]`` to outputs ``[..., units]``; there is no state."""
         kernel = required(params, "kernel", "Dense.apply")
@@ -97,29 +85,18 @@ class Embedding(Layer):
 
     default_name = "embedding"
 
-    vocabulary: int
-    units: int
+    vocabulary: int = option(check=check_size)
+    units: int = option(check=check_size)
     _: KW_ONLY
     initializer: Any = initializers.option("uniform")
     name: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__init__(self.name)
-        self.vocabulary = check_size(self.vocabulary, "vocabulary", "Embedding")
-        self.units = check_size(self.units, "units", "Embedding")
-        self.initializer = initializers.get(self.initializer)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``embeddings [vocabulary, units]``; `input_dim` is not needed."""
         return {"embeddings": self.initializer(np.random.default_rng(seed), (self.vocabulary, self.units), dtype)}
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, None]:
         """Map integer inputs ``[...]`` to outputs ``[..., units]``; there is no state."""
         indices = np.asarray(getval(inputs))
@@ -161,6 +138,12 @@ defvjp(lookup, lambda ans, table, indices: lambda g: scatter_add(g, indices, tab
 defvjp(scatter_add, lambda ans, g, indices, rows: lambda gg: lookup(gg, indices), argnums=(0,))
 
 
+def _check_rate(rate: float, name: str, where: str) -> float:
+    if not 0 <= rate < 1:
+        raise ValueError(f"{where}: {name} must be in [0, 1), got {rate!r}")
+    return float(rate)
+
+
 @dataclass(eq=False, repr=False)
 class Dropout(Layer):
     """Set a share `rate` of the inputs to 0 in training, and scale the others by ``1 / (1 - rate)``.
@@ -171,27 +154,16 @@ class Dropout(Layer):
 
     default_name = "dropout"
 
-    rate: float
+    rate: float = option(check=_check_rate)
     _: KW_ONLY
     name: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__init__(self.name)
-        if not 0 <= self.rate < 1:
-            raise ValueError(f"Dropout: rate must be in [0, 1), got {self.rate!r}")
-        self.rate = float(self.rate)
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """No parameters."""
         return {}
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, None]:
         """Map inputs of any shape to outputs of the same shape; there is no state."""
         inputs = as_floating(inputs, getattr(inputs, "dtype", np.dtype(np.float64)), "Dropout.apply: inputs")

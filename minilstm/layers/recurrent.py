@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from .. import cells, sequences
-from ..options import described_by
+from ..options import flag, option
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
 from ..wrappers import draw_masks, input_dim_of
 from .base import (
     Array,
     Layer,
+    Params,
     as_floating,
     as_lengths,
     batch_major,
@@ -26,6 +27,13 @@ from .base import (
 
 BACKPROPS = ("fast", "readable", "autograd")
 OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config` for older versions
+
+
+def _check_backprop(backprop: Any, name: str, where: str) -> str:
+    word = OLD_WORDS.get(backprop, backprop)
+    if word not in BACKPROPS:
+        raise ValueError(f"{where}: backprop must be one of {BACKPROPS}, got {backprop!r}")
+    return str(word)
 
 
 def _old_word(backprop: str, where: str) -> str:
@@ -66,21 +74,16 @@ class RNN(Layer):
     cell: Any
     _: KW_ONLY
     name: str | None = None
-    backprop: str = described_by(_old_word, "fast")
-    return_sequences: bool = True
-    reverse: bool = False
-    time_major: bool = False
-    learn_initial_state: bool = False
+    backprop: str = option("fast", _check_backprop, _old_word)
+    return_sequences: bool = flag(True)
+    reverse: bool = flag(False)
+    time_major: bool = flag(False)
+    learn_initial_state: bool = flag(False)
 
     def __post_init__(self) -> None:
-        super().__init__(self.name)
-        self.backprop = OLD_WORDS.get(self.backprop, self.backprop)
-        if self.backprop not in BACKPROPS:
-            raise ValueError(f"{type(self).__name__}: backprop must be one of {BACKPROPS}, got {self.backprop!r}")
+        super().__post_init__()
         if self.cell.name.split("/")[0] == "initial_state":
             raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {self.cell.name!r}")
-        for option in ("return_sequences", "reverse", "time_major", "learn_initial_state"):
-            setattr(self, option, bool(getattr(self, option)))
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """Make the cell's parameters under the cell's name, and ``initial_state`` if it is learned."""
@@ -91,12 +94,7 @@ class RNN(Layer):
         return params
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: Any = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, Any]:
         """Run over a sequence.
 

@@ -10,7 +10,7 @@ from .. import cells
 from ..params import flatten_names, get_path, set_path, tree_size
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct, input_dim_of
-from .base import Array, Layer
+from .base import Array, Layer, Params
 from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
 from .recurrent import RNN
@@ -68,12 +68,7 @@ class Sequential:
         return params
 
     def apply(
-        self,
-        params: dict[str, Any],
-        inputs: Array,
-        state: dict[str, Any] | None = None,
-        sequence_length: Array | None = None,
-        rng: Any = None,
+        self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, dict[str, Any]]:
         """Apply every layer in turn.
 
