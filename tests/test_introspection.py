@@ -1,4 +1,4 @@
-"""trace and gradient_flow: the numbers inside are the ones that make the outputs and the gradients."""
+"""gate_activations and gradient_flow: the numbers inside are the ones that make the outputs and the gradients."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,15 @@ from helpers import RandomLoss, assert_close
 from hypothesis import given
 from strategies import networks
 
-from minilstm import LSTM, RNN, Dense, GRUCell, LSTMState, Sequential, gradient_flow, trace, value_and_grad
+import minilstm
+from minilstm import LSTM, RNN, Dense, GRUCell, LSTMState, Sequential, gate_activations, gradient_flow, value_and_grad
 from minilstm.params import tree_map
 
 
 @given(networks(lengths=False))
-def test_trace_shows_the_gates_that_make_the_states(network):
+def test_gate_activations_shows_the_gates_that_make_the_states(network):
     layer, params = RNN(network.cell), {network.cell.name: network.params}
-    seen = trace(layer, params, network.inputs, network.state)
+    seen = gate_activations(layer, params, network.inputs, network.state)
     outputs, state = layer.apply(params, network.inputs, network.state)
     assert_close(seen["h"], outputs, 1e-13, "h")
     assert_close(seen["c"][:, -1], state.c, 1e-13, "c")
@@ -22,15 +23,15 @@ def test_trace_shows_the_gates_that_make_the_states(network):
     assert_close(seen["c"], np.clip(seen["f"] * before + seen["i"] * seen["j"], -bound, bound), 1e-15, "c")
 
 
-def test_trace_takes_the_first_layer_of_a_model_and_hides_what_is_past_the_end():
+def test_gate_activations_takes_the_first_layer_of_a_model_and_hides_what_is_past_the_end():
     model = Sequential(LSTM(3), Dense(1))
     params, inputs = model.init(0, 2), np.ones((2, 4, 2), np.float32)
-    seen = trace(model, params, inputs, sequence_length=[4, 2])
+    seen = gate_activations(model, params, inputs, sequence_length=[4, 2])
     for name, values in seen.items():
         assert values.shape == (2, 4, 3), name
         assert np.isfinite(values[0]).all(), name
         assert np.isnan(values[1, 2:]).all(), name
-        assert_close(values[1, :2], trace(model.layers[0], params["rnn"], inputs)[name][1, :2], 1e-7, name)
+        assert_close(values[1, :2], gate_activations(model.layers[0], params["rnn"], inputs)[name][1, :2], 1e-7, name)
 
 
 def test_gradient_flow_is_the_derivative_with_respect_to_the_states():
@@ -61,14 +62,23 @@ def test_gradient_flow_of_the_gates_adds_up_to_the_bias_gradient():
     d_outputs = rng.normal(size=(4, 5, 3))
     flow = gradient_flow(layer, params, inputs, d_outputs, sequence_length=[5, 2, 0, 4])
     _, grads = value_and_grad(lambda p: (layer(p, inputs, sequence_length=[5, 2, 0, 4]) * d_outputs).sum())(params)
-    bias = np.concatenate([flow[f"d{gate}"].sum(axis=(0, 1)) for gate in "ijfo"])
+    bias = np.concatenate([flow[f"dz_{gate}"].sum(axis=(0, 1)) for gate in "ijfo"])
     assert_close(bias, grads["lstm_cell"]["bias"], 1e-13, "bias")
 
 
 def test_what_cannot_be_looked_into_is_refused():
     layer = RNN(GRUCell(3))
     with pytest.raises(ValueError, match=r"gate_activations: wanted an LSTMCell .*got RNN"):
-        trace(layer, layer.init(0, 2), np.ones((1, 2, 2)))
+        gate_activations(layer, layer.init(0, 2), np.ones((1, 2, 2)))
     layer = LSTM(3)
     with pytest.raises(ValueError, match=r"d_outputs must have shape \(1, 2, 3\), got \(1, 2\)"):
         gradient_flow(layer, layer.init(0, 2), np.ones((1, 2, 2), np.float32), np.ones((1, 2)))
+
+
+def test_the_old_names_are_there_for_one_release():
+    layer = LSTM(3)
+    params, inputs = layer.init(0, 2), np.ones((2, 4, 2), np.float32)
+    assert minilstm.trace is gate_activations
+    flow = gradient_flow(layer, params, inputs, np.ones((2, 4, 3), np.float32))
+    assert list(flow) == ["dc", "dh", "dz_i", "di", "dz_j", "dj", "dz_f", "df", "dz_o", "do"]
+    assert all(flow[f"d{gate}"] is flow[f"dz_{gate}"] for gate in "ijfo")
