@@ -1,15 +1,14 @@
-"""The two documents this project grew from, step by step: what they print beside what minilstm computes.
+"""Compare the printed numbers of two documents with ours; this project started from them.
 
     python -m experiments.notebook
 
-The notebook's gates, states and outputs of two steps, in NumPy and as TensorFlow gave them, and the thread's outputs of
-seven steps, with the forget bias that its question had left out and without it. `experiments.notebook_figures` says
-which documents they are. Writes notebook.csv, every printed number beside ours, and two pictures of the gates.
+From the notebook: gates, states and outputs of two steps, computed in NumPy and by TensorFlow. From the thread: outputs
+of seven steps, with the forget bias that its question had left out, and without it. `experiments.notebook_figures` says
+which documents these are. Writes notebook.csv (every printed number beside ours) and two pictures of the gates.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 from . import common, notebook_figures
 from .notebook_figures import array, notebook_trace, seed_0_trace
 
-PRINTED_DIGITS = 0.6e-8  # half of the last of eight decimals, and a little for numbers that end in 5
+PRINTED_DIGITS = 0.6e-8  # half a unit of the eighth decimal, and a little more for numbers that end in 5
 FLOAT32 = 1.5e-7  # TensorFlow computed in float32
 NAMES = {
     "f": "forget gate f", "i": "input gate i", "j": "candidate j", "c": "cell state c", "o": "output gate o",
@@ -28,9 +27,9 @@ NAMES = {
 
 
 class Comparison(NamedTuple):
-    """An array that a document prints, and ours."""
+    """An array that a document prints, and the same array as minilstm computes it."""
 
-    source: str  # the document, and who computed the print
+    source: str  # the document, and the program that printed
     what: str  # the quantity, and its step counted from 1
     printed: np.ndarray  # [rows, units]; NaN where the print was cut off
     ours: np.ndarray
@@ -38,51 +37,41 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """The largest absolute difference over what is printed."""
+        """The largest absolute difference between printed numbers and ours."""
         return float(np.nanmax(np.abs(self.printed - self.ours)))
 
 
 def comparisons() -> list[Comparison]:
-    """Every array of the documents whose weights can be drawn again, in the order in which they print them."""
-    gates = notebook_trace()
+    """Every printed array whose weights can be drawn again, in the order of the documents."""
+    gates, outputs = notebook_trace(), seed_0_trace()["h"][0]
+    numpy, tensorflow = ("NumPy", PRINTED_DIGITS), ("TensorFlow", FLOAT32)
+    prints = [
+        *((numpy, name, 1, text) for name, text in notebook_figures.FIRST_STEP.items()),
+        *((numpy, name, 2, text) for name, text in notebook_figures.SECOND_STEP.items()),
+        (tensorflow, "c", 2, notebook_figures.TENSORFLOW_C),
+        (tensorflow, "h", 2, notebook_figures.TENSORFLOW_H),
+        (tensorflow, "h", 1, notebook_figures.TENSORFLOW_H1),
+    ]
     found = []
-    for step, prints in enumerate((notebook_figures.FIRST_STEP, notebook_figures.SECOND_STEP)):
-        found += [
-            Comparison(
-                "notebook, NumPy", f"{NAMES[name]}, step {step + 1}", array(text), gates[name][:, step], PRINTED_DIGITS
-            )
-            for name, text in prints.items()
-        ]
-    for name, step, text in (
-        ("c", 2, notebook_figures.TENSORFLOW_C),
-        ("h", 2, notebook_figures.TENSORFLOW_H),
-        ("h", 1, notebook_figures.TENSORFLOW_H1),
-    ):
+    for (program, allowed), name, step, text in prints:
         what, ours = f"{NAMES[name]}, step {step}", gates[name][:, step - 1]
-        found.append(Comparison("notebook, TensorFlow", what, array(text), ours, FLOAT32))
-    outputs = seed_0_trace()["h"][0]
-    for program, printed, tolerance in (
-        ("NumPy", notebook_figures.SEED_0_NUMPY, PRINTED_DIGITS),
-        ("TensorFlow", notebook_figures.SEED_0_TENSORFLOW, FLOAT32),
-    ):
-        found.append(Comparison(f"thread, {program}", "output h, steps 1 to 7", np.array(printed), outputs, tolerance))
+        found.append(Comparison(f"notebook, {program}", what, array(text), ours, allowed))
+    for (program, allowed), printed in (
+        (numpy, notebook_figures.SEED_0_NUMPY), (tensorflow, notebook_figures.SEED_0_TENSORFLOW)
+    ):  # fmt: skip
+        found.append(Comparison(f"thread, {program}", "output h, steps 1 to 7", printed, outputs, allowed))
     return found
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
-    flags = argparse.ArgumentParser(
-        prog="python -m experiments.notebook", description="Two documents' printed numbers beside ours.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    flags.add_argument("--out", type=Path, default=Path("runs") / "notebook", help="folder for all files")
-    flags.add_argument("--quiet", action="store_true", help="print nothing")
+    flags = common.program("experiments.notebook", "Compare the printed numbers of two documents with ours.")
+    common.add_output_flags(flags)
     args = common.parse(flags, argv)
-    common.prepare(args.out, resume=False)
-    common.write_config(args.out, vars(args))
+    common.begin(args)
     found = comparisons()
     without_bias = seed_0_trace(forget_bias=0.0)["h"][0]
-    gaps = np.abs(without_bias - np.array(notebook_figures.SEED_0_TENSORFLOW)).max(axis=1)
+    gaps = np.abs(without_bias - notebook_figures.SEED_0_TENSORFLOW).max(axis=1)
     sources = list(dict.fromkeys(one.source for one in found))
     results = {
         "largest_difference": {s: max(one.difference for one in found if one.source == s) for s in sources},
@@ -105,13 +94,12 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         for one in found:
             report(side_by_side(one) + "\n")
         report(conclusion(results, gaps))
-        for path in sorted(args.out.iterdir()):
-            report(f"  {path}")
+        common.report_files(args.out, report)
     return results
 
 
 def side_by_side(one: Comparison) -> str:
-    """The printed rows and ours, and the largest difference."""
+    """The printed rows, ours beside them, and the largest difference."""
     lines = [f"{one.source}: {one.what}", f"{'printed':^36} | {'minilstm':^36}"]
     for printed, ours in zip(one.printed, one.ours, strict=True):
         cells = ["" if np.isnan(value) else f"{value:.8f}" for value in printed]
@@ -120,7 +108,7 @@ def side_by_side(one: Comparison) -> str:
 
 
 def conclusion(results: dict[str, Any], gaps: np.ndarray) -> str:
-    """What was compared, and what the forget bias changes, in a few lines."""
+    """A few lines: the comparison for each source, and the effect of the forget bias."""
     differences = results["largest_difference"]
     rows = [(s, f"{differences[s]:.1e}", f"{results['tolerance'][s]:.1e}") for s in differences]
     lines = [
@@ -135,7 +123,7 @@ def conclusion(results: dict[str, Any], gaps: np.ndarray) -> str:
 
 
 def draw_notebook(path: Path) -> None:
-    """Every gate and state of the notebook's two steps as a map of sequences and units, with the numbers."""
+    """Draw every gate and state of the notebook's two steps as a map of sequences and units, with the numbers."""
     from matplotlib.figure import Figure  # slow to load, and only needed here
 
     from minilstm import plotting
@@ -159,12 +147,12 @@ def draw_notebook(path: Path) -> None:
 
 
 def readable(value: float) -> str:
-    """White on the dark ends of the colours, black between them."""
+    """The colour of a number: white on the dark ends of the colour map, black between them."""
     return "white" if abs(value) > 0.7 else "black"
 
 
 def draw_thread(path: Path) -> None:
-    """The thread's gates with the forget bias and without it, and its outputs beside TensorFlow's print."""
+    """Draw the thread's gates with and without the forget bias, and its outputs beside TensorFlow's print."""
     from matplotlib.figure import Figure  # slow to load, and only needed here
 
     from minilstm import plotting
@@ -178,7 +166,7 @@ def draw_thread(path: Path) -> None:
         for unit in range(3):
             colour = plotting.SHADES[unit] if unit != 1 else plotting.FREE
             below.plot(steps["h"][0, :, unit], color=colour, label=f"minilstm, unit {unit}")
-            printed = np.array(notebook_figures.SEED_0_TENSORFLOW)[:, unit]
+            printed = notebook_figures.SEED_0_TENSORFLOW[:, unit]
             below.plot(printed, "o", color=plotting.TRUTH, fillstyle="none", label="TensorFlow" if unit == 2 else None)
         below.spines[["top", "right"]].set_visible(False)
         below.set(title="output h", xlabel="time step")
