@@ -31,19 +31,16 @@ class TorchModel:
 
         torch.set_num_threads(threads)
         self.torch = torch
-        cell = model.layers[0].cell
-        kernel = params["dense"]["kernel"]
-        self.lstm = torch.nn.LSTM(cell.input_dim(params["rnn"]["lstm_cell"]), cell.units, batch_first=True)
-        self.dense = torch.nn.Linear(*kernel.shape)
-        weights = {f"{name}_l0": value for name, value in to_torch(cell, params["rnn"]["lstm_cell"]).items()}
-        self._load(self.lstm, weights)
-        self._load(self.dense, {"weight": kernel.T, "bias": params["dense"]["bias"]})
+        cell, weights, dense = model.layers[0].cell, params["rnn"]["lstm_cell"], params["dense"]
+        self.lstm = torch.nn.LSTM(cell.input_dim(weights), cell.units, batch_first=True)
+        self.dense = torch.nn.Linear(*dense["kernel"].shape)
+        modules = torch.nn.ModuleDict({"lstm": self.lstm, "dense": self.dense})
+        tensors = {f"lstm.{name}_l0": value for name, value in to_torch(cell, weights).items()}
+        tensors |= {"dense.weight": dense["kernel"].T, "dense.bias": dense["bias"]}
+        modules.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in tensors.items()})
         self.lstm.bias_hh_l0.requires_grad_(False)  # it holds the forget bias; our cell has one trained bias too
-        self.trained = [w for module in (self.lstm, self.dense) for w in module.parameters() if w.requires_grad]
+        self.trained = [weight for weight in modules.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained)
-
-    def _load(self, module: Any, weights: dict[str, np.ndarray]) -> None:
-        module.load_state_dict({name: self.torch.from_numpy(value.copy()) for name, value in weights.items()})
 
     def _outputs(self, inputs: np.ndarray) -> Any:
         return self.dense(self.lstm(self.torch.from_numpy(inputs))[0][:, -1])
@@ -78,9 +75,8 @@ def compare(task: Task, run: Run, units: int, epochs: int, learning_rate: float,
         losses.mse(predict(peer, None, validation[0], PREDICTED_AT_ONCE), validation[1])  # as fit does
         marks.append(clocks())
 
-    result = tasks_memory.train(
-        task, run, model, params, epochs, learning_rate, callbacks=[peers_turn], progress=False
-    )  # fmt: skip
+    options: dict[str, Any] = {"callbacks": [peers_turn], "progress": False}
+    result = tasks_memory.train(task, run, model, params, epochs, learning_rate, **options)
     inputs, targets = tasks_memory.test_data(task, run)
     durations = np.diff(marks, axis=0)
     (seconds, cpu_seconds), (torch_seconds, torch_cpu_seconds) = durations[::2].sum(axis=0), durations[1::2].sum(axis=0)
@@ -122,15 +118,14 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     results["ratio"] = results["seconds"] / results["torch_seconds"]
     results["cpu_ratio"] = results["cpu_seconds"] / results["torch_cpu_seconds"]
     results["runs"] = found
-    common.write_json(args.out / "results.json", results)
-    if not args.quiet:
-        header = ("run", "MSE", "PyTorch", "seconds", "PyTorch", "processor seconds", "PyTorch")
-        rows = [
-            (run, *(f"{value:.5f}" if "mse" in name else f"{value:.1f}" for name, value in scores.items()))
-            for run, scores in found.items()
-        ]
-        report(common.table(header, rows))
-        report(f"\nminilstm over PyTorch: wall time {results['ratio']:.2f}, processor time {results['cpu_ratio']:.2f}")
+    header = ("run", "MSE", "PyTorch", "seconds", "PyTorch", "processor seconds", "PyTorch")
+    rows = [
+        (run, *(f"{value:.5f}" if "mse" in name else f"{value:.1f}" for name, value in scores.items()))
+        for run, scores in found.items()
+    ]
+    ratios = f"wall time {results['ratio']:.2f}, processor time {results['cpu_ratio']:.2f}"
+    text = f"{common.table(header, rows)}\n\nminilstm over PyTorch: {ratios}; files:"
+    common.finish(args, results, text, report)
     return results
 
 

@@ -21,28 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm import (
-    RNN,
-    Adam,
-    Dense,
-    Dropout,
-    DropoutWrapper,
-    Embedding,
-    FitResult,
-    LSTMCell,
-    MultiRNNCell,
-    Sequential,
-    fit,
-    generate,
-    latest_checkpoint,
-    load_checkpoint,
-    losses,
-    sampler,
-    schedules,
-)
+from minilstm import Adam, FitResult, LSTMCell, fit, generate, losses, sampler, schedules
+from minilstm.checkpoint import latest_checkpoint, load_checkpoint
 from minilstm.data import ContiguousBatches, contiguous_batches
 from minilstm.initializers import Uniform
+from minilstm.layers import RNN, Dense, Dropout, Embedding, Sequential
 from minilstm.params import tree_size
+from minilstm.wrappers import DropoutWrapper, MultiRNNCell
 
 from . import common
 from .char_lm_text import LIBRARY_CHARACTERS, Corpus, bits, decode, encode, read_corpus, simple_forecasts
@@ -136,7 +121,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags.add_argument("--batch-size", type=common.positive, default=defaults.batch_size, help="rows of the text")
     flags.add_argument("--num-steps", type=common.positive, default=defaults.num_steps, help="characters of a window")
     flags.add_argument("--sample", type=common.positive, help="write this many characters with the checkpoint in --out")
-    flags.add_argument("--temperature", type=float, default=1.0, help="of samples; lower values prefer likely characters")
+    flags.add_argument("--temperature", type=float, default=1.0, help="of samples; low ones prefer likely characters")
     flags.add_argument("--prompt", default="\n", help="text that a sample continues")
     args = common.parse(flags, argv)
     if not args.prompt:
@@ -189,12 +174,10 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         "step": result.step,
     }
     write_pictures(args.out, corpus, model, result, simple)
-    common.write_json(args.out / "results.json", results)
-    if not args.quiet:
-        rows = [(name, f"{value:.3f}") for name, value in results["bits_per_character"].items()]
-        report(common.table(("held-out text", "bits per character"), rows))
-        report(f"\n{result.step} windows, {time.perf_counter() - started:.0f} s; files:")
-        common.report_files(args.out, report)
+    rows = [(name, f"{bits(value):.3f}") for name, value in nats.items()]
+    table = common.table(("held-out text", "bits per character"), rows)
+    work = f"{result.step} windows, {time.perf_counter() - started:.0f} s; files:"
+    common.finish(args, results, f"{table}\n\n{work}", report)
     return results
 
 

@@ -175,17 +175,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     common.begin(args)
     results = compare(read_corpus(), SETTINGS, args.windows, args.block, args.seed, args.same_weights)
     common.write_json(args.out / "results.json", results)
-    rows = [
-        (name, f"{results['bits_per_character'][name]:.4f}", f"{results['seconds'][name]:.1f}")
-        for name in ("minilstm", "torch")
-    ]
+    scores, seconds = results["bits_per_character"], results["seconds"]
+    rows = [(name, f"{scores[name]:.4f}", f"{seconds[name]:.1f}") for name in scores]
     print(common.table(("", "bits per held-out character", "seconds"), rows))
-    ours, theirs = results["bits_per_character"].values()
-    print(
-        f"\n{args.windows} windows, initial weights: {results['initial_weights']}, {results['threads']} threads; "
-        f"bits: {100 * (ours / theirs - 1):+.2f}%, median time of {args.block} windows: {results['time_ratio']:.2f} "
-        "times PyTorch's"
-    )
+    more, slower = 100 * (scores["minilstm"] / scores["torch"] - 1), results["time_ratio"]
+    print(f"\n{args.windows} windows, initial weights: {results['initial_weights']}, {results['threads']} threads; "
+          f"bits: {more:+.2f}%, median time of {args.block} windows: {slower:.2f} times PyTorch's")  # fmt: skip
     return results
 
 

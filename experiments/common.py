@@ -136,10 +136,13 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def report_files(out: Path, report: Callable[[str], None]) -> None:
-    """Name all files in a folder, one a line."""
-    for path in sorted(out.iterdir()):
-        report(f"  {path}")
+def finish(args: argparse.Namespace, results: dict[str, Any], text: str, report: Callable[[str], None]) -> None:
+    """Write results.json. Unless --quiet was given, report `text` and then the names of all files in --out."""
+    write_json(args.out / "results.json", results)
+    if not args.quiet:
+        report(text)
+        for path in sorted(args.out.iterdir()):
+            report(f"  {path}")
 
 
 # --- tables and pictures --------------------------------------------------------------------------------------

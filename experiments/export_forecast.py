@@ -52,9 +52,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     settings = Settings(args.units, args.layers, epochs=args.epochs, learning_rate=args.learning_rate)
     years, numbers = sunspots()
     common.prepare(args.out, args.resume)
-    result, scaling = train(
-        numbers[years <= LAST_TRAINING_YEAR], settings, args.seed, progress=False if args.quiet else None
-    )
+    training = numbers[years <= LAST_TRAINING_YEAR]
+    result, scaling = train(training, settings, args.seed, progress=False if args.quiet else None)
     forecasts = {"minilstm": free_run(result.params, numbers, settings, scaling, FREE_YEARS)}
     missing = []
     for name, (module, file) in EXPORTS.items():
@@ -66,10 +65,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     free_years = np.arange(years[-1] + 1, years[-1] + 1 + FREE_YEARS)
     write_files(args.out, free_years, forecasts)
     if not args.quiet:
-        report(forecasts_table(free_years, forecasts))
-        for line in missing:
-            report(line)
-        common.report_files(args.out, report)
+        paths = [f"  {path}" for path in sorted(args.out.iterdir())]
+        report("\n".join([forecasts_table(free_years, forecasts), *missing, *paths]))
     return forecasts
 
 

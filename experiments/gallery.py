@@ -8,6 +8,7 @@ runs are left out, and their names are printed.
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -58,17 +59,13 @@ def sunspots(results: Mapping[str, Any]) -> list[Headline]:
     ]
 
 
-def memory_task(number: str, label: str, baseline: str) -> Callable[[Mapping[str, Any]], list[Headline]]:
-    """A function that returns the headlines of a memory task: the score `number` for each setting in its results."""
-
-    def headlines(results: Mapping[str, Any]) -> list[Headline]:
-        found = []
-        for one in results["settings"]:
-            what = f"{label} of {len(one['by_seed'])}, length {one['length']}, forget bias {one['forget_bias']}"
-            found.append(Headline(what, one["scores"][number], one["scores"][baseline], "no memory"))
-        return found
-
-    return headlines
+def memory_task(label: str, number: str, baseline: str, results: Mapping[str, Any]) -> list[Headline]:
+    """The score `number` of a memory task, for each setting in its results."""
+    found = []
+    for one in results["settings"]:
+        what = f"{label} of {len(one['by_seed'])}, length {one['length']}, forget bias {one['forget_bias']}"
+        found.append(Headline(what, one["scores"][number], one["scores"][baseline], "no memory"))
+    return found
 
 
 def char_lm(results: Mapping[str, Any]) -> list[Headline]:
@@ -99,9 +96,9 @@ def char_lm_torch(results: Mapping[str, Any]) -> list[Headline]:
 HEADLINES: dict[str, Callable[[Mapping[str, Any]], list[Headline]]] = {
     "notebook": notebook,
     "sunspots": sunspots,
-    "adding": memory_task("test_mse", "test MSE, median", "baseline_mse"),
+    "adding": functools.partial(memory_task, "test MSE, median", "test_mse", "baseline_mse"),
     "adding_torch": adding_torch,
-    "copying": memory_task("test_cross_entropy", "test cross-entropy, median", "memoryless"),
+    "copying": functools.partial(memory_task, "test cross-entropy, median", "test_cross_entropy", "memoryless"),
     "char_lm": char_lm,
     "char_lm_torch": char_lm_torch,
 }

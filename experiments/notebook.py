@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import common, notebook_figures
+from . import common
+from . import notebook_figures as prints
 from .notebook_figures import array, notebook_trace, seed_0_trace
 
 PRINTED_DIGITS = 0.6e-8  # half a unit of the eighth decimal, and a little more for numbers that end in 5
@@ -45,20 +46,18 @@ def comparisons() -> list[Comparison]:
     """Every printed array whose weights can be drawn again, in the order of the documents."""
     gates, outputs = notebook_trace(), seed_0_trace()["h"][0]
     numpy, tensorflow = ("NumPy", PRINTED_DIGITS), ("TensorFlow", FLOAT32)
-    prints = [
-        *((numpy, name, 1, text) for name, text in notebook_figures.FIRST_STEP.items()),
-        *((numpy, name, 2, text) for name, text in notebook_figures.SECOND_STEP.items()),
-        (tensorflow, "c", 2, notebook_figures.TENSORFLOW_C),
-        (tensorflow, "h", 2, notebook_figures.TENSORFLOW_H),
-        (tensorflow, "h", 1, notebook_figures.TENSORFLOW_H1),
+    arrays = [
+        *((numpy, name, 1, text) for name, text in prints.FIRST_STEP.items()),
+        *((numpy, name, 2, text) for name, text in prints.SECOND_STEP.items()),
+        (tensorflow, "c", 2, prints.TENSORFLOW_C),
+        (tensorflow, "h", 2, prints.TENSORFLOW_H),
+        (tensorflow, "h", 1, prints.TENSORFLOW_H1),
     ]
     found = []
-    for (program, allowed), name, step, text in prints:
+    for (program, allowed), name, step, text in arrays:
         what, ours = f"{NAMES[name]}, step {step}", gates[name][:, step - 1]
         found.append(Comparison(f"notebook, {program}", what, array(text), ours, allowed))
-    for (program, allowed), printed in (
-        (numpy, notebook_figures.SEED_0_NUMPY), (tensorflow, notebook_figures.SEED_0_TENSORFLOW)
-    ):  # fmt: skip
+    for (program, allowed), printed in ((numpy, prints.SEED_0_NUMPY), (tensorflow, prints.SEED_0_TENSORFLOW)):
         found.append(Comparison(f"thread, {program}", "output h, steps 1 to 7", printed, outputs, allowed))
     return found
 
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     common.begin(args)
     found = comparisons()
     without_bias = seed_0_trace(forget_bias=0.0)["h"][0]
-    gaps = np.abs(without_bias - notebook_figures.SEED_0_TENSORFLOW).max(axis=1)
+    gaps = np.abs(without_bias - prints.SEED_0_TENSORFLOW).max(axis=1)
     sources = list(dict.fromkeys(one.source for one in found))
     results = {
         "largest_difference": {s: max(one.difference for one in found if one.source == s) for s in sources},
@@ -87,14 +86,10 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         if np.isfinite(one.printed[place])
     ]
     common.write_csv(args.out / "notebook.csv", ("source", "what", "row", "unit", "printed", "ours"), rows)
-    common.write_json(args.out / "results.json", results)
     draw_notebook(args.out / "gates.png")
     draw_thread(args.out / "forget_bias.png")
-    if not args.quiet:
-        for one in found:
-            report(side_by_side(one) + "\n")
-        report(conclusion(results, gaps))
-        common.report_files(args.out, report)
+    text = "\n\n".join([*map(side_by_side, found), conclusion(results, gaps)])
+    common.finish(args, results, text, report)
     return results
 
 
@@ -111,15 +106,13 @@ def conclusion(results: dict[str, Any], gaps: np.ndarray) -> str:
     """A few lines: the comparison for each source, and the effect of the forget bias."""
     differences = results["largest_difference"]
     rows = [(s, f"{differences[s]:.1e}", f"{results['tolerance'][s]:.1e}") for s in differences]
-    lines = [
-        common.table(("printed by", "largest difference", "allowed"), rows),
-        f"\n{results['agree']} of {results['compared']} arrays agree.",
-        "The notebook shows no output gate of step 2: its cell prints the input gate again.",
-        "The thread without the forget bias of 1, largest difference to TensorFlow's print, steps 1 to 7:",
-        "  " + " ".join(f"{gap:.1e}" for gap in gaps) + ": only the first step has nothing to forget.",
-        "files:",
-    ]
-    return "\n".join(lines)
+    return (
+        common.table(("printed by", "largest difference", "allowed"), rows)
+        + f"\n\n{results['agree']} of {results['compared']} arrays agree.\n"
+        "The notebook shows no output gate of step 2: its cell prints the input gate again.\n"
+        "The thread without the forget bias of 1, largest difference to TensorFlow's print, steps 1 to 7:\n"
+        f"  {' '.join(f'{gap:.1e}' for gap in gaps)}: only the first step has nothing to forget.\nfiles:"
+    )
 
 
 def draw_notebook(path: Path) -> None:
@@ -135,7 +128,8 @@ def draw_notebook(path: Path) -> None:
         values = gates[name][:, step]
         image = ax.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
         for (row, unit), value in np.ndenumerate(values):
-            ax.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=readable(value))
+            colour = "white" if abs(value) > 0.7 else "black"  # the ends of the colour map are dark
+            ax.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
         if step == 0:
             ax.set_title(NAMES[name])
         else:
@@ -146,19 +140,13 @@ def draw_notebook(path: Path) -> None:
     plotting.save(figure.axes[0], path)
 
 
-def readable(value: float) -> str:
-    """The colour of a number: white on the dark ends of the colour map, black between them."""
-    return "white" if abs(value) > 0.7 else "black"
-
-
 def draw_thread(path: Path) -> None:
     """Draw the thread's gates with and without the forget bias, and its outputs beside TensorFlow's print."""
     from matplotlib.figure import Figure  # slow to load, and only needed here
 
     from minilstm import plotting
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    axes = Figure(figsize=(11, 6), layout="constrained").subplots(2, 2, sharex=True, sharey="row")
     for forget_bias, (above, below) in zip((1.0, 0.0), axes.T, strict=True):
         steps = seed_0_trace(forget_bias)
         plotting.plot_gates(steps, above)
@@ -166,7 +154,7 @@ def draw_thread(path: Path) -> None:
         for unit in range(3):
             colour = plotting.SHADES[unit] if unit != 1 else plotting.FREE
             below.plot(steps["h"][0, :, unit], color=colour, label=f"minilstm, unit {unit}")
-            printed = notebook_figures.SEED_0_TENSORFLOW[:, unit]
+            printed = prints.SEED_0_TENSORFLOW[:, unit]
             below.plot(printed, "o", color=plotting.TRUTH, fillstyle="none", label="TensorFlow" if unit == 2 else None)
         below.spines[["top", "right"]].set_visible(False)
         below.set(title="output h", xlabel="time step")

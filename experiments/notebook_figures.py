@@ -14,9 +14,8 @@ import numpy as np
 
 from minilstm import RNN, BasicLSTMCell, LSTMCell, pack_gates, trace
 
-PRINTS = dict(
-    block.split("\n", 1) for block in (Path(__file__).parent / "data" / "notebook.txt").read_text().split("\n\n")
-)  # title -> digits
+DATA = Path(__file__).parent / "data" / "notebook.txt"
+PRINTS = dict(block.split("\n", 1) for block in DATA.read_text().split("\n\n"))  # title -> rows of digits
 
 
 def array(text: str) -> np.ndarray:
@@ -63,11 +62,9 @@ def notebook_trace() -> dict[str, np.ndarray]:
 # --- the thread: LSTMCell(3), seven steps of four inputs, zero state, zero bias -------------------------------
 
 # Seed 0, with published weights: the print of a NumPy implementation, and TensorFlow's.
-SEED_0_NUMPY, SEED_0_TENSORFLOW = (array(PRINTS[f"thread, {name}: seed 0, h"]) for name in ("NumPy", "TensorFlow"))
+SEED_0_NUMPY, SEED_0_TENSORFLOW = (array(PRINTS[f"thread, {x}: seed 0, h"]) for x in ("NumPy", "TensorFlow"))
 # The question, with unpublished weights and inputs: the print of the author's code, and TensorFlow's.
-QUESTION_NUMPY, QUESTION_TENSORFLOW = (
-    array(PRINTS[f"thread, {name}: question, h"]) for name in ("NumPy", "TensorFlow")
-)
+QUESTION_NUMPY, QUESTION_TENSORFLOW = (array(PRINTS[f"thread, {x}: question, h"]) for x in ("NumPy", "TensorFlow"))
 # An answer, with inputs 0 .. 27 and unpublished weights: its last row.
 COUNTING_LAST = [float(word) for word in PRINTS["thread, TensorFlow: counting, last h"].split()]
 

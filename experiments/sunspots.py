@@ -167,12 +167,8 @@ def scores(years: np.ndarray, numbers: np.ndarray, prediction: np.ndarray) -> di
 def free_run(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling, steps: int) -> np.ndarray:
     """Forecast `steps` years after the last of `numbers`; the model reads its own forecasts."""
     primer = scaling.inputs(numbers[-settings.window :])[None, :, None]
-
-    def next_input(output: np.ndarray) -> np.ndarray:
-        """What the model would read if its forecast were true; never below the input for 0."""
-        return scaling.inputs(scaling.decode(output))
-
-    outputs = generate(build(settings), params, primer, steps, next_input=next_input)
+    # An output becomes a sunspot number, at least 0, and then the next input.
+    outputs = generate(build(settings), params, primer, steps, next_input=lambda x: scaling.inputs(scaling.decode(x)))
     return scaling.decode(outputs[0, :, 0])
 
 
@@ -219,11 +215,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     free = free_run(kept.params, numbers, settings, scaling, FREE_YEARS)
     baselines = {name: loss(numbers, forecast, training, scaling) for name, forecast in simple.items()}
     write_files(args.out, years, numbers, predictions[: args.ensemble], free, kept.history, baselines)
-    common.write_json(args.out / "results.json", results)
-    if not args.quiet:
-        report(results_table(results))
-        report(f"\naverage relative variance, {len(predictions)} runs, {time.perf_counter() - started:.0f} s; files:")
-        common.report_files(args.out, report)
+    summary = f"average relative variance, {len(predictions)} runs, {time.perf_counter() - started:.0f} s; files:"
+    common.finish(args, results, f"{results_table(results)}\n\n{summary}", report)
     return results
 
 
@@ -245,14 +238,9 @@ def loss(numbers: np.ndarray, forecast: np.ndarray, training: np.ndarray, scalin
 
 
 def write_files(
-    out: Path,
-    years: np.ndarray,
-    numbers: np.ndarray,
-    members: Sequence[np.ndarray],
-    free: np.ndarray,
-    history: dict[str, list[float]],
-    baselines: dict[str, float],
-) -> None:
+    out: Path, years: np.ndarray, numbers: np.ndarray, members: Sequence[np.ndarray], free: np.ndarray,
+    history: dict[str, list[float]], baselines: dict[str, float],
+) -> None:  # fmt: skip
     """Write forecast.csv and the two pictures; the first of `members` is the run that was saved."""
     from minilstm import plotting  # matplotlib is slow to load, and only needed here
 
@@ -272,18 +260,13 @@ def write_files(
 
 def results_table(results: dict[str, Any]) -> str:
     """A row for each seed, for median, mean and deviation, for the ensemble and for the simple forecasts."""
-    arvs = results["arv"]
-    rows = [(f"LSTM, seed {seed}", score) for seed, score in results["lstm_by_seed"].items()]
-    rows += [
-        ("LSTM, median", results["lstm_median"]),
-        ("LSTM, mean", results["lstm_mean"]),
-        ("LSTM, standard deviation", results["lstm_sd"]),
-        (f"LSTM, ensemble of {results['ensemble_size']}", arvs["ensemble"]),
-        ("AR(12)", arvs["ar12"]),
-        ("AR(2)", arvs["ar2"]),
-        ("persistence", arvs["persistence"]),
-    ]
-    return common.table(("forecast", *SPANS), [(name, *(f"{score[s]:.3f}" for s in SPANS)) for name, score in rows])
+    arvs, median, mean = results["arv"], results["lstm_median"], results["lstm_mean"]
+    found = {f"LSTM, seed {seed}": score for seed, score in results["lstm_by_seed"].items()}
+    found |= {"LSTM, median": median, "LSTM, mean": mean, "LSTM, standard deviation": results["lstm_sd"]}
+    found |= {f"LSTM, ensemble of {results['ensemble_size']}": arvs["ensemble"]}
+    found |= {"AR(12)": arvs["ar12"], "AR(2)": arvs["ar2"], "persistence": arvs["persistence"]}
+    rows = [(name, *(f"{score[span]:.3f}" for span in SPANS)) for name, score in found.items()]
+    return common.table(("forecast", *SPANS), rows)
 
 
 if __name__ == "__main__":

@@ -164,13 +164,9 @@ def main(task: Task, args: argparse.Namespace, report: Callable[[str], None]) ->
             shown = ", ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in scores[run].items())
             report(f"{run}: {shown}, {time.perf_counter() - run_started:.0f} s")
     results = summary(task, scores)
-    common.write_json(args.out / "results.json", results)
     draw(task, curves, args.out / "curves.png")
-    if not args.quiet:
-        steps = args.epochs * STEPS_PER_EPOCH
-        report("\n" + results_table(task, results))
-        report(f"\n{len(models)} x {steps} steps, {time.perf_counter() - started:.0f} s; files:")
-        common.report_files(args.out, report)
+    work = f"{len(models)} x {args.epochs * STEPS_PER_EPOCH} steps, {time.perf_counter() - started:.0f} s; files:"
+    common.finish(args, results, f"\n{results_table(task, results)}\n\n{work}", report)
     return results
 
 
@@ -191,11 +187,9 @@ def results_table(task: Task, results: dict[str, Any]) -> str:
     """A row for each length and start of the forget gate."""
     rows = []
     for setting in results["settings"]:
+        label = f"length {setting['length']}, {gate_in_words(setting['forget_bias'])}"
         names = (task.headline, f"worst_{task.headline}", task.baseline_name)
-        rows.append((
-            f"length {setting['length']}, {gate_in_words(setting['forget_bias'])}", str(len(setting["by_seed"])),
-            *(f"{setting['scores'][name]:.5f}" for name in names),
-        ))  # fmt: skip
+        rows.append((label, str(len(setting["by_seed"])), *(f"{setting['scores'][name]:.5f}" for name in names)))
     return common.table(("setting", "seeds", f"median test {task.loss_name}", "worst", "without memory"), rows)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -74,14 +74,10 @@ class Results:
         self.present, self.absent, self.rounds = present, absent, rounds
         self.time, self.memory = Measurements(), Measurements()
 
-    @property
-    def others(self) -> list[str]:
-        """The other libraries, as far as they are installed."""
-        return [peer for peer in self.present if peer not in (OURS, COMPILED, TRACED)]
-
     def fastest(self, task: str, shape: Shape) -> Key:
-        """The key of the other library with the lowest median."""
-        keys = [(peer, task, shape) for peer in self.others if (peer, task, shape) in self.time.values]
+        """The key of the other library with the lowest median time."""
+        others = [(peer, task, shape) for peer in self.present if peer not in (OURS, COMPILED, TRACED)]
+        keys = [key for key in others if key in self.time.values]
         return min(keys, key=lambda key: self.time(*key), default=("", task, shape))
 
     def over_fastest(self, peer: str, task: str, shapes: Sequence[Shape]) -> list[float]:
@@ -110,12 +106,11 @@ def report(out: Path, results: Results, shapes: Sequence[Shape], times: Sequence
     32, 1 input, 32 units), and `units` the numbers of units (at batch 32, 1 input, 50 steps).
     """
     parts = [headline(results), *steps(results, shapes)]
-    for task, title, rival in (
-        ("forward", "Forward alone", FASTEST), ("generate", "One generated step at batch 1", TORCH),
-    ):  # fmt: skip
+    titles = {"forward": "Forward alone, milliseconds", "generate": "One generated step at batch 1, milliseconds"}
+    for task, title in titles.items():
         measured = list(dict.fromkeys(key[2] for key in results.time.values if key[1] == task))
         if measured:
-            parts += [f"{title}, milliseconds", comparison(results, task, measured, rival)]
+            parts += [title, comparison(results, task, measured, FASTEST if task == "forward" else TORCH)]
     parts += [*toy(results), *memory(results, shapes), *growth(results, times, units)]
     text = "\n\n".join(parts)
     print(text)
@@ -139,11 +134,9 @@ def headline(results: Results) -> str:
 
 def processor() -> str:
     """The name of the processor; ratios differ between processors."""
-    with contextlib.suppress(OSError):  # Linux has the name in this file only
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")  # the only place where Linux names it
+    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.MULTILINE)
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def version(module: str) -> str:

@@ -58,18 +58,6 @@ def batches(shape: Shape, count: int = BATCHES) -> list[tuple[np.ndarray, np.nda
     return [(draw(inputs), draw(1)) for _ in range(count)]
 
 
-def milliseconds(peer: str, task: str, shape: Shape) -> float:
-    """The median duration of one training step, forward pass, generated step, or the bare products of a step."""
-    if task == "products":
-        return median_time(products(shape))
-    model = PEERS[peer](shape[2], shape[3])
-    turn = itertools.cycle(batches(shape))
-    if task == "step":
-        return median_time(lambda: model.step(*next(turn)))
-    run = getattr(model, task)
-    return median_time(lambda: run(next(turn)[0]))
-
-
 def products(shape: Shape) -> Callable[[], None]:
     """A function that makes the matrix products of a training step at their own shapes, and nothing else.
 
@@ -138,12 +126,6 @@ def _products_of_rows(shape: Shape) -> Callable[[], None]:
     return call
 
 
-def large_product() -> float:
-    """The best duration of a large float32 matrix product, in milliseconds."""
-    a = np.ones((LARGE, LARGE), np.float32)
-    return min(median_time(lambda: a @ a) for _ in range(2))
-
-
 def step_operations(shape: Shape) -> int:
     """Floating-point operations in the matrix products of a training step: forward, and twice as many backward.
 
@@ -172,18 +154,27 @@ def toy(peer: str) -> None:
 def do(peer: str, task: str, shape: Shape) -> float:
     """Do one job; returns its milliseconds, or 0 if the parent measures time or memory of this process."""
     if task == "large product":
-        return large_product()
+        large = _ones(LARGE, LARGE)
+        return min(median_time(lambda: large @ large) for _ in range(2))
+    if task == "products":
+        return median_time(products(shape))
     if task == "toy":
         toy(peer)
-    elif task == "memory":
-        model, (batch,) = PEERS[peer](shape[2], shape[3]), batches(shape, 1)
+        return 0.0
+    model = PEERS[peer](shape[2], shape[3])
+    if task == "truncated":
+        model.truncated(*batches(shape, 1)[0], WINDOW)
+        return 0.0
+    if task == "memory":
+        (batch,) = batches(shape, 1)
         for _ in range(WARM_UP):
             model.step(*batch)
-    elif task == "truncated":
-        PEERS[peer](shape[2], shape[3]).truncated(*batches(shape, 1)[0], WINDOW)
-    else:
-        return milliseconds(peer, task, shape)
-    return 0.0
+        return 0.0
+    turn = itertools.cycle(batches(shape))
+    if task == "step":
+        return median_time(lambda: model.step(*next(turn)))
+    run = getattr(model, task)  # forward or generate
+    return median_time(lambda: run(next(turn)[0]))
 
 
 def main() -> None:

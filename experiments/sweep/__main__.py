@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import shlex
 import sys
@@ -42,14 +43,12 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     common.add_output_flags(flags)
     flags.add_argument("experiment", help="a module with a main(argv), such as experiments.sunspots")
+    repeated: dict[str, Any] = {"action": "append", "default": []}
     flags.add_argument(
-        "--grid", action="append", default=[], metavar="FLAG=VALUE,...",
+        "--grid", **repeated, metavar="FLAG=VALUE,...",
         help="try each value; for a switch, true and false; may be repeated",
     )  # fmt: skip
-    flags.add_argument(
-        "--draw", action="append", default=[], metavar="FLAG=DRAW",
-        help=f"draw a value: {DRAWS}; may be repeated",
-    )  # fmt: skip
+    flags.add_argument("--draw", **repeated, metavar="FLAG=DRAW", help=f"draw values: {DRAWS}; may be repeated")
     flags.add_argument("--random", type=common.positive, default=0, help="number of draws")
     flags.add_argument("--seeds", type=common.positive, default=1, help="runs of each setting, from --seed on")
     flags.add_argument("--seed", type=int, default=0, help="the first seed, and the seed of the draws")
@@ -57,10 +56,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--jobs", type=common.positive, default=os.cpu_count(), help="processes on this machine")
     flags.add_argument("--address", help="of a running Dask scheduler or Ray cluster; it must see the folder --out")
     flags.add_argument("--metric", help="the column to summarise; by default the first that has a number")
-    flags.add_argument(
-        "--resume", action=argparse.BooleanOptionalAction, default=True,
-        help="resume the sweep in --out, or start again",
-    )  # fmt: skip
+    switch = argparse.BooleanOptionalAction
+    flags.add_argument("--resume", action=switch, default=True, help="resume the sweep in --out, or start again")
     return flags
 
 
@@ -82,9 +79,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     results = Results(args.out / "results.csv")
     finished = {command for command, row in results.latest().items() if row["status"] == OK}
     left = [point for point in points if point.command not in finished]
-    with tqdm(
-        total=len(points), initial=len(points) - len(left), unit="run", disable=True if args.quiet else None
-    ) as bar:
+    with tqdm(total=len(points), initial=len(points) - len(left), unit="run", disable=args.quiet or None) as bar:
         if left:
             for row in workers.run_all(left, args.out.resolve(), args.backend, args.jobs, args.address):
                 results.append(row)
@@ -122,31 +117,25 @@ def points_of(args: argparse.Namespace, fixed: list[str]) -> list[Point]:
 
 def first_metric(rows: Sequence[Row]) -> str | None:
     """The first column with a number, after the flags, of the first run that succeeded; None if no run did."""
-    for row in rows:
-        names = [name for name in row if name not in COLUMNS and not name.startswith("--") and row[name]]
-        if row["status"] == OK and names:
-            return names[0]
-    return None
+    found = (name for row in rows for name, text in row.items() if text)
+    return next((name for name in found if name not in COLUMNS and not name.startswith("--")), None)
 
 
 def value(row: Row, metric: str | None) -> float:
     """The number of a run, or NaN if it has none."""
-    return float(row.get(metric or "") or np.nan) if row["status"] == OK else float("nan")
+    return float(row.get(metric or "") or np.nan)
 
 
 def summary(points: Sequence[Point], rows: Sequence[Row], metric: str | None) -> dict[str, Any]:
     """For each setting, in the order of the points: the number of seeds that succeeded, and the spread of `metric`."""
-    by_setting: dict[tuple[tuple[str, str], ...], list[float]] = {}
-    for point, row in zip(points, rows, strict=True):
-        setting = tuple((flag, text) for flag, text in point.flags.items() if flag != "seed")
-        by_setting.setdefault(setting, []).append(value(row, metric))
     settings = []
-    for setting, values in by_setting.items():
+    for setting, group in itertools.groupby(zip(points, rows, strict=True), key=lambda pair: pair[0].setting):
+        values = [value(row, metric) for _, row in group]
         found = np.array([one for one in values if not np.isnan(one)])
         spread = {name: float(getattr(np, name)(found)) for name in ("median", "mean", "min", "max") if len(found)}
         if len(found) > 1:
             spread["sd"] = float(found.std(ddof=1))
-        settings.append({"flags": dict(setting), "runs": len(values), "numbers": len(found), **spread})
+        settings.append({"flags": setting, "runs": len(values), "numbers": len(found), **spread})
     failed = sum(row["status"] == FAILED for row in rows)
     return {"metric": metric, "runs": len(rows), "failed": failed, "settings": settings}
 
@@ -155,11 +144,10 @@ def table(found: dict[str, Any]) -> str:
     """The summary, a row per setting."""
     columns = ("median", "mean", "sd", "min", "max")
     header = [*(f"--{flag}" for flag in found["settings"][0]["flags"]), "runs", *columns]
-    rows = [
-        [*setting["flags"].values(), f"{setting['numbers']} of {setting['runs']}",
-         *(f"{setting[column]:.4g}" if column in setting else "-" for column in columns)]
-        for setting in found["settings"]
-    ]  # fmt: skip
+    rows = []
+    for setting in found["settings"]:
+        spread = [f"{setting[column]:.4g}" if column in setting else "-" for column in columns]
+        rows.append([*setting["flags"].values(), f"{setting['numbers']} of {setting['runs']}", *spread])
     return common.table(header, rows)
 
 

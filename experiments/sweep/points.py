@@ -11,14 +11,14 @@ import itertools
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 OWN_FLAGS = ("out", "quiet", "resume", "seed")  # which the sweep itself sets
 DRAWS = "uniform:LOW:HIGH, log:LOW:HIGH, int:LOW:HIGH or choice:A:B:..."
 READABLE_LENGTH = 80  # characters of a folder's name, before the digest
-T = TypeVar("T")
+Draw = Callable[[np.random.Generator], str]  # draws a value as it is written on the command line
 
 
 class Point(NamedTuple):
@@ -34,29 +34,15 @@ class Point(NamedTuple):
         return shlex.join(["python", "-m", self.experiment, *self.arguments])
 
     @property
+    def setting(self) -> dict[str, str]:
+        """The flags without the seed."""
+        return {flag: value for flag, value in self.flags.items() if flag != "seed"}
+
+    @property
     def name(self) -> str:
         """The name of the point's folder: its flags in readable form, and a digest of the whole command."""
         readable = re.sub(r"[^\w.,=+-]", "_", ",".join(f"{flag}={value}" for flag, value in self.flags.items()))
         return f"{readable[:READABLE_LENGTH]}-{hashlib.sha256(self.command.encode()).hexdigest()[:8]}"
-
-
-class Draw(NamedTuple):
-    """A distribution of the values of one flag."""
-
-    kind: str
-    low: float = 0.0
-    high: float = 0.0
-    choices: tuple[str, ...] = ()
-
-    def sample(self, rng: np.random.Generator) -> str:
-        """Draw a value as it is written on the command line; real numbers have four digits."""
-        if self.kind == "choice":
-            return self.choices[rng.integers(len(self.choices))]
-        if self.kind == "int":
-            return str(rng.integers(int(self.low), int(self.high) + 1))
-        if self.kind == "log":
-            return f"{np.exp(rng.uniform(np.log(self.low), np.log(self.high))):.4g}"
-        return f"{rng.uniform(self.low, self.high):.4g}"
 
 
 def parse_grid(text: str) -> tuple[str, list[str]]:
@@ -69,11 +55,11 @@ def parse_grid(text: str) -> tuple[str, list[str]]:
 
 
 def parse_draw(text: str) -> tuple[str, Draw]:
-    """Split ``learning-rate=log:1e-4:1e-2`` into the flag's name and its distribution."""
+    """Split ``learning-rate=log:1e-4:1e-2`` into the flag's name and a function that draws; reals have four digits."""
     flag, rest = _split(text, "--draw", f"FLAG=DRAW, where DRAW is {DRAWS}")
     kind, *bounds = rest.split(":")
     if kind == "choice" and bounds and "" not in bounds:
-        return flag, Draw(kind, choices=tuple(bounds))
+        return flag, lambda rng: bounds[rng.integers(len(bounds))]
     if kind not in ("uniform", "log", "int") or len(bounds) != 2:
         raise ValueError(f"--draw {text}: wanted {DRAWS}, got {rest!r}")
     try:
@@ -82,12 +68,17 @@ def parse_draw(text: str) -> tuple[str, Draw]:
         raise ValueError(f"--draw {text}: wanted two numbers as bounds, whole ones for int, got {bounds}") from None
     if not (low <= high < np.inf) or (kind == "log" and low <= 0):
         raise ValueError(f"--draw {text}: wanted LOW <= HIGH, both finite, for log above 0, got {low:g} and {high:g}")
-    return flag, Draw(kind, low, high)
+    draws: dict[str, Draw] = {
+        "uniform": lambda rng: f"{rng.uniform(low, high):.4g}",
+        "log": lambda rng: f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}",
+        "int": lambda rng: str(rng.integers(int(low), int(high) + 1)),
+    }
+    return flag, draws[kind]
 
 
-def parse_all(option: str, parse: Callable[[str], tuple[str, T]], texts: Sequence[str]) -> dict[str, T]:
+def parse_all(option: str, parse: Callable[[str], tuple[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
     """The flags of all texts of one option, parsed. Raises ValueError if a flag is there twice."""
-    found: dict[str, T] = {}
+    found: dict[str, Any] = {}
     for text in texts:
         flag, value = parse(text)
         if flag in found:
@@ -111,7 +102,7 @@ def points(
     if bool(random) != bool(draws):
         raise ValueError("sweep: --random N and --draw FLAG=... need each other")
     rngs = [np.random.default_rng([seed, k]) for k in range(max(random, 1))]
-    drawn = [{flag: draw.sample(rng) for flag, draw in draws.items()} for rng in rngs]
+    drawn = [{flag: draw(rng) for flag, draw in draws.items()} for rng in rngs]
     found = []
     for values in itertools.product(*grid.values()):
         for others, one_seed in itertools.product(drawn, range(seed, seed + seeds)):
@@ -123,8 +114,7 @@ def points(
 
 def varying(all_points: Sequence[Point]) -> list[str]:
     """The flags with more than one value, except the seed."""
-    flags = all_points[0].flags
-    return [flag for flag in flags if flag != "seed" and len({point.flags[flag] for point in all_points}) > 1]
+    return [flag for flag in all_points[0].setting if len({point.flags[flag] for point in all_points}) > 1]
 
 
 def _words(flag: str, value: str) -> list[str]:

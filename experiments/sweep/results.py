@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from minilstm.params import flatten_names
+
 from .. import common
 
 COLUMNS = ("command", "status", "seconds", "message")  # first; then the flags as --flag, then the numbers
@@ -66,12 +68,7 @@ class Results:
         return [row.get(name) or "" for name in self.header]
 
 
-def numbers(results: Any, prefix: str = "") -> dict[str, float]:
+def numbers(results: Any) -> dict[str, float]:
     """The numbers in nested results by their paths: ``{"arv": {"lstm": 0.1}}`` gives ``{"arv/lstm": 0.1}``."""
-    if isinstance(results, Mapping):
-        found: dict[str, float] = {}
-        for key, value in results.items():
-            found |= numbers(value, f"{prefix}/{key}" if prefix else str(key))
-        return found
-    is_number = isinstance(results, int | float) and not isinstance(results, bool)
-    return {prefix: results} if is_number and prefix else {}
+    flat = flatten_names(results)
+    return {path: x for path, x in flat.items() if path and isinstance(x, int | float) and not isinstance(x, bool)}

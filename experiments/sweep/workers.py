@@ -21,9 +21,8 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from minilstm.export.parts import library
@@ -31,6 +30,7 @@ from minilstm.export.parts import library
 from .points import Point
 from .results import COLUMNS, FAILED, OK, numbers
 
+ROOT = str(Path(__file__).resolve().parent.parent.parent)
 BACKENDS = ("local", "dask", "ray")
 MOST_DEATHS = 3  # the number of deaths that a Dask scheduler allows a task
 MOST_WAITING = 500  # points submitted to a cluster at once; each waits in a thread here
@@ -54,7 +54,7 @@ def run_point(point: Point, out: Path) -> dict[str, Any]:
         (folder / STARTS).write_text(str(died + 1))
         started = time.perf_counter()
         printed = io.StringIO()
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         try:
             with contextlib.redirect_stderr(printed):
                 main = importlib.import_module(point.experiment).main
@@ -67,16 +67,14 @@ def run_point(point: Point, out: Path) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         (folder / "stderr.txt").write_text(printed.getvalue())
         (folder / STARTS).unlink()
-        return row(point, status, seconds, message, found)
+        return row(point, status, seconds, message) | found
 
 
-def row(
-    point: Point, status: str, seconds: float, message: str, found: Mapping[str, float] = MappingProxyType({})
-) -> dict[str, Any]:
-    """A row of the results."""
+def row(point: Point, status: str, seconds: float, message: str) -> dict[str, Any]:
+    """A row of the results, without the numbers."""
     values = (point.command, status, f"{seconds:.2f}", message)
     flags = {f"--{flag}": value for flag, value in point.flags.items()}
-    return {**dict(zip(COLUMNS, values, strict=True)), **flags, **found}
+    return dict(zip(COLUMNS, values, strict=True)) | flags
 
 
 def explain(error: BaseException, printed: str) -> str:
@@ -149,7 +147,15 @@ def dask_cluster(out: Path, jobs: int, address: str | None) -> Iterator[Callable
     """Yield a function that runs a point on a Dask cluster and waits for its row."""
     distributed = library("distributed", "--backend dask", INSTALL)
     with contextlib.ExitStack() as stack:
-        cluster = None if address else stack.enter_context(local_dask(jobs))
+        cluster = None
+        if address is None:
+            # After Dask's default of 15 seconds, a worker that restarts slowly would be closed, and its point with it.
+            patience = {"distributed.deploy.lost-worker-timeout": f"{LOST_WORKER_SECONDS} s"}
+            stack.enter_context(library("dask", "--backend dask", INSTALL).config.set(patience))
+            cluster = stack.enter_context(distributed.LocalCluster(
+                n_workers=jobs, threads_per_worker=1, processes=True, env=ONE_THREAD, dashboard_address=None,
+                silence_logs="CRITICAL",
+            ))  # fmt: skip
         client = stack.enter_context(distributed.Client(address or cluster, set_as_default=False))
 
         def run(point: Point) -> dict[str, Any]:
@@ -170,28 +176,13 @@ def dask_cluster(out: Path, jobs: int, address: str | None) -> Iterator[Callable
 
 
 @contextlib.contextmanager
-def local_dask(jobs: int) -> Iterator[Any]:
-    """A Dask cluster of `jobs` worker processes on this machine."""
-    dask = library("dask", "--backend dask", INSTALL)
-    distributed = library("distributed", "--backend dask", INSTALL)
-    # After Dask's default of 15 seconds, a worker that restarts slowly would be closed, and its point with it.
-    with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOST_WORKER_SECONDS} s"}),
-        distributed.LocalCluster(
-            n_workers=jobs, threads_per_worker=1, processes=True, env=ONE_THREAD, dashboard_address=None,
-            silence_logs="CRITICAL",
-        ) as cluster,
-    ):  # fmt: skip
-        yield cluster
-
-
-@contextlib.contextmanager
 def ray_cluster(out: Path, jobs: int, address: str | None) -> Iterator[Callable[[Point], dict[str, Any]]]:
     """Yield a function that runs a point on a Ray cluster and waits for its row."""
     ray = library("ray", "--backend ray", "pip install ray")
+    folders = filter(None, [ROOT, os.environ.get("PYTHONPATH")])  # where a worker finds the modules of this process
     ray.init(
         address=address, num_cpus=jobs if address is None else None, include_dashboard=None if address else False,
-        log_to_driver=False, runtime_env={"env_vars": {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(import_path())}},
+        log_to_driver=False, runtime_env={"env_vars": {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(folders)}},
     )  # fmt: skip
     remote = ray.remote(max_retries=MOST_DEATHS)(run_point)
 
@@ -205,9 +196,3 @@ def ray_cluster(out: Path, jobs: int, address: str | None) -> Iterator[Callable[
         yield run
     finally:
         ray.shutdown()
-
-
-def import_path() -> list[str]:
-    """The folders in which a worker finds the modules of this process: the repository, and PYTHONPATH."""
-    root = str(Path(__file__).resolve().parent.parent.parent)
-    return [root, *filter(None, [os.environ.get("PYTHONPATH")])]
