@@ -49,7 +49,7 @@ def verdict(results: dict[str, Any]) -> str:
         return f"{', '.join(said[:-1])} and {said[-1]}"
 
     ensemble, median = compared(results["arv"]["ensemble"]), compared(results["lstm_median"])
-    return f"Beside AR(12), the error of the ensemble is {ensemble}; that of the median seed is {median}."
+    return f"Compared with AR(12), the error of the ensemble is {ensemble}. The error of the median seed is {median}."
 
 
 def speed(folder: Path) -> str:
@@ -65,10 +65,11 @@ def speed(folder: Path) -> str:
     batches, single = ([shape for shape in SHAPES if (shape[1] == 1) == one] for one in (False, True))
     headline = (folder / TABLES_FILE).read_text().split("\n", 1)[0]
     return (
-        f"{table}\n\nOne training step over that of the fastest of the others, at {len(batches)} sizes from 32 to 650 "
-        f"units: {_steps(results, OURS, batches)} in pure NumPy, {_steps(results, COMPILED, batches)} with the extra "
-        f"`fast`; for a single sequence and 16 units {_steps(results, OURS, single)} and "
-        f"{_steps(results, COMPILED, single)}. Printed by `python -m experiments.benchmark`: {headline}."
+        f"{table}\n\nThe time of one training step, divided by the time in the fastest other library (below 1, minilstm is "
+        f"faster): at {len(batches)} sizes from 32 to 650 units {_steps(results, OURS, batches)} in pure NumPy and "
+        f"{_steps(results, COMPILED, batches)} with the extra `fast`; for a single sequence and 16 units "
+        f"{_steps(results, OURS, single)} and {_steps(results, COMPILED, single)}. Printed by "
+        f"`python -m experiments.benchmark`: {headline}."
     )
 
 

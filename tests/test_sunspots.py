@@ -279,9 +279,9 @@ def test_the_readme_says_how_the_ensemble_and_the_median_compare():
         "lstm_median": dict(zip(sunspots.SPANS, (0.9, 0.11, 0.4), strict=True)),
     }
     assert readme.verdict(results) == (
-        "Beside AR(12), the error of the ensemble is 25 % lower on 1921-1955, 100 % higher on 1956-1979 and "
-        "10 % higher on 1980-2008; that of the median seed is 10 % lower on 1921-1955, 10 % higher on 1956-1979 and "
-        "20 % lower on 1980-2008."
+        "Compared with AR(12), the error of the ensemble is 25 % lower on 1921-1955, 100 % higher on 1956-1979 and "
+        "10 % higher on 1980-2008. The error of the median seed is 10 % lower on 1921-1955, 10 % higher on 1956-1979 "
+        "and 20 % lower on 1980-2008."
     )
 
 
