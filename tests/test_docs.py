@@ -1,4 +1,4 @@
-"""What the documentation promises: every public name described, every block of code run, every example true.
+"""The documentation: every public name is described, every block of code runs, every example is correct.
 
 Whether the pages build and what a browser makes of them is tested where Sphinx and Chromium are: see tests/site.
 """
@@ -33,19 +33,19 @@ DIRECTIVE = re.compile(
 
 
 def public_names(module_name):
-    """The names of a module's own classes and functions, and for a package what its ``__all__`` adds."""
+    """The names of a module's own classes and functions; for a package also the names in ``__all__``."""
     module = importlib.import_module(module_name)
     names = set(getattr(module, "__all__", ()))
     for name, value in vars(module).items():
         if (inspect.isclass(value) or inspect.isroutine(value)) and not name.startswith("_"):
-            defined = getattr(value, "fun", value)  # an autograd primitive wraps the function it was made of
+            defined = getattr(value, "fun", value)  # an autograd primitive wraps a function
             if getattr(defined, "__module__", None) == module_name:
                 names.add(name)
     return names
 
 
 def described_names():
-    """What the pages in docs/reference describe: a set of full names, and the modules that have a section."""
+    """The full names that the pages in docs/reference describe, and the modules that have a section."""
     names, modules = set(), []
     for page in sorted((DOCS / "reference").glob("*.md")):
         current = ""
@@ -67,7 +67,7 @@ def described_names():
 
 
 def home(module_name, name):
-    """The module whose section describes a name: a package that re-exports it, or the one that defines it."""
+    """The module whose section describes a name: a package that re-exports it, or the module that defines it."""
     for package in ("minilstm.layers", "minilstm.tensorbundle", "minilstm.training"):
         if module_name.startswith(package + "."):
             value = getattr(importlib.import_module(module_name), name)
@@ -98,7 +98,7 @@ def test_every_public_name_is_in_the_reference(module_name):
     assert missing == []
 
 
-def test_nothing_is_described_that_is_not_there():
+def test_everything_that_is_described_exists():
     for full_name in described_names()[0]:
         module_name, _, name = full_name.rpartition(".")
         if module_name in MODULES and module_name not in IMPORTABLE:
@@ -125,7 +125,7 @@ def test_there_are_examples_in_docstrings():
 # --- every block of code is a cell, or a test runs it ---------------------------------------------------------
 
 FENCE = re.compile(r"^(?P<ticks>`{3,}|:{3,})(?P<language>[^\n`]+)\n(?P<text>.*?)^(?P=ticks)$", re.MULTILINE | re.DOTALL)
-# (page, language of the fence) -> (file, name in it) of what runs those blocks.
+# (page, language of the fence) -> the test that runs those blocks: (file, a part of its name).
 RUN_BY = {
     ("README.md", "python"): ("tests/test_readme.py", "test_every_python_block_is_run_here"),
     ("docs/howto/export.md", "python"): ("tests/interop/test_howto_pages.py", "exporting"),
@@ -136,7 +136,7 @@ RUN_BY = {
 
 
 def code_fences(path):
-    """(language, text) of the blocks that are neither cells nor directives."""
+    """(language, text) of each block that is neither a cell nor a directive."""
     for fence in FENCE.finditer(path.read_text()):
         language = fence["language"].strip()
         if not language.startswith("{"):
@@ -153,8 +153,8 @@ def test_every_block_of_code_is_run():
         assert re.search(rf"^def \w*{name}\w*\(", (ROOT / file).read_text(), re.MULTILINE), name
 
 
-def test_the_commands_of_the_readme_are_those_that_ci_runs():
-    """Its blocks without a language: each behind a marker that .ci/run looks for."""
+def test_ci_runs_the_commands_of_the_readme():
+    """Its blocks without a language. Each comes after a marker that .ci/run looks for."""
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     marked = re.findall(r"^<!-- ci: (\w+) -->\n```\n", readme, flags=re.MULTILINE)
     fences = [line for line in readme.splitlines() if line.startswith("```")]
@@ -164,7 +164,7 @@ def test_the_commands_of_the_readme_are_those_that_ci_runs():
 
 
 def test_no_page_has_indented_code():
-    """Markdown takes indented lines for code as well; nothing would run them."""
+    """Markdown treats indented lines as code too, and nothing would run them."""
     for path in PAGES:
         text = FENCE.sub("", path.read_text())
         blocks = re.findall(r"\n\n((?: {4}\S.*\n)+)", text)
@@ -172,7 +172,7 @@ def test_no_page_has_indented_code():
 
 
 def test_the_first_page_shows_the_ten_lines_of_the_readme():
-    """All but the last, which saves the picture there and shows it here."""
+    """All except the last line, which saves the picture in the README and shows it on the page."""
     readme = next(text for language, text in code_fences(ROOT / "README.md") if language == "python").splitlines()
     index = (DOCS / "index.md").read_text()
     assert "\n".join(readme[:-1]) in index
