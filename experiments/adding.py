@@ -1,4 +1,4 @@
-"""The adding problem: remember two marked numbers over a long sequence and return their sum.
+"""Train on the adding problem: remember two marked numbers over a long sequence and return their sum.
 
     python -m experiments.adding
     python -m experiments.adding --length 50 100 200 400 --forget-bias 1 0
@@ -61,7 +61,7 @@ def task(symmetric: bool = False) -> Task:
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
-    flags = tasks_memory.parser("experiments.adding", "The adding problem.", **DEFAULTS)
+    flags = tasks_memory.parser("experiments.adding", "Train on the adding problem.", **DEFAULTS)
     flags.add_argument("--symmetric", action="store_true", help="numbers in [-1, 1] instead of [0, 1]")
     args = common.parse(flags, argv)
     return tasks_memory.main(task(args.symmetric), args, report)

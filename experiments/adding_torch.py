@@ -97,7 +97,8 @@ def clocks() -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the comparison; returns what results.json holds."""
-    flags = tasks_memory.parser("experiments.adding_torch", "The adding problem and PyTorch.", **adding.DEFAULTS)
+    description = "Compare minilstm with PyTorch on the adding problem."
+    flags = tasks_memory.parser("experiments.adding_torch", description, **adding.DEFAULTS)
     flags.add_argument("--symmetric", action="store_true", help="numbers in [-1, 1] instead of [0, 1]")
     flags.add_argument("--threads", type=common.positive, default=1, help="threads of PyTorch")
     args = common.parse(flags, argv)

@@ -1,4 +1,4 @@
-"""Copy memory: repeat ten symbols after a delay.
+"""Train on copy memory: repeat ten symbols after a delay.
 
     python -m experiments.copying
     python -m experiments.copying --forget-bias chrono 1
@@ -67,7 +67,7 @@ TASK = Task(
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
-    flags = tasks_memory.parser("experiments.copying", "Copy memory.", **DEFAULTS)
+    flags = tasks_memory.parser("experiments.copying", "Train on copy memory.", **DEFAULTS)
     return tasks_memory.main(TASK, common.parse(flags, argv), report)
 
 

@@ -1,6 +1,6 @@
 """A Sphinx extension that joins the output of a cell into one block with whole lines.
 
-A kernel sends the output in pieces, and a piece can end within a line. MyST-NB's ``nb_merge_streams`` adds a line break
+Jupyter sends the output in pieces, and a piece can end within a line. MyST-NB's ``nb_merge_streams`` adds a line break
 after every piece. This extension joins the pieces without changes, before they are rendered.
 """
 
