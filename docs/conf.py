@@ -1,7 +1,7 @@
-"""Sphinx: ``python -m sphinx -W --keep-going -b html docs OUT``, after ``pip install '.[docs]'``.
+"""Configure Sphinx: ``python -m sphinx -W --keep-going -b html docs OUT``, after ``pip install '.[docs]'``.
 
-Every notebook page runs during the build, and a warning is an error. What a reader opens needs no network: MathJax
-comes from the package sphinx-mathjax-offline as one file, which draws SVG and so needs no fonts.
+Every notebook page runs during the build, and a warning is an error. The built pages need no network: MathJax comes
+from the package sphinx-mathjax-offline as one file, and draws SVG, so it needs no fonts.
 """
 
 import importlib.util
@@ -14,19 +14,19 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(DOCS / "_extensions"))
 
-from minilstm import __version__  # noqa: E402  the work tree's, found by the line above
+from minilstm import __version__  # noqa: E402  from this work tree, which the lines above put first
 
-# The commands on the pages are those of this environment.
+# Commands on the pages run in this environment.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-# The pages' kernels import this work tree too, `experiments` included, and draw figures that are sharp on any screen.
+# The pages import this work tree too, with `experiments`. Their figures are sharp on any screen.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ["MATPLOTLIBRC"] = str(DOCS / "matplotlibrc")
-# Matrices of a few dozen rows: more than one thread would spend the time on waiting for each other.
+# The matrices have a few dozen rows: several threads would mostly wait for each other.
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"))
 
 
 def mathjax_file() -> str:
-    """The path of MathJax in one file, with all of TeX's packages: nothing is loaded later."""
+    """The path of MathJax as one file with all packages of TeX, so that nothing is loaded later."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or package.origin is None:
         raise ImportError("docs: sphinx-mathjax-offline is not installed; pip install '.[docs]' installs it")
@@ -57,17 +57,17 @@ myst_enable_extensions = [
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 nb_execution_mode = "force"
-nb_execution_show_tb = True  # a cell that fails is a warning with its traceback, and so the next page's is seen as well
+nb_execution_show_tb = True  # a failing cell is a warning with its traceback; the next pages still run
 nb_execution_timeout = 300
 nb_merge_streams = True
-nb_render_markdown_format = "myst"  # tables, and links to the reference, in Markdown that a cell displays
+nb_render_markdown_format = "myst"  # for tables and links to the reference in Markdown that a cell displays
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_mock_imports = [] if importlib.util.find_spec("numba") else ["numba", "llvmlite"]  # of minilstm.fast.compiled
 napoleon_use_ivar = True
 suppress_warnings = [
-    "ref.python",  # "c" and "h" in a docstring's types are fields of several named tuples
+    "ref.python",  # "c" and "h", in the types of a docstring, are fields of several named tuples
 ]
 
 html_theme = "furo"

@@ -1,10 +1,10 @@
-"""Run the tests with their long counts and keep what they say for the page on claims.
+"""Run the tests with their long counts and save the results for the page on claims.
 
     python docs/measure.py suite         the default suite            -> docs/measured/suite.json
     python docs/measure.py interop       against the other libraries  -> docs/measured/interop.json
 
-The first needs ``pip install '.[test]'``, the second ``'.[test,interop]'``. ``--quick`` leaves out the long counts; the
-file says so. A file is written only if no test failed, and for interop only if none was skipped.
+The first needs ``pip install '.[test]'``, the second ``'.[test,interop]'``. ``--quick`` leaves out the long counts, and
+the file notes it. A file is written only if no test failed, and for interop only if no test was skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PACKAGES = {
 
 
 def count(arguments: list[str], quick: bool) -> dict[str, dict[str, int]]:
-    """Run pytest once; file -> how many of its tests passed and were skipped. A failure ends the program."""
+    """Run pytest once; returns for each file the numbers of passed and skipped tests. A failure ends the program."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("MINILSTM_FULL", None)
     if not quick:
@@ -50,7 +50,7 @@ def count(arguments: list[str], quick: bool) -> dict[str, dict[str, int]]:
 
 
 def main() -> None:
-    """Run what the command line names and write its file."""
+    """Run the tests that the command line names and write the file of results."""
     flags = argparse.ArgumentParser(prog="python docs/measure.py", description=(__doc__ or "").split("\n")[0])
     flags.add_argument("what", choices=sorted(PACKAGES))
     flags.add_argument("paths", nargs="*", type=Path, help="test files to run instead of all")
@@ -58,7 +58,7 @@ def main() -> None:
     options = flags.parse_args()
     if options.what == "suite":
         files = count([str(path) for path in options.paths], options.quick)
-    else:  # TensorFlow has modes that cannot share a process: a file is a process
+    else:  # TensorFlow has modes that cannot share a process: each file gets its own
         files = {}
         for path in options.paths or sorted((ROOT / "tests" / "interop").glob("test_*.py")):
             files |= count(["-m", "interop", str(path)], options.quick)

@@ -1,1 +1,1 @@
-"""Scripts a person runs and copies: ``python -m experiments.sunspots``."""
+"""Experiments to run and to copy: ``python -m experiments.sunspots``."""

@@ -1,13 +1,13 @@
-"""The adding problem: remember two marked numbers over a long sequence and return their sum.
+"""Train on the adding problem: remember two marked numbers over a long sequence and return their sum.
 
     python -m experiments.adding
     python -m experiments.adding --length 50 100 200 400 --forget-bias 1 0
 
-At every step the model reads a number and a mark. Two steps are marked, one in each half; the target behind the last
-step is the sum of the two marked numbers. Numbers are uniform in [0, 1], with ``--symmetric`` in [-1, 1]. Without
-memory the best answer is the mean, whose mean squared error is the variance of the sum: 1/6, symmetric 2/3.
+At every step the model reads a number and a mark. Two steps are marked, one in each half. The target, after the last
+step, is the sum of the two marked numbers. Numbers are uniform in [0, 1], with ``--symmetric`` in [-1, 1]. Without
+memory the best answer is the mean. Its mean squared error is the variance of the sum: 1/6, or 2/3 if symmetric.
 
-The learning rate was chosen on the seeds 10 and 11, at the lengths 100 and 200; what is reported are other seeds.
+The learning rate was chosen on the seeds 10 and 11, at the lengths 100 and 200. Other seeds are reported.
 
 Sources: Hochreiter and Schmidhuber 1997, experiment 4; in this form Le, Jaitly and Hinton 2015 (arXiv 1504.00941).
 """
@@ -42,7 +42,7 @@ def batch(rng: np.random.Generator, sequences: int, length: int, low: float = 0.
 
 
 def task(symmetric: bool = False) -> Task:
-    """The problem with numbers in [0, 1], or in [-1, 1]."""
+    """The task with numbers in [0, 1], or in [-1, 1] if `symmetric`."""
     low = -1.0 if symmetric else 0.0
     return Task(
         title=f"Adding problem, numbers in [{low:g}, 1]",
@@ -61,8 +61,8 @@ def task(symmetric: bool = False) -> Task:
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
-    flags = tasks_memory.parser("experiments.adding", "The adding problem.", **DEFAULTS)
-    flags.add_argument("--symmetric", action="store_true", help="numbers in [-1, 1] in place of [0, 1]")
+    flags = tasks_memory.parser("experiments.adding", "Train on the adding problem.", **DEFAULTS)
+    flags.add_argument("--symmetric", action="store_true", help="numbers in [-1, 1] instead of [0, 1]")
     args = common.parse(flags, argv)
     return tasks_memory.main(task(args.symmetric), args, report)
 

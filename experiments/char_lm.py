@@ -1,15 +1,15 @@
-"""A character model of any text, by default of the source of the Python standard library that is installed.
+"""Train a character model on any text, by default on the source of the installed Python standard library.
 
     python -m experiments.char_lm
     python -m experiments.char_lm --sample 500 --temperature 0.8 --prompt "def "
 
-The first nine tenths of the text are learned, the last tenth is scored in bits per character, beside n-grams. Both are
-read as Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329) do it: the text is cut into rows, each window goes on in
-every row where the one before ended, and the state is carried from window to window while gradients stop at its edge.
-Their dropout is here too: on what one layer hands to the next, never on what a cell hands to itself. A row starts from
-a state of zeros, in training and in scoring.
+The model learns the first nine tenths of the text. The last tenth is scored in bits per character, beside n-grams. Both
+parts are read as in Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329): the text is cut into rows, and in every row
+each window continues where the window before ended. The state is carried from window to window, and gradients stop at
+the edge of a window. Dropout is also theirs: on the values that one layer passes to the next, never on the values that
+a cell passes to its own next step. A row starts from a state of zeros, in training and in scoring.
 
-The second command prints what the trained model writes.
+The second command prints a text that the trained model writes.
 """
 
 from __future__ import annotations
@@ -21,64 +21,49 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilstm import (
-    RNN,
-    Adam,
-    Dense,
-    Dropout,
-    DropoutWrapper,
-    Embedding,
-    FitResult,
-    LSTMCell,
-    MultiRNNCell,
-    Sequential,
-    fit,
-    generate,
-    latest_checkpoint,
-    load_checkpoint,
-    losses,
-    sampler,
-    schedules,
-)
+from minilstm import Adam, FitResult, LSTMCell, fit, generate, losses, sampler, schedules
+from minilstm.checkpoint import latest_checkpoint, load_checkpoint
 from minilstm.data import ContiguousBatches, contiguous_batches
 from minilstm.initializers import Uniform
+from minilstm.layers import RNN, Dense, Dropout, Embedding, Sequential
 from minilstm.params import tree_size
+from minilstm.wrappers import DropoutWrapper, MultiRNNCell
 
 from . import common
 from .char_lm_text import LIBRARY_CHARACTERS, Corpus, bits, decode, encode, read_corpus, simple_forecasts
 
 CLIP_NORM = 5.0
 SAMPLE_LENGTH = 300  # characters written after every epoch
-SHOWN = (400, 100)  # the characters of the held-out text in the picture: how many come before them, how many they are
+SHOWN = (400, 100)  # the picture shows the costs of 100 held-out characters, after the first 400
 
 
 class Settings(NamedTuple):
-    """What the flags can change about model and training."""
+    """The model and its training, as the flags can change them."""
 
     units: int = 128
     layers: int = 2
     epochs: int = 5
     learning_rate: float = 4e-3  # falls to 0 along half a cosine
-    dropout: float = 0.0  # share dropped between layers; in five passes the held-out score still improves without
+    dropout: float = 0.0  # share dropped between layers; five passes still improve the held-out score without it
     batch_size: int = 50  # rows that the text is cut into
     num_steps: int = 50  # characters of a window
 
 
 def build(classes: int, settings: Settings) -> Sequential:
-    """The model: labels ``[batch, time]`` to logits ``[batch, time, classes]``."""
+    """The model, from labels ``[batch, time]`` to logits ``[batch, time, classes]``."""
     keep = 1 - settings.dropout
     cells = [DropoutWrapper(LSTMCell(settings.units), output_keep_prob=keep) for _ in range(settings.layers)]
-    embedding = Embedding(classes, settings.units, initializer=Uniform(1.0))  # as wide as what a cell puts out
+    embedding = Embedding(classes, settings.units, initializer=Uniform(1.0))  # as wide as the output of a cell
     return Sequential(embedding, Dropout(settings.dropout), RNN(MultiRNNCell(cells)), Dense(classes))
 
 
 def batches_of(labels: np.ndarray, settings: Settings) -> ContiguousBatches:
-    """The windows of one part of the text; what does not fill a column of all rows is left out."""
+    """The windows of one part of the text; characters that do not fill a column of all rows are left out."""
     return contiguous_batches(labels, settings.batch_size, settings.num_steps)
 
 
 def train(corpus: Corpus, settings: Settings, seed: int, **fit_options: Any) -> FitResult:
-    """Train on the first part of the text and score the other after every epoch; further options go to `fit`."""
+    """Train on the first part of the text and score the second after every epoch; further options go to `fit`."""
     model = build(len(corpus.vocabulary), settings)
     batches = batches_of(corpus.training, settings)
     rate = schedules.cosine(settings.learning_rate, settings.epochs * len(batches))
@@ -92,9 +77,9 @@ def train(corpus: Corpus, settings: Settings, seed: int, **fit_options: Any) -> 
 def sample(
     model: Sequential, params: Any, vocabulary: str, prompt: str, length: int, temperature: float, seed: Any
 ) -> str:
-    """`length` characters that the model writes after `prompt`; `seed` is anything ``np.random.default_rng`` takes.
+    """Write `length` characters after `prompt`; `seed` is anything that ``np.random.default_rng`` takes.
 
-    Raises ValueError for an empty prompt: the model starts from what it has read.
+    Raises ValueError for an empty prompt: the model must have read at least one character.
     """
     if not prompt:
         raise ValueError("char_lm: prompt must hold at least one character, got ''")
@@ -104,20 +89,20 @@ def sample(
         drawn.append(draw(logits, rng))
         return drawn[-1]
 
-    # `generate` draws between its outputs, so that one output more makes `length` draws.
+    # `generate` draws between its outputs: `length` draws need one output more.
     generate(model, params, encode(prompt, vocabulary)[None], length + 1, next_input=next_input, rng=seed)
     return decode(np.concatenate(drawn), vocabulary)
 
 
 def sample_from(folder: Path, prompt: str, length: int, temperature: float, seed: int) -> str:
-    """`sample` from the newest checkpoint in `folder`, which holds all that is needed.
+    """`sample` from the newest checkpoint in `folder`; nothing else is read.
 
     Raises
     ------
     FileNotFoundError
         If there is no checkpoint.
     ValueError
-        If it is not one of a character model.
+        If the checkpoint is not of a character model.
     """
     loaded = load_checkpoint(folder)
     if loaded.model is None or "vocabulary" not in (loaded.extra or {}):
@@ -126,18 +111,18 @@ def sample_from(folder: Path, prompt: str, length: int, temperature: float, seed
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
-    """Train, or with --sample write from what was trained; returns what results.json holds, or the sample."""
+    """Train, or with --sample write a text; returns what results.json holds, or the sample."""
     defaults = Settings()
-    flags = common.parser("experiments.char_lm", "A character model of any text.", **defaults._asdict())
-    flags.add_argument("--text", nargs="+", metavar="FILE", help="files to learn; without any, the standard library")
-    flags.add_argument("--limit", type=common.positive, help="characters of the text that are used at most; without, "
-                       f"all of --text or {LIBRARY_CHARACTERS:,} of the standard library")  # fmt: skip
+    flags = common.parser("experiments.char_lm", "Train a character model on any text.", **defaults._asdict())
+    flags.add_argument("--text", nargs="+", metavar="FILE", help="files to learn instead of the standard library")
+    flags.add_argument("--limit", type=common.positive, help="use at most this many characters; by default all of "
+                       f"--text, or {LIBRARY_CHARACTERS:,} of the standard library")  # fmt: skip
     flags.add_argument("--dropout", type=float, default=defaults.dropout, help="share dropped between layers")
     flags.add_argument("--batch-size", type=common.positive, default=defaults.batch_size, help="rows of the text")
     flags.add_argument("--num-steps", type=common.positive, default=defaults.num_steps, help="characters of a window")
-    flags.add_argument("--sample", type=common.positive, help="write so many characters from the checkpoint in --out")
-    flags.add_argument("--temperature", type=float, default=1.0, help="of samples; below 1 the likely is likelier")
-    flags.add_argument("--prompt", default="\n", help="what a sample goes on from")
+    flags.add_argument("--sample", type=common.positive, help="write this many characters with the checkpoint in --out")
+    flags.add_argument("--temperature", type=float, default=1.0, help="of samples; low ones prefer likely characters")
+    flags.add_argument("--prompt", default="\n", help="text that a sample continues")
     args = common.parse(flags, argv)
     if not args.prompt:
         flags.error("--prompt must hold at least one character")
@@ -151,13 +136,13 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     corpus = read_corpus([Path(name) for name in args.text] if args.text else None, args.limit)
     held_out = batches_of(corpus.held_out, settings)
     model = build(len(corpus.vocabulary), settings)
-    sampler(args.temperature)  # what does not fit raises here, before anything is written
-    check_same_text(args.out, args.resume, corpus)
-    common.prepare(args.out, args.resume)
-    common.write_config(args.out, vars(args))
+    sampler(args.temperature)  # raises for a wrong temperature, before anything is written
+    if args.resume:
+        check_same_text(args.out, corpus)
+    common.begin(args)
 
     def write_sample(result: FitResult) -> None:
-        """What the model writes after an epoch: shown, and added to samples.txt."""
+        """Sample after an epoch; print the text and add it to samples.txt."""
         seed = [args.seed, 3, result.step]
         written = sample(model, result.params, corpus.vocabulary, args.prompt, SAMPLE_LENGTH, args.temperature, seed)
         epoch, score = len(result.history["val_loss"]), bits(result.history["val_loss"][-1])
@@ -189,19 +174,16 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         "step": result.step,
     }
     write_pictures(args.out, corpus, model, result, simple)
-    common.write_json(args.out / "results.json", results)
-    if not args.quiet:
-        rows = [(name, f"{value:.3f}") for name, value in results["bits_per_character"].items()]
-        report(common.table(("held-out text", "bits per character"), rows))
-        report(f"\n{result.step} windows, {time.perf_counter() - started:.0f} s; files:")
-        for path in sorted(args.out.iterdir()):
-            report(f"  {path}")
+    rows = [(name, f"{bits(value):.3f}") for name, value in nats.items()]
+    table = common.table(("held-out text", "bits per character"), rows)
+    work = f"{result.step} windows, {time.perf_counter() - started:.0f} s; files:"
+    common.finish(args, results, f"{table}\n\n{work}", report)
     return results
 
 
-def check_same_text(folder: Path, resume: bool, corpus: Corpus) -> None:
-    """Raise ValueError where a run that is to go on was trained on another text, such as another Python's library."""
-    if resume and latest_checkpoint(folder) is not None:
+def check_same_text(folder: Path, corpus: Corpus) -> None:
+    """Raise ValueError if the run in `folder` learned another text, such as the library of another Python."""
+    if latest_checkpoint(folder) is not None:
         before = (load_checkpoint(folder).extra or {}).get("text", {}).get("sha256")
         now = corpus.describe()["sha256"]
         if before != now:
@@ -209,7 +191,7 @@ def check_same_text(folder: Path, resume: bool, corpus: Corpus) -> None:
 
 
 def write_pictures(out: Path, corpus: Corpus, model: Sequential, result: FitResult, simple: dict[str, float]) -> None:
-    """loss.png, and in surprise.png what each character of a stretch of held-out text costs."""
+    """Draw loss.png, and surprise.png: the cost of each character in a part of the held-out text."""
     from minilstm import plotting  # matplotlib is slow to load, and only needed here
 
     shown = {name: value for name, value in simple.items() if name != "uniform"}

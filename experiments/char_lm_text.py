@@ -1,4 +1,4 @@
-"""A text as labels in two parts, one to learn and one to be scored on, and what n-grams make of it."""
+"""A text as labels in two parts, one to learn and one to score, and the scores of n-grams on it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LIBRARY_CHARACTERS = 1_111_111  # of the standard library: nine tenths make 400 windows of 50 x 50
-UNKNOWN = "\ufffd"  # stands for every character that the first nine tenths do not have; its label is 0
+UNKNOWN = "\ufffd"  # replaces every character that the first nine tenths do not have; its label is 0
 NGRAM = 5  # the longest n-gram that the model is compared with
-NGRAM_STRENGTH = 5.0  # how many occurrences of a context the shorter context's guess is worth
+NGRAM_STRENGTH = 5.0  # the guess of the shorter context counts as this many occurrences of the context
 
 
 class Corpus(NamedTuple):
-    """A text, where it comes from, and its two parts as labels: indices into the vocabulary."""
+    """A text, the names of its files, and its two parts as labels: indices into the vocabulary."""
 
     text: str
     files: list[str]
@@ -28,7 +28,7 @@ class Corpus(NamedTuple):
     held_out: np.ndarray
 
     def describe(self) -> dict[str, Any]:
-        """What it takes to tell whether somebody else has the same text."""
+        """The Python version, files, sizes and SHA-256: enough to tell whether two people have the same text."""
         encoded = self.text.encode()
         return {
             "python": platform.python_version(),
@@ -40,7 +40,7 @@ class Corpus(NamedTuple):
 
 
 def standard_library() -> list[Path]:
-    """The modules that lie at the top of the standard library, in the order of their names."""
+    """The top-level modules of the standard library, sorted by name."""
     return sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
 
 
@@ -50,10 +50,10 @@ def read_corpus(paths: Sequence[Path] | None = None, limit: int | None = None) -
     Parameters
     ----------
     paths : list of paths, optional
-        Read as UTF-8, what is not UTF-8 as `UNKNOWN`. Default: the standard library, with a `limit` of
+        Read as UTF-8; bytes that are not UTF-8 become `UNKNOWN`. Default: the standard library, with a `limit` of
         `LIBRARY_CHARACTERS`.
     limit : int, optional
-        Default for given files: all characters. Files behind the limit are not read.
+        Default for given files: all characters. Files after the limit are not read.
 
     Raises
     ------
@@ -78,39 +78,39 @@ def read_corpus(paths: Sequence[Path] | None = None, limit: int | None = None) -
 
 
 def vocabulary_of(text: str) -> str:
-    """`UNKNOWN`, then every other character of the text once, sorted."""
+    """`UNKNOWN`, then every other character of the text, sorted."""
     return UNKNOWN + "".join(sorted(set(text) - {UNKNOWN}))
 
 
 def encode(text: str, vocabulary: str) -> np.ndarray:
-    """The labels ``[characters]`` of a text; 0 for what the vocabulary does not have."""
+    """The labels ``[characters]`` of a text; 0 for characters that the vocabulary does not have."""
     labels = {character: label for label, character in enumerate(vocabulary)}
     return np.array([labels.get(character, 0) for character in text], np.int64)
 
 
 def decode(labels: np.ndarray, vocabulary: str) -> str:
-    """The text that labels ``[characters]`` stand for."""
+    """The text of labels ``[characters]``, the inverse of `encode`."""
     return "".join(vocabulary[label] for label in labels)
 
 
 def ngram_probabilities(labels: np.ndarray, learned: int, classes: int, order: int) -> np.ndarray:
-    """The probability ``[characters]`` of every label after the `order` - 1 labels before it.
+    """The probability ``[characters]`` of every label, given the `order` - 1 labels before it.
 
-    Counts are those of the first `learned` labels. A context that was seen n times trusts them with weight n, and the
-    context that is shorter by one with weight `NGRAM_STRENGTH`; the shortest guess is that all classes are alike.
+    The first `learned` labels are counted. The counts of a context that was seen n times have weight n; the guess of
+    the context that is shorter by one has weight `NGRAM_STRENGTH`. Without any context all classes are equally likely.
     """
     probabilities = np.full(len(labels), 1 / classes)
-    context = np.zeros(len(labels), np.int64)  # the labels before each place, as a number for each different context
+    context = np.zeros(len(labels), np.int64)  # a number for each different context: the labels before each place
     for _ in range(order):
         _, gram = np.unique(context * classes + labels, return_inverse=True)
         seen, together = (np.bincount(ids[:learned], minlength=ids.max() + 1)[ids] for ids in (context, gram))
         probabilities = (together + NGRAM_STRENGTH * probabilities) / (seen + NGRAM_STRENGTH)
-        context = np.concatenate([[gram.max() + 1], gram[:-1]])  # a context with a label behind it is the next context
+        context = np.concatenate([[gram.max() + 1], gram[:-1]])  # a context and the label after it are the next context
     return probabilities
 
 
 def simple_forecasts(corpus: Corpus, scored: int) -> dict[str, float]:
-    """Nats per character of n-grams on `scored` characters from the second of the held-out text on."""
+    """Nats per character of n-grams on `scored` characters, from the second held-out character on."""
     start, classes = len(corpus.training) + 1, len(corpus.vocabulary)
     labels = np.concatenate([corpus.training, corpus.held_out])
     found = {"uniform": math.log(classes)}

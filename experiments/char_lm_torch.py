@@ -1,16 +1,16 @@
-"""The character model here and in PyTorch, taking turns: the same text, batches, sizes and optimizer.
+"""Compare the character model with the same model in PyTorch: the same text, batches, sizes and optimizer.
 
     OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 python -m experiments.char_lm_torch        (needs PyTorch)
 
-Both learn the text of `experiments.char_lm` with Adam at one learning rate, without dropout, and are scored on its
-held-out part by the same code. Each trains a block of windows, then the other does, so that whatever else the machine
-does disturbs both; the ratio of times is that of the medians over blocks. PyTorch's ``nn.LSTM`` starts from its own
-initial weights, or with --same-weights from ours, its forget bias then being 1 as well.
+Both learn the text of `experiments.char_lm` with Adam at a constant learning rate, without dropout. The same code
+scores both on the held-out part. They take turns, a block of windows each, so that other work on the machine disturbs
+both. The ratio of times is the ratio of the medians over blocks. PyTorch's ``nn.LSTM`` starts from its own initial
+weights; with
+--same-weights it starts from ours, and then its forget bias is 1 too.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class TorchModel:
         self.state: Any = None
 
     def copy_weights(self, model: Sequential, params: dict[str, Any]) -> None:
-        """Start from the weights of `experiments.char_lm.build` in place of PyTorch's own."""
+        """Start from the weights of a model of `experiments.char_lm.build` instead of PyTorch's own."""
         _, _, rnn, _ = model.layers
         tensors = {
             "embedding.weight": params["embedding"]["embeddings"],
@@ -63,12 +63,12 @@ class TorchModel:
         self.modules.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in tensors.items()})
 
     def forward(self, inputs: np.ndarray, state: Any) -> tuple[Any, Any]:
-        """Labels ``[batch, time]`` to logits ``[batch, time, classes]`` and the state behind them."""
+        """The logits ``[batch, time, classes]`` of labels ``[batch, time]``, and the state after them."""
         outputs, state = self.modules["lstm"](self.modules["embedding"](torch.from_numpy(inputs)), state)
         return self.modules["dense"](outputs), state
 
     def train_on(self, batch: dict[str, np.ndarray]) -> float:
-        """One window: the loss before the update."""
+        """Train on one window; returns the loss before the update."""
         state = None if batch["reset"].all() else self.state
         self.optimizer.zero_grad()
         logits, state = self.forward(batch["inputs"], state)
@@ -82,7 +82,7 @@ class TorchModel:
 
 
 class Turns:
-    """Batches for `fit` that let PyTorch train a block of windows whenever `fit` has trained one.
+    """Batches for `fit`; each time `fit` has trained on a block of windows, PyTorch trains on the same block.
 
     `ours` and `theirs` are the seconds of each block.
     """
@@ -96,15 +96,15 @@ class Turns:
         self.started = 0.0
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
-        """The batch of a step, after PyTorch's turn where a block is complete."""
+        """The batch of a step; if a block is complete, PyTorch has its turn first."""
         if step == self.done + self.block:
             self.turn()
-        if step == self.done:  # the first comes twice: `fit` looks at it before it begins
+        if step == self.done:  # comes twice for step 0: `fit` looks at the first batch before it begins
             self.started = time.perf_counter()
         return self.batches(step)
 
     def turn(self) -> None:
-        """End our block and let PyTorch train the same windows."""
+        """End our block and train PyTorch on the same windows."""
         begin = time.perf_counter()
         self.ours.append(begin - self.started)
         for step in range(self.done, self.done + self.block):
@@ -114,7 +114,7 @@ class Turns:
 
 
 def score(batches: ContiguousBatches, forward: Callable[[np.ndarray, Any], tuple[np.ndarray, Any]]) -> float:
-    """Bits per character over all batches, the state carried from one to the next."""
+    """Bits per character over all batches; the state is carried from one to the next."""
     total, state = 0.0, None
     for step in range(len(batches)):
         batch = batches(step)
@@ -127,7 +127,7 @@ def compare(
     corpus: Corpus, settings: Settings, windows: int, block: int, seed: int, same_weights: bool,
     progress: bool | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train both on `windows` windows, a multiple of `block`; returns bits per character, seconds and their ratio."""
+    """Train both on `windows` windows (a multiple of `block`); returns bits per character, seconds and their ratio."""
     training, held_out = batches_of(corpus.training, settings), batches_of(corpus.held_out, settings)
     model, peer = build(len(corpus.vocabulary), settings), TorchModel(len(corpus.vocabulary), settings, seed)
     params = model.init(seed)
@@ -163,33 +163,24 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compare, print the table and write results.json."""
-    flags = argparse.ArgumentParser(
-        prog="python -m experiments.char_lm_torch", description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
+    flags = common.program("experiments.char_lm_torch", __doc__.split("\n")[0])
     flags.add_argument("--out", type=Path, default=Path("runs") / "char_lm_torch", help="folder of results.json")
-    flags.add_argument("--windows", type=common.positive, default=2000, help="updates of each")
-    flags.add_argument("--block", type=common.positive, default=100, help="windows of a turn")
+    flags.add_argument("--windows", type=common.positive, default=2000, help="windows that each trains on")
+    flags.add_argument("--block", type=common.positive, default=100, help="windows in a turn")
     flags.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
     flags.add_argument("--same-weights", action="store_true", help="both start from our initial weights")
     args = common.parse(flags, argv)
     if args.windows % args.block:
         flags.error(f"--windows must be a multiple of --block, got {args.windows} and {args.block}")
-    common.prepare(args.out, resume=False)
-    common.write_config(args.out, vars(args))
+    common.begin(args)
     results = compare(read_corpus(), SETTINGS, args.windows, args.block, args.seed, args.same_weights)
     common.write_json(args.out / "results.json", results)
-    rows = [
-        (name, f"{results['bits_per_character'][name]:.4f}", f"{results['seconds'][name]:.1f}")
-        for name in ("minilstm", "torch")
-    ]
+    scores, seconds = results["bits_per_character"], results["seconds"]
+    rows = [(name, f"{scores[name]:.4f}", f"{seconds[name]:.1f}") for name in scores]
     print(common.table(("", "bits per held-out character", "seconds"), rows))
-    ours, theirs = results["bits_per_character"].values()
-    print(
-        f"\n{args.windows} windows, initial weights: {results['initial_weights']}, {results['threads']} threads; "
-        f"bits: {100 * (ours / theirs - 1):+.2f}%, median time of {args.block} windows: {results['time_ratio']:.2f} "
-        "times PyTorch's"
-    )
+    more, slower = 100 * (scores["minilstm"] / scores["torch"] - 1), results["time_ratio"]
+    print(f"\n{args.windows} windows, initial weights: {results['initial_weights']}, {results['threads']} threads; "
+          f"bits: {more:+.2f}%, median time of {args.block} windows: {slower:.2f} times PyTorch's")  # fmt: skip
     return results
 
 

@@ -1,16 +1,17 @@
-"""What every experiment does alike: flags, a folder for its files, a description of the run, tables."""
+"""What the experiments share: their flags, a folder for the files of a run, config.json, CSV files, tables, panels."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
-import glob
+import io
 import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,31 +23,38 @@ OWN_FILES = (
     "config.json", "results.json", "*.csv", "*.png", "samples.txt", "checkpoint", "model.ckpt-*.index",
     "model.ckpt-*.data-*",
 )  # fmt: skip
+PACKAGES = ("numpy", "autograd", "tqdm", "matplotlib")  # whose versions config.json notes
+
+
+# --- flags ----------------------------------------------------------------------------------------------------
+
+
+def program(module: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """The parser of ``python -m module``; its help shows the defaults. The options go to ArgumentParser."""
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, formatter_class=formatter, **options
+    )
+
+
+def add_output_flags(flags: argparse.ArgumentParser) -> None:
+    """Add --out, by default a folder in runs/ that is named after the module, and --quiet."""
+    folder = Path("runs") / flags.prog.rpartition(".")[2]
+    flags.add_argument("--out", type=Path, default=folder, help="folder for all files")
+    flags.add_argument("--quiet", action="store_true", help="no progress bar, no table")
 
 
 def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentParser:
-    """The flags that all experiments share, with this experiment's defaults."""
-    flags = argparse.ArgumentParser(
-        prog=f"python -m {module}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    folder = Path("runs") / module.rpartition(".")[2]
-    flags.add_argument("--out", type=Path, default=folder, help="folder for all files")
+    """The flags of an experiment that trains a model, with this experiment's defaults."""
+    flags = program(module, description)
+    add_output_flags(flags)
     flags.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
     flags.add_argument("--epochs", type=positive, default=defaults["epochs"], help="passes over the data")
     flags.add_argument("--units", type=positive, default=defaults["units"], help="units of each LSTM cell")
-    flags.add_argument("--layers", type=positive, default=defaults.get("layers", 1), help="LSTM cells on each other")
-    flags.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="Adam's, at the start")
-    flags.add_argument("--resume", action="store_true", help="go on with the run in --out instead of starting afresh")
-    flags.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+    flags.add_argument("--layers", type=positive, default=defaults.get("layers", 1), help="LSTM cells in a stack")
+    flags.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="of Adam, at the start")
+    flags.add_argument("--resume", action="store_true", help="continue the run in --out instead of starting again")
     return flags
-
-
-def lstm(units: int, layers: int = 1, *, return_sequences: bool = True, **cell_options: Any) -> RNN:
-    """A plain LSTM, or `layers` cells one above the other under TensorFlow's names for MultiRNNCell."""
-    if layers == 1:
-        return LSTM(units, return_sequences=return_sequences, **cell_options)
-    cells = [LSTMCell(units, **cell_options) for _ in range(layers)]
-    return RNN(MultiRNNCell(cells), return_sequences=return_sequences)
 
 
 def positive(text: str) -> int:
@@ -57,35 +65,54 @@ def positive(text: str) -> int:
     return value
 
 
-def prepare(out: Path, resume: bool) -> None:
-    """Make the folder; unless the run is resumed, remove the files that an experiment left there before."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for pattern in OWN_FILES:
-            for name in glob.glob(os.path.join(glob.escape(str(out)), pattern)):
-                os.remove(name)
-
-
 def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags of `argv`, None meaning those of the process, and as ``command`` what a person would type for them."""
+    """The flags in `argv` (None: those of this process), and as ``command`` the line that a person would type."""
     args = flags.parse_args(argv)
     args.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args
 
 
+# --- the model ------------------------------------------------------------------------------------------------
+
+
+def lstm(units: int, layers: int = 1, *, return_sequences: bool = True, **cell_options: Any) -> RNN:
+    """One LSTM, or `layers` cells one above the other, named as TensorFlow's MultiRNNCell names them."""
+    if layers == 1:
+        return LSTM(units, return_sequences=return_sequences, **cell_options)
+    cells = [LSTMCell(units, **cell_options) for _ in range(layers)]
+    return RNN(MultiRNNCell(cells), return_sequences=return_sequences)
+
+
+# --- files ----------------------------------------------------------------------------------------------------
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Prepare the folder of a run and write its config.json; `args` are its flags as `parse` returned them."""
+    prepare(args.out, getattr(args, "resume", False))
+    write_config(args.out, vars(args))
+
+
+def prepare(out: Path, resume: bool) -> None:
+    """Make the folder. Unless the run is resumed, remove the files that an earlier experiment left there."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for pattern in OWN_FILES:
+            for path in list(out.glob(pattern)):
+                path.unlink()
+
+
 def write_config(out: Path, settings: dict[str, Any]) -> None:
-    """config.json: the settings, which are the flags as `parse` gave them, versions and the machine's core count."""
-    settings = dict(settings)
+    """Write config.json: the settings (flags as `parse` returned them), the date, versions and the number of cores."""
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
     command = settings.pop("command")
-    packages = ("numpy", "autograd", "tqdm", "matplotlib")
     config = {
-        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()},
+        "settings": settings,
         "command": command,
         "date": datetime.date.today().isoformat(),
         "versions": {
             "minilstm": minilstm.__version__,
             "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
+            **{package: metadata.version(package) for package in PACKAGES},
         },
         "cores": os.cpu_count(),
     }
@@ -98,13 +125,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file atomically; floats with all their digits."""
-    lines = [",".join(header), *(",".join(str(value) for value in row) for row in rows)]
-    files.write_text(str(path), "\n".join(lines) + "\n")
+    """Write a CSV file atomically; floats have all their digits."""
+    files.write_text(str(path), csv_text([header, *rows]))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as lines of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def finish(args: argparse.Namespace, results: dict[str, Any], text: str, report: Callable[[str], None]) -> None:
+    """Write results.json. Unless --quiet was given, report `text` and then the names of all files in --out."""
+    write_json(args.out / "results.json", results)
+    if not args.quiet:
+        report(text)
+        for path in sorted(args.out.iterdir()):
+            report(f"  {path}")
+
+
+# --- tables and pictures --------------------------------------------------------------------------------------
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, aligned so that it reads as text too: the first column left, the others right."""
+    """A Markdown table, aligned so that it also reads as text: the first column left, the others right."""
     widths = [max(len(str(row[k])) for row in [header, *rows]) for k in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -113,3 +158,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "|" + "|".join("-" * (w + 2) if k == 0 else "-" * (w + 1) + ":" for k, w in enumerate(widths)) + "|"
     return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def panels(count: int, width: float, height: float) -> Any:
+    """`count` axes of matplotlib in a row, with one vertical scale, on a figure of `width` by `height` inches."""
+    from matplotlib.figure import Figure  # slow to load, and only needed here
+
+    axes = Figure(figsize=(width, height), layout="constrained").subplots(1, count, sharey=True, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, alpha=0.25, linewidth=0.6)
+    return axes

@@ -1,15 +1,16 @@
-"""Copy memory: repeat ten symbols after a delay.
+"""Train on copy memory: repeat ten symbols after a delay.
 
     python -m experiments.copying
     python -m experiments.copying --forget-bias chrono 1
 
-The model reads ten symbols out of eight, ``length - 1`` blanks, a marker and ten blanks. It is to answer with blanks
-for ``length + 10`` steps and then with the ten symbols. Without memory the best answer is a blank up to the marker and
-each symbol with probability 1/8 behind it: a cross-entropy of 10 ln 8 / (length + 20), the mean over all steps.
+The model reads ten symbols, each one of eight, then ``length - 1`` blanks, a marker and ten blanks. It must answer with
+blanks for ``length + 10`` steps and then with the ten symbols. Without memory the best answer is a blank up to the
+marker, and after it each symbol with probability 1/8: a cross-entropy of 10 ln 8 / (length + 20), the mean over all
+steps.
 
-Source: Arjovsky, Shah and Bengio 2016 (arXiv 1511.06464), after Hochreiter and Schmidhuber 1997. The chrono
-initialisation, here the default, is that of Tallec and Ollivier 2018 (arXiv 1804.11188), who tried it on this task. The
-learning rate was chosen on seed 10.
+Source: Arjovsky, Shah and Bengio 2016 (arXiv 1511.06464), after Hochreiter and Schmidhuber 1997. The default here is
+the chrono initialisation of Tallec and Ollivier 2018 (arXiv 1804.11188), who tried it on this task. The learning rate
+was chosen on seed 10.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def batch(rng: np.random.Generator, sequences: int, length: int) -> Batch:
 
 
 def scores(outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The cross-entropy over all steps, in nats, and the share of the symbols that are answered right."""
+    """The mean cross-entropy over all steps, in nats, and the share of the symbols that are answered correctly."""
     right = outputs[:, -COPIED:].argmax(axis=-1) == labels[:, -COPIED:]
     return {
         "test_cross_entropy": float(losses.softmax_cross_entropy(outputs, labels)),
@@ -66,7 +67,7 @@ TASK = Task(
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
-    flags = tasks_memory.parser("experiments.copying", "Copy memory.", **DEFAULTS)
+    flags = tasks_memory.parser("experiments.copying", "Train on copy memory.", **DEFAULTS)
     return tasks_memory.main(TASK, common.parse(flags, argv), report)
 
 

@@ -1,14 +1,14 @@
-"""The tables of docs/experiments.md: their numbers are read from finished runs and put there.
+"""Write the tables of docs/experiments.md from the results of finished runs.
 
     python -m experiments.gallery --runs runs
 
-A run is a folder with the config.json and results.json of an experiment that `HEADLINES` names; others, and runs that
-have not come to an end, are left out and named.
+A run is a folder with the config.json and results.json of an experiment in `HEADLINES`. Other folders and unfinished
+runs are left out, and their names are printed.
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
 
 
 class Headline(NamedTuple):
-    """A number that an experiment is about, and the one it is measured against."""
+    """A number that an experiment is about, and the number to compare it with."""
 
     what: str
     ours: float
@@ -34,14 +34,14 @@ class Headline(NamedTuple):
 class Run(NamedTuple):
     """A finished run."""
 
-    experiment: str  # without the package: sunspots
+    experiment: str  # without the package, such as sunspots
     headlines: list[Headline]
     command: str
     date: str
 
 
 def notebook(results: Mapping[str, Any]) -> list[Headline]:
-    """The largest difference to what each document prints, beside what its digits and precision allow."""
+    """The largest difference to the print of each document, beside the difference that rounding allows."""
     return [
         Headline(f"largest difference to {source}", value, results["tolerance"][source], "allowed by rounding")
         for source, value in results["largest_difference"].items()
@@ -59,21 +59,13 @@ def sunspots(results: Mapping[str, Any]) -> list[Headline]:
     ]
 
 
-def memory_task(number: str, label: str, baseline: str) -> Callable[[Mapping[str, Any]], list[Headline]]:
-    """The headlines of a task with several lengths: `number` over the settings of its results."""
-
-    def headlines(results: Mapping[str, Any]) -> list[Headline]:
-        return [
-            Headline(
-                f"{label} of {len(one['by_seed'])}, length {one['length']}, forget bias {one['forget_bias']}",
-                one["scores"][number],
-                one["scores"][baseline],
-                "no memory",
-            )
-            for one in results["settings"]
-        ]
-
-    return headlines
+def memory_task(label: str, number: str, baseline: str, results: Mapping[str, Any]) -> list[Headline]:
+    """The score `number` of a memory task, for each setting in its results."""
+    found = []
+    for one in results["settings"]:
+        what = f"{label} of {len(one['by_seed'])}, length {one['length']}, forget bias {one['forget_bias']}"
+        found.append(Headline(what, one["scores"][number], one["scores"][baseline], "no memory"))
+    return found
 
 
 def char_lm(results: Mapping[str, Any]) -> list[Headline]:
@@ -104,16 +96,19 @@ def char_lm_torch(results: Mapping[str, Any]) -> list[Headline]:
 HEADLINES: dict[str, Callable[[Mapping[str, Any]], list[Headline]]] = {
     "notebook": notebook,
     "sunspots": sunspots,
-    "adding": memory_task("test_mse", "test MSE, median", "baseline_mse"),
+    "adding": functools.partial(memory_task, "test MSE, median", "test_mse", "baseline_mse"),
     "adding_torch": adding_torch,
-    "copying": memory_task("test_cross_entropy", "test cross-entropy, median", "memoryless"),
+    "copying": functools.partial(memory_task, "test cross-entropy, median", "test_cross_entropy", "memoryless"),
     "char_lm": char_lm,
     "char_lm_torch": char_lm_torch,
 }
 
 
 def read_run(folder: Path) -> Run | None:
-    """A run; None where the folder holds none of a known experiment. Raises ValueError where its results do not fit."""
+    """The run in a folder, or None if there is no finished run of a known experiment.
+
+    Raises ValueError if results.json is not the experiment's.
+    """
     try:
         config = json.loads((folder / "config.json").read_text())
         results = json.loads((folder / "results.json").read_text())
@@ -131,17 +126,18 @@ def read_run(folder: Path) -> Run | None:
 
 
 def without_own_flags(words: Sequence[str]) -> list[str]:
-    """A command without --out, --quiet and --resume, which say nothing of its numbers."""
-    kept, skip = [], False
-    for word in words:
-        if not skip and word not in ("--out", "--quiet", "--resume") and not word.startswith("--out="):
+    """A command without --out FOLDER, --quiet and --resume, which do not change its numbers."""
+    kept, left = [], iter(words)
+    for word in left:
+        if word == "--out":
+            next(left, None)
+        elif word not in ("--quiet", "--resume") and not word.startswith("--out="):
             kept.append(word)
-        skip = word == "--out" and not skip
     return kept
 
 
 def tables(runs: Sequence[Run]) -> str:
-    """The numbers of all runs, and the command and date of each."""
+    """Two tables: the numbers of all runs, and the command and date of each run."""
     ordered = sorted(runs, key=lambda run: (list(HEADLINES).index(run.experiment), run.command))
     numbers = [
         (run.experiment, one.what, f"{one.ours:.3g}", f"{one.baseline:.3g}", one.baseline_name)
@@ -149,20 +145,13 @@ def tables(runs: Sequence[Run]) -> str:
         for one in run.headlines
     ]
     commands = [(run.experiment, f"`{run.command}`", run.date) for run in ordered]
-    return "\n\n".join(
-        [
-            common.table(("experiment", "number, lower is better", "minilstm", "baseline", "which"), numbers),
-            common.table(("experiment", "command", "date"), commands),
-        ]
-    )
+    first = common.table(("experiment", "number, lower is better", "minilstm", "baseline", "which"), numbers)
+    return f"{first}\n\n{common.table(('experiment', 'command', 'date'), commands)}"
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> str:
     """Bring the page up to date; returns the tables."""
-    flags = argparse.ArgumentParser(
-        prog="python -m experiments.gallery", description="Put the numbers of finished runs into docs/experiments.md.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
+    flags = common.program("experiments.gallery", "Write the numbers of finished runs into docs/experiments.md.")
     flags.add_argument("--runs", type=Path, default=Path("runs"), help="folder that holds the runs' folders")
     flags.add_argument("--page", type=Path, default=PAGE, help="page with the markers")
     args = flags.parse_args(argv)

@@ -1,25 +1,25 @@
-"""The two documents this project grew from, step by step: what they print beside what minilstm computes.
+"""Compare the printed numbers of two documents with ours; this project started from them.
 
     python -m experiments.notebook
 
-The notebook's gates, states and outputs of two steps, in NumPy and as TensorFlow gave them, and the thread's outputs of
-seven steps, with the forget bias that its question had left out and without it. `experiments.notebook_figures` says
-which documents they are. Writes notebook.csv, every printed number beside ours, and two pictures of the gates.
+From the notebook: gates, states and outputs of two steps, computed in NumPy and by TensorFlow. From the thread: outputs
+of seven steps, with the forget bias that its question had left out, and without it. `experiments.notebook_figures` says
+which documents these are. Writes notebook.csv (every printed number beside ours) and two pictures of the gates.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import common, notebook_figures
+from . import common
+from . import notebook_figures as prints
 from .notebook_figures import array, notebook_trace, seed_0_trace
 
-PRINTED_DIGITS = 0.6e-8  # half of the last of eight decimals, and a little for numbers that end in 5
+PRINTED_DIGITS = 0.6e-8  # half a unit of the eighth decimal, and a little more for numbers that end in 5
 FLOAT32 = 1.5e-7  # TensorFlow computed in float32
 NAMES = {
     "f": "forget gate f", "i": "input gate i", "j": "candidate j", "c": "cell state c", "o": "output gate o",
@@ -28,9 +28,9 @@ NAMES = {
 
 
 class Comparison(NamedTuple):
-    """An array that a document prints, and ours."""
+    """An array that a document prints, and the same array as minilstm computes it."""
 
-    source: str  # the document, and who computed the print
+    source: str  # the document, and the program that printed
     what: str  # the quantity, and its step counted from 1
     printed: np.ndarray  # [rows, units]; NaN where the print was cut off
     ours: np.ndarray
@@ -38,51 +38,39 @@ class Comparison(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """The largest absolute difference over what is printed."""
+        """The largest absolute difference between printed numbers and ours."""
         return float(np.nanmax(np.abs(self.printed - self.ours)))
 
 
 def comparisons() -> list[Comparison]:
-    """Every array of the documents whose weights can be drawn again, in the order in which they print them."""
-    gates = notebook_trace()
+    """Every printed array whose weights can be drawn again, in the order of the documents."""
+    gates, outputs = notebook_trace(), seed_0_trace()["h"][0]
+    numpy, tensorflow = ("NumPy", PRINTED_DIGITS), ("TensorFlow", FLOAT32)
+    arrays = [
+        *((numpy, name, 1, text) for name, text in prints.FIRST_STEP.items()),
+        *((numpy, name, 2, text) for name, text in prints.SECOND_STEP.items()),
+        (tensorflow, "c", 2, prints.TENSORFLOW_C),
+        (tensorflow, "h", 2, prints.TENSORFLOW_H),
+        (tensorflow, "h", 1, prints.TENSORFLOW_H1),
+    ]
     found = []
-    for step, prints in enumerate((notebook_figures.FIRST_STEP, notebook_figures.SECOND_STEP)):
-        found += [
-            Comparison(
-                "notebook, NumPy", f"{NAMES[name]}, step {step + 1}", array(text), gates[name][:, step], PRINTED_DIGITS
-            )
-            for name, text in prints.items()
-        ]
-    for name, step, text in (
-        ("c", 2, notebook_figures.TENSORFLOW_C),
-        ("h", 2, notebook_figures.TENSORFLOW_H),
-        ("h", 1, notebook_figures.TENSORFLOW_H1),
-    ):
+    for (program, allowed), name, step, text in arrays:
         what, ours = f"{NAMES[name]}, step {step}", gates[name][:, step - 1]
-        found.append(Comparison("notebook, TensorFlow", what, array(text), ours, FLOAT32))
-    outputs = seed_0_trace()["h"][0]
-    for program, printed, tolerance in (
-        ("NumPy", notebook_figures.SEED_0_NUMPY, PRINTED_DIGITS),
-        ("TensorFlow", notebook_figures.SEED_0_TENSORFLOW, FLOAT32),
-    ):
-        found.append(Comparison(f"thread, {program}", "output h, steps 1 to 7", np.array(printed), outputs, tolerance))
+        found.append(Comparison(f"notebook, {program}", what, array(text), ours, allowed))
+    for (program, allowed), printed in ((numpy, prints.SEED_0_NUMPY), (tensorflow, prints.SEED_0_TENSORFLOW)):
+        found.append(Comparison(f"thread, {program}", "output h, steps 1 to 7", printed, outputs, allowed))
     return found
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
-    flags = argparse.ArgumentParser(
-        prog="python -m experiments.notebook", description="Two documents' printed numbers beside ours.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )  # fmt: skip
-    flags.add_argument("--out", type=Path, default=Path("runs") / "notebook", help="folder for all files")
-    flags.add_argument("--quiet", action="store_true", help="print nothing")
+    flags = common.program("experiments.notebook", "Compare the printed numbers of two documents with ours.")
+    common.add_output_flags(flags)
     args = common.parse(flags, argv)
-    common.prepare(args.out, resume=False)
-    common.write_config(args.out, vars(args))
+    common.begin(args)
     found = comparisons()
     without_bias = seed_0_trace(forget_bias=0.0)["h"][0]
-    gaps = np.abs(without_bias - np.array(notebook_figures.SEED_0_TENSORFLOW)).max(axis=1)
+    gaps = np.abs(without_bias - prints.SEED_0_TENSORFLOW).max(axis=1)
     sources = list(dict.fromkeys(one.source for one in found))
     results = {
         "largest_difference": {s: max(one.difference for one in found if one.source == s) for s in sources},
@@ -98,20 +86,15 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         if np.isfinite(one.printed[place])
     ]
     common.write_csv(args.out / "notebook.csv", ("source", "what", "row", "unit", "printed", "ours"), rows)
-    common.write_json(args.out / "results.json", results)
     draw_notebook(args.out / "gates.png")
     draw_thread(args.out / "forget_bias.png")
-    if not args.quiet:
-        for one in found:
-            report(side_by_side(one) + "\n")
-        report(conclusion(results, gaps))
-        for path in sorted(args.out.iterdir()):
-            report(f"  {path}")
+    text = "\n\n".join([*map(side_by_side, found), conclusion(results, gaps)])
+    common.finish(args, results, text, report)
     return results
 
 
 def side_by_side(one: Comparison) -> str:
-    """The printed rows and ours, and the largest difference."""
+    """The printed rows, ours beside them, and the largest difference."""
     lines = [f"{one.source}: {one.what}", f"{'printed':^36} | {'minilstm':^36}"]
     for printed, ours in zip(one.printed, one.ours, strict=True):
         cells = ["" if np.isnan(value) else f"{value:.8f}" for value in printed]
@@ -120,22 +103,20 @@ def side_by_side(one: Comparison) -> str:
 
 
 def conclusion(results: dict[str, Any], gaps: np.ndarray) -> str:
-    """What was compared, and what the forget bias changes, in a few lines."""
+    """A few lines: the comparison for each source, and the effect of the forget bias."""
     differences = results["largest_difference"]
     rows = [(s, f"{differences[s]:.1e}", f"{results['tolerance'][s]:.1e}") for s in differences]
-    lines = [
-        common.table(("printed by", "largest difference", "allowed"), rows),
-        f"\n{results['agree']} of {results['compared']} arrays agree.",
-        "The notebook shows no output gate of step 2: its cell prints the input gate again.",
-        "The thread without the forget bias of 1, largest difference to TensorFlow's print, steps 1 to 7:",
-        "  " + " ".join(f"{gap:.1e}" for gap in gaps) + ": only the first step has nothing to forget.",
-        "files:",
-    ]
-    return "\n".join(lines)
+    return (
+        common.table(("printed by", "largest difference", "allowed"), rows)
+        + f"\n\n{results['agree']} of {results['compared']} arrays agree.\n"
+        "The notebook shows no output gate of step 2: its cell prints the input gate again.\n"
+        "The thread without the forget bias of 1, largest difference to TensorFlow's print, steps 1 to 7:\n"
+        f"  {' '.join(f'{gap:.1e}' for gap in gaps)}: only the first step has nothing to forget.\nfiles:"
+    )
 
 
 def draw_notebook(path: Path) -> None:
-    """Every gate and state of the notebook's two steps as a map of sequences and units, with the numbers."""
+    """Draw every gate and state of the notebook's two steps as a map of sequences and units, with the numbers."""
     from matplotlib.figure import Figure  # slow to load, and only needed here
 
     from minilstm import plotting
@@ -147,7 +128,8 @@ def draw_notebook(path: Path) -> None:
         values = gates[name][:, step]
         image = ax.imshow(values, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
         for (row, unit), value in np.ndenumerate(values):
-            ax.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=readable(value))
+            colour = "white" if abs(value) > 0.7 else "black"  # the ends of the colour map are dark
+            ax.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
         if step == 0:
             ax.set_title(NAMES[name])
         else:
@@ -158,19 +140,13 @@ def draw_notebook(path: Path) -> None:
     plotting.save(figure.axes[0], path)
 
 
-def readable(value: float) -> str:
-    """White on the dark ends of the colours, black between them."""
-    return "white" if abs(value) > 0.7 else "black"
-
-
 def draw_thread(path: Path) -> None:
-    """The thread's gates with the forget bias and without it, and its outputs beside TensorFlow's print."""
+    """Draw the thread's gates with and without the forget bias, and its outputs beside TensorFlow's print."""
     from matplotlib.figure import Figure  # slow to load, and only needed here
 
     from minilstm import plotting
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    axes = Figure(figsize=(11, 6), layout="constrained").subplots(2, 2, sharex=True, sharey="row")
     for forget_bias, (above, below) in zip((1.0, 0.0), axes.T, strict=True):
         steps = seed_0_trace(forget_bias)
         plotting.plot_gates(steps, above)
@@ -178,7 +154,7 @@ def draw_thread(path: Path) -> None:
         for unit in range(3):
             colour = plotting.SHADES[unit] if unit != 1 else plotting.FREE
             below.plot(steps["h"][0, :, unit], color=colour, label=f"minilstm, unit {unit}")
-            printed = np.array(notebook_figures.SEED_0_TENSORFLOW)[:, unit]
+            printed = prints.SEED_0_TENSORFLOW[:, unit]
             below.plot(printed, "o", color=plotting.TRUTH, fillstyle="none", label="TensorFlow" if unit == 2 else None)
         below.spines[["top", "right"]].set_visible(False)
         below.set(title="output h", xlabel="time step")

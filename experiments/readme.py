@@ -1,13 +1,12 @@
-"""Everything in the README that was computed: ``python -m experiments.readme`` computes it again and puts it there.
+"""Write the computed parts of the README: ``python -m experiments.readme`` computes all of them again.
 
-The ten-line script is run as it stands there, the sunspots experiment with its defaults; their pictures go to
-``docs/images`` and the table between its two markers. What is said of speed comes from ``docs/measured``, where the
-files of ``python -m experiments.benchmark`` are kept; ``python -m experiments.readme speed`` computes that alone.
+It runs the ten-line script of the README, and the sunspots experiment with its defaults. Their pictures go to
+``docs/images``, and the table goes between its two markers. The part on speed comes from ``docs/measured``, which holds
+the files of ``python -m experiments.benchmark``; ``python -m experiments.readme speed`` writes this part alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import re
@@ -41,7 +40,7 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 
 def verdict(results: dict[str, Any]) -> str:
-    """How the LSTM compares with AR(12), in one sentence, from what `experiments.sunspots` returns."""
+    """One sentence that compares the LSTM with AR(12), from the results of `experiments.sunspots`."""
     linear = results["arv"]["ar12"]
 
     def compared(found: dict[str, float]) -> str:
@@ -50,11 +49,11 @@ def verdict(results: dict[str, Any]) -> str:
         return f"{', '.join(said[:-1])} and {said[-1]}"
 
     ensemble, median = compared(results["arv"]["ensemble"]), compared(results["lstm_median"])
-    return f"Beside AR(12), the error of the ensemble is {ensemble}; that of the median seed is {median}."
+    return f"Compared with AR(12), the error of the ensemble is {ensemble}. The error of the median seed is {median}."
 
 
 def speed(folder: Path) -> str:
-    """What the benchmark whose files lie in `folder` says of a toy program and of a training step, as Markdown."""
+    """The times of a toy program and of a training step as Markdown, from the benchmark's files in `folder`."""
     results = Results.read(folder)
     rows = []
     for peer in results.present:
@@ -66,15 +65,16 @@ def speed(folder: Path) -> str:
     batches, single = ([shape for shape in SHAPES if (shape[1] == 1) == one] for one in (False, True))
     headline = (folder / TABLES_FILE).read_text().split("\n", 1)[0]
     return (
-        f"{table}\n\nOne training step over that of the fastest of the others, at {len(batches)} sizes from 32 to 650 "
-        f"units: {_steps(results, OURS, batches)} in pure NumPy, {_steps(results, COMPILED, batches)} with the extra "
-        f"`fast`; for a single sequence and 16 units {_steps(results, OURS, single)} and "
-        f"{_steps(results, COMPILED, single)}. Printed by `python -m experiments.benchmark`: {headline}."
+        f"{table}\n\nThe time of one training step, divided by the time in the fastest other library (below 1, "
+        f"minilstm is faster): at {len(batches)} sizes from 32 to 650 units {_steps(results, OURS, batches)} in pure "
+        f"NumPy and {_steps(results, COMPILED, batches)} with the extra `fast`; for a single sequence and 16 units "
+        f"{_steps(results, OURS, single)} and {_steps(results, COMPILED, single)}. Printed by "
+        f"`python -m experiments.benchmark`: {headline}."
     )
 
 
 def _steps(results: Results, peer: str, shapes: Sequence[tuple[int, ...]]) -> str:
-    """The ratios of a peer's training steps to the fastest's, from the lowest to the highest, and their mean."""
+    """The lowest and highest ratio of a peer's training step to the fastest peer's, and the mean ratio."""
     ratios = results.over_fastest(peer, "step", shapes)
     if len(ratios) == 1:
         return f"{ratios[0]:.2f}"
@@ -82,7 +82,7 @@ def _steps(results: Results, peer: str, shapes: Sequence[tuple[int, ...]]) -> st
 
 
 def computed(text: str) -> str:
-    """The table of sunspots and the verdict; the pictures of the README with its `text` are drawn on the way."""
+    """The table of the sunspots and the verdict; also draws the pictures of the README, whose text is `text`."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -100,8 +100,8 @@ def computed(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Bring README.md and its pictures up to date."""
-    flags = argparse.ArgumentParser(prog="python -m experiments.readme", description=(__doc__ or "").split("\n")[0])
-    flags.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}; both by default")
+    flags = common.program("experiments.readme", "Write the computed parts of the README again.")
+    flags.add_argument("parts", nargs="*", default=list(PARTS), help="the parts to write")
     args = flags.parse_args(argv)
     if not set(args.parts) <= set(PARTS):
         flags.error(f"parts must be of {PARTS}, got {args.parts}")

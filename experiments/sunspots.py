@@ -1,14 +1,15 @@
-"""Yearly sunspot numbers, one year ahead: an LSTM beside persistence and autoregression.
+"""Forecast yearly sunspot numbers one year ahead: an LSTM beside persistence and autoregression.
 
     python -m experiments.sunspots
 
 Trains on 1700-1920 and scores 1921-1955, 1956-1979 and 1980-2008 as average relative variance: the mean squared error
-divided by 1495.6, the variance of 1700-1979. The set-up is that of Weigend, Huberman and Rumelhart 1990; the
-settings below were chosen inside 1700-1920 alone, by ``python -m experiments.sunspots_settings``.
+divided by 1495.6, the variance of 1700-1979. This follows Weigend, Huberman and Rumelhart 1990. The settings below were
+chosen inside 1700-1920 alone, by ``python -m experiments.sunspots_settings``.
 
-Several seeds are trained. The first are reported one by one; the ensemble's forecast is the mean of all theirs, in
-sunspot numbers. These are what is scored, so that the ensemble's squared error is at most the mean of its members'; and
-a mean taken before the power is undone would be lower, where high maxima are forecast too low already.
+Several seeds are trained. ``--seeds`` of them are reported one by one. The ensemble's forecast is the mean of the
+forecasts of ``--ensemble`` seeds, in sunspot numbers. Sunspot numbers are scored, so the ensemble's squared error is at
+most the mean of its members' squared errors. A mean taken before the power is undone would be lower, and high maxima
+are forecast too low already.
 """
 
 from __future__ import annotations
@@ -31,28 +32,28 @@ SPANS = {"1921-1955": (1921, 1955), "1956-1979": (1956, 1979), "1980-2008": (198
 VARIANCE = 1495.6  # of 1700-1979: the divisor of the published comparisons
 FREE_YEARS = 30
 BATCH_SIZE = 32
-STEPS_PER_EPOCH = 10  # batches are random windows, so that an epoch is only a unit of counting
+STEPS_PER_EPOCH = 10  # batches are random windows: an epoch is only a unit of counting
 CLIP_NORM = 1.0
 
 
 class Settings(NamedTuple):
-    """Everything that was chosen by validation."""
+    """What was chosen by validation."""
 
     units: int = 12
     layers: int = 1
     window: int = 24  # years that one forecast sees
-    warm_up: int = 6  # of these, the years whose forecasts do not count in training
+    warm_up: int = 6  # the first years of a window, whose forecasts do not count in training
     epochs: int = 40  # of STEPS_PER_EPOCH batches; more overfit
     learning_rate: float = 3e-3  # falls to 0 along half a cosine
-    power: float = 0.7  # of the numbers before they are standardised: tames the high maxima
-    input_scale: float = 2.0  # the model reads so many times the standardised number
-    output_scale: float = 0.5  # and predicts this share of it
+    power: float = 0.7  # numbers are raised to it before they are standardised: lowers the high maxima
+    input_scale: float = 2.0  # the model reads the standardised number times this
+    output_scale: float = 0.5  # and predicts the standardised number times this
     noise: float = 0.0  # standard deviation of noise on the standardised inputs while training
     amplitude: float = 0.15  # training windows are multiplied by exp(amplitude * N(0, 1)): cycles of other heights
 
 
 class Scaling(NamedTuple):
-    """From sunspot numbers to what the model reads and back; saved with the model."""
+    """The way from sunspot numbers to what the model reads, and back; saved with the model."""
 
     power: float
     mean: float
@@ -61,7 +62,7 @@ class Scaling(NamedTuple):
     output_scale: float
 
     def standardise(self, numbers: np.ndarray) -> np.ndarray:
-        """Sunspot numbers to mean 0 and standard deviation 1 over the training years, after the power."""
+        """Sunspot numbers, raised to the power, with mean 0 and standard deviation 1 over the training years."""
         return (numbers**self.power - self.mean) / self.std
 
     def inputs(self, numbers: np.ndarray) -> np.ndarray:
@@ -81,14 +82,14 @@ def sunspots() -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaling_for(numbers: np.ndarray, settings: Settings) -> Scaling:
-    """The scaling that training numbers ask for."""
+    """The scaling for these training numbers."""
     powered = numbers**settings.power
     mean, std = float(powered.mean()), float(powered.std())
     return Scaling(settings.power, mean, std, settings.input_scale, settings.output_scale)
 
 
 def build(settings: Settings) -> Sequential:
-    """The model: an LSTM with the cell's defaults, one Dense."""
+    """The model: an LSTM with the default options of its cell, and one Dense."""
     return Sequential(common.lstm(settings.units, settings.layers), Dense(1))
 
 
@@ -97,8 +98,8 @@ def train(
 ) -> tuple[FitResult, Scaling]:
     """Train on a series of numbers; further options go to `fit`.
 
-    `counted` (booleans, one a year; default all) says which years are learnt from: the others are neither in the
-    scaling nor in the loss, and are only read on the way to later years.
+    `counted` (booleans, one a year; default: all True) marks the years to learn from. The other years are neither in
+    the scaling nor in the loss; the model only reads them before later years.
     """
     counted = np.ones(len(numbers), bool) if counted is None else counted
     scaling = scaling_for(numbers[counted], settings)
@@ -108,13 +109,13 @@ def train(
     windows, weights = windows[useful], weights[useful]
 
     def batch(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Random windows, each higher or lower, with noise: a function of (seed, step), so that a run can resume."""
+        """Random windows, each higher or lower, with noise. A function of (seed, step), so a run can resume."""
         rng = np.random.default_rng([seed, 2, step])
         chosen = rng.integers(0, len(windows), BATCH_SIZE)
         noise = settings.noise * rng.standard_normal((BATCH_SIZE, settings.window, 1))
         factor = np.exp(settings.amplitude * rng.standard_normal((BATCH_SIZE, 1)))
         standard = scaling.standardise(factor[..., None] * windows[chosen])
-        # Errors grow with factor ** power: the weight makes up for it, so that high windows do not count for more.
+        # Errors grow with factor ** power. The weight cancels that, so high windows do not count for more.
         weight = weights[chosen] * factor ** (-2 * settings.power)
         return scaling.input_scale * (standard[:, :-1] + noise), scaling.output_scale * standard[:, 1:], weight
 
@@ -129,14 +130,14 @@ def train(
 
 
 def one_year_ahead(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling) -> np.ndarray:
-    """The forecast of each year from the `window` years before it; NaN for the first years."""
+    """Forecast each year from the `window` years before it; NaN for the first years."""
     windows = sliding_windows(scaling.inputs(numbers)[:-1], settings.window)[..., None]
     outputs = predict(build(settings), params, windows)[:, -1, 0]
     return np.concatenate([np.full(settings.window, np.nan), scaling.decode(outputs)])
 
 
 def autoregression(numbers: np.ndarray, lags: int, training: np.ndarray) -> np.ndarray:
-    """One-step forecasts of AR(lags) with a constant, least squares on the years where `training` is True."""
+    """One-step forecasts of AR(lags) with a constant, fitted by least squares on the years where `training` is True."""
     rows = np.column_stack([np.ones(len(numbers) - lags), sliding_windows(numbers[:-1], lags)])
     inside = training[lags:]
     coefficients, *_ = np.linalg.lstsq(rows[inside], numbers[lags:][inside], rcond=None)
@@ -144,7 +145,7 @@ def autoregression(numbers: np.ndarray, lags: int, training: np.ndarray) -> np.n
 
 
 def simple_forecasts(numbers: np.ndarray, training: np.ndarray) -> dict[str, np.ndarray]:
-    """The forecasts that an LSTM has to beat."""
+    """The forecasts that an LSTM must beat."""
     return {
         "persistence": np.concatenate([[np.nan], numbers[:-1]]),
         "ar2": autoregression(numbers, 2, training),
@@ -164,37 +165,32 @@ def scores(years: np.ndarray, numbers: np.ndarray, prediction: np.ndarray) -> di
 
 
 def free_run(params: Any, numbers: np.ndarray, settings: Settings, scaling: Scaling, steps: int) -> np.ndarray:
-    """The model fed with its own forecasts for `steps` years behind the last of `numbers`."""
+    """Forecast `steps` years after the last of `numbers`; the model reads its own forecasts."""
     primer = scaling.inputs(numbers[-settings.window :])[None, :, None]
-
-    def next_input(output: np.ndarray) -> np.ndarray:
-        """What the model would have read, had its forecast been the truth; never below the input of a 0."""
-        return scaling.inputs(scaling.decode(output))
-
-    outputs = generate(build(settings), params, primer, steps, next_input=next_input)
+    # An output becomes a sunspot number, at least 0, and then the next input.
+    outputs = generate(build(settings), params, primer, steps, next_input=lambda x: scaling.inputs(scaling.decode(x)))
     return scaling.decode(outputs[0, :, 0])
 
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the experiment; returns what results.json holds."""
     defaults = Settings()
-    flags = common.parser("experiments.sunspots", "Yearly sunspots, one year ahead.", **defaults._asdict())
+    flags = common.parser("experiments.sunspots", "Forecast yearly sunspots one year ahead.", **defaults._asdict())
     flags.add_argument("--window", type=common.positive, default=defaults.window, help="years that one forecast sees")
-    flags.add_argument("--warm-up", type=int, default=defaults.warm_up, help="years of a window that do not count")
+    flags.add_argument("--warm-up", type=int, default=defaults.warm_up, help="first years of a window, not in the loss")
     flags.add_argument("--power", type=float, default=defaults.power, help="power of the numbers before scaling")
     flags.add_argument("--input-scale", type=float, default=defaults.input_scale, help="factor on what is read")
     flags.add_argument("--output-scale", type=float, default=defaults.output_scale, help="factor on what is predicted")
     flags.add_argument("--noise", type=float, default=defaults.noise, help="noise on the inputs while training")
     flags.add_argument("--amplitude", type=float, default=defaults.amplitude, help="spread of factors on windows")
-    flags.add_argument("--seeds", type=common.positive, default=5, help="report so many seeds, counted from --seed")
-    flags.add_argument("--ensemble", type=common.positive, default=10, help="mean of so many, counted from --seed")
+    flags.add_argument("--seeds", type=common.positive, default=5, help="number of seeds to report, from --seed on")
+    flags.add_argument("--ensemble", type=common.positive, default=10, help="seeds in the ensemble, from --seed on")
     args = common.parse(flags, argv)
     settings = Settings(**{name: getattr(args, name) for name in Settings._fields})
     started = time.perf_counter()
     years, numbers = sunspots()
     training = years <= LAST_TRAINING_YEAR
-    common.prepare(args.out, args.resume)
-    common.write_config(args.out, vars(args))
+    common.begin(args)
 
     options: dict[str, Any] = {"progress": False if args.quiet else None}
     saved = {"checkpoint_dir": args.out, "checkpoint_every": 10 * STEPS_PER_EPOCH, "resume": args.resume}
@@ -219,17 +215,13 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     free = free_run(kept.params, numbers, settings, scaling, FREE_YEARS)
     baselines = {name: loss(numbers, forecast, training, scaling) for name, forecast in simple.items()}
     write_files(args.out, years, numbers, predictions[: args.ensemble], free, kept.history, baselines)
-    common.write_json(args.out / "results.json", results)
-    if not args.quiet:
-        report(results_table(results))
-        report(f"\naverage relative variance, {len(predictions)} runs, {time.perf_counter() - started:.0f} s; files:")
-        for path in sorted(args.out.iterdir()):
-            report(f"  {path}")
+    summary = f"average relative variance, {len(predictions)} runs, {time.perf_counter() - started:.0f} s; files:"
+    common.finish(args, results, f"{results_table(results)}\n\n{summary}", report)
     return results
 
 
 def over_seeds(by_seed: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Median, mean and standard deviation (of a sample; 0 for one seed) over seeds, on each span."""
+    """Median, mean and sample standard deviation (0 for one seed) over seeds, on each span."""
     values = {span: [score[span] for score in by_seed] for span in SPANS}
     return {
         "lstm_median": {span: float(np.median(found)) for span, found in values.items()},
@@ -239,22 +231,17 @@ def over_seeds(by_seed: Sequence[dict[str, float]]) -> dict[str, dict[str, float
 
 
 def loss(numbers: np.ndarray, forecast: np.ndarray, training: np.ndarray, scaling: Scaling) -> float:
-    """What the training loss of the model would be if these were its forecasts."""
+    """The training loss that the model would have with these forecasts."""
     known = training & np.isfinite(forecast)
     errors = scaling.standardise(numbers[known]) - scaling.standardise(np.maximum(forecast[known], 0))
     return float(np.mean((scaling.output_scale * errors) ** 2))
 
 
 def write_files(
-    out: Path,
-    years: np.ndarray,
-    numbers: np.ndarray,
-    members: Sequence[np.ndarray],
-    free: np.ndarray,
-    history: dict[str, list[float]],
-    baselines: dict[str, float],
-) -> None:
-    """forecast.csv and the two pictures; the first of `members` is the run that was kept."""
+    out: Path, years: np.ndarray, numbers: np.ndarray, members: Sequence[np.ndarray], free: np.ndarray,
+    history: dict[str, list[float]], baselines: dict[str, float],
+) -> None:  # fmt: skip
+    """Write forecast.csv and the two pictures; the first of `members` is the run that was saved."""
     from minilstm import plotting  # matplotlib is slow to load, and only needed here
 
     known = np.isfinite(members[0])
@@ -272,14 +259,14 @@ def write_files(
 
 
 def results_table(results: dict[str, Any]) -> str:
-    """Every seed, what they come to, and the simple forecasts, a row each."""
-    rows = [(f"LSTM, seed {seed}", score) for seed, score in results["lstm_by_seed"].items()]
-    names = {"lstm_median": "LSTM, median", "lstm_mean": "LSTM, mean", "lstm_sd": "LSTM, standard deviation"}
-    rows += [(label, results[name]) for name, label in names.items()]
-    names = {"ensemble": f"LSTM, ensemble of {results['ensemble_size']}", "ar12": "AR(12)", "ar2": "AR(2)"}
-    names["persistence"] = "persistence"
-    rows += [(label, results["arv"][name]) for name, label in names.items()]
-    return common.table(("forecast", *SPANS), [(name, *(f"{score[s]:.3f}" for s in SPANS)) for name, score in rows])
+    """A row for each seed, for median, mean and deviation, for the ensemble and for the simple forecasts."""
+    arvs, median, mean = results["arv"], results["lstm_median"], results["lstm_mean"]
+    found = {f"LSTM, seed {seed}": score for seed, score in results["lstm_by_seed"].items()}
+    found |= {"LSTM, median": median, "LSTM, mean": mean, "LSTM, standard deviation": results["lstm_sd"]}
+    found |= {f"LSTM, ensemble of {results['ensemble_size']}": arvs["ensemble"]}
+    found |= {"AR(12)": arvs["ar12"], "AR(2)": arvs["ar2"], "persistence": arvs["persistence"]}
+    rows = [(name, *(f"{score[span]:.3f}" for span in SPANS)) for name, score in found.items()]
+    return common.table(("forecast", *SPANS), rows)
 
 
 if __name__ == "__main__":

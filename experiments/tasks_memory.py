@@ -1,7 +1,7 @@
-"""What the memory tasks share: the runs that a command asks for, how one is trained and scored, picture and table.
+"""What the memory tasks share: the runs of a command, how a run is trained and scored, the picture and the table.
 
-A run is one length, one start of the forget gate, one seed. Batches are drawn afresh at every step, as a function of
-the seed and the step, so that a run can be resumed and no sequence is seen twice.
+A run has one length, one start of the forget gate and one seed. Every step draws a new batch, a function of the seed
+and the step. So a run can be resumed, and no sequence is seen twice.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from . import common
 Batch = tuple[np.ndarray, np.ndarray]  # inputs [sequences, time, features], targets
 
 BATCH_SIZE = 32
-STEPS_PER_EPOCH = 100  # every batch is new, so that an epoch is only a unit of counting: one point of the curve
+STEPS_PER_EPOCH = 100  # every batch is new: an epoch is only a unit of counting, one point of the curve
 CLIP_NORM = 1.0
 VALIDATION_SEQUENCES, TEST_SEQUENCES = 1000, 10000
-PREDICTED_AT_ONCE = 250  # sequences: they are many, and a pass keeps all of its steps in memory
+PREDICTED_AT_ONCE = 250  # sequences; a pass keeps all its steps in memory
 CHRONO = "chrono"
 
 
 class Task(NamedTuple):
-    """A task, its loss and its scores."""
+    """A task: its batches, its loss, its scores, and the loss without memory."""
 
     title: str  # of the picture
     batch: Callable[[np.random.Generator, int, int], Batch]  # (rng, sequences, length)
     loss: Callable[..., Any]
-    loss_name: str  # at the axis of the picture and in the table
-    scale: str  # of that axis: "log" where the loss falls by powers of ten, else "linear"
+    loss_name: str  # on the axis of the picture and in the table
+    scale: str  # of that axis: "log" if the loss falls by powers of ten, else "linear"
     scores: Callable[[np.ndarray, np.ndarray], dict[str, float]]  # (outputs, targets)
-    headline: str  # which of the scores is the loss
+    headline: str  # the name of the score that is the loss
     baseline_name: str
-    baseline: Callable[[int], float]  # of a length: the loss of the best answers without memory
+    baseline: Callable[[int], float]  # length -> the loss of the best answers without memory
     outputs: int
-    every_step: bool  # an output at every step, or behind the last one only
+    every_step: bool  # an output at every step, or after the last one only
 
 
 class Run(NamedTuple):
-    """What tells one run of a command from the others."""
+    """What distinguishes one run of a command from the others."""
 
     length: int
     forget_bias: float | str  # the cell's, or "chrono"
@@ -58,26 +58,26 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The name of the run's own folder, where a command has several runs."""
+        """The name of the run's own folder, if a command has several runs."""
         return str(self).replace(", ", "_").replace(" ", "-")
 
 
 def gate_in_words(forget_bias: float | str) -> str:
-    """How the forget gate starts."""
+    """How the forget gate starts, in words."""
     return CHRONO if isinstance(forget_bias, str) else f"forget bias {forget_bias:g}"
 
 
 def parser(
     module: str, description: str, length: int, forget_bias: float | str, **defaults: Any
 ) -> argparse.ArgumentParser:
-    """The flags that all experiments share, and those of the memory tasks."""
+    """The flags of every experiment that trains, and the flags of the memory tasks."""
     flags = common.parser(module, description, **defaults)
     flags.add_argument("--length", type=common.positive, nargs="+", default=[length], help="one or several")
     flags.add_argument(
         "--forget-bias", type=forget_bias_or_chrono, nargs="+", default=[forget_bias],
-        help="one or several starts of the forget gate: numbers, or chrono for the initialisation by the length",
+        help="one or several starts of the forget gate: numbers, or chrono (which depends on the length)",
     )  # fmt: skip
-    flags.add_argument("--seeds", type=common.positive, default=1, help="train so many seeds, counted from --seed")
+    flags.add_argument("--seeds", type=common.positive, default=1, help="number of seeds to train, from --seed on")
     return flags
 
 
@@ -92,7 +92,7 @@ def forget_bias_or_chrono(text: str) -> float | str:
 
 
 def build(task: Task, run: Run, units: int, layers: int) -> tuple[Sequential, Any]:
-    """The model, LSTM cells and one Dense, and the weights to start with."""
+    """The model (LSTM cells and one Dense) and its initial weights."""
     inputs, _ = task.batch(np.random.default_rng(run.seed), 1, run.length)
     _, time_steps, features = inputs.shape
     options: dict[str, Any] = {"forget_bias": run.forget_bias}
@@ -104,17 +104,17 @@ def build(task: Task, run: Run, units: int, layers: int) -> tuple[Sequential, An
 
 
 def training_batches(task: Task, run: Run) -> Callable[[int], Batch]:
-    """The batch of every step: a function of (seed, step)."""
+    """A function from the step to its batch, which depends on the seed and the step alone."""
     return lambda step: task.batch(np.random.default_rng([run.seed, 2, step]), BATCH_SIZE, run.length)
 
 
 def validation_data(task: Task, run: Run) -> Batch:
-    """The sequences on which the curve is measured."""
+    """The sequences that the curve is measured on."""
     return task.batch(np.random.default_rng([run.seed, 3]), VALIDATION_SEQUENCES, run.length)
 
 
 def test_data(task: Task, run: Run) -> Batch:
-    """The sequences that are looked at once, behind the last step."""
+    """The sequences that are used once, after the last step."""
     return task.batch(np.random.default_rng([run.seed, 4]), TEST_SEQUENCES, run.length)
 
 
@@ -126,7 +126,7 @@ def learning_rates(rate: float, epochs: int) -> schedules.Schedule:
 def train(
     task: Task, run: Run, model: Sequential, params: Any, epochs: int, learning_rate: float, **fit_options: Any
 ) -> FitResult:
-    """Train one run; further options go to `fit`. Its `batch_size` is that of the validation data alone."""
+    """Train one run; further options go to `fit`. The `batch_size` here is for the validation data only."""
     return fit(
         model, params, task.loss, training_batches(task, run), optimizer=Adam(learning_rates(learning_rate, epochs)),
         epochs=epochs, steps_per_epoch=STEPS_PER_EPOCH, seed=run.seed, clip_norm=CLIP_NORM,
@@ -135,17 +135,16 @@ def train(
 
 
 def runs_of(args: argparse.Namespace) -> list[Run]:
-    """Every length with every start of the forget gate and every seed."""
+    """A run for every length, start of the forget gate and seed."""
     seeds = range(args.seed, args.seed + args.seeds)
     return [Run(*values) for values in dict.fromkeys(itertools.product(args.length, args.forget_bias, seeds))]
 
 
 def main(task: Task, args: argparse.Namespace, report: Callable[[str], None]) -> dict[str, Any]:
-    """Train, score, write and print what the flags ask for; returns what results.json holds."""
+    """Train, score, write and print what the flags request; returns what results.json holds."""
     started = time.perf_counter()
     models = {run: build(task, run, args.units, args.layers) for run in runs_of(args)}
-    common.prepare(args.out, args.resume)
-    common.write_config(args.out, vars(args))
+    common.begin(args)
     curves: dict[Run, list[float]] = {}
     scores: dict[Run, dict[str, float]] = {}
     for run, (model, params) in models.items():
@@ -165,19 +164,14 @@ def main(task: Task, args: argparse.Namespace, report: Callable[[str], None]) ->
             shown = ", ".join(f"{name.replace('_', ' ')} {value:.5f}" for name, value in scores[run].items())
             report(f"{run}: {shown}, {time.perf_counter() - run_started:.0f} s")
     results = summary(task, scores)
-    common.write_json(args.out / "results.json", results)
     draw(task, curves, args.out / "curves.png")
-    if not args.quiet:
-        steps = args.epochs * STEPS_PER_EPOCH
-        report("\n" + results_table(task, results))
-        report(f"\n{len(models)} x {steps} steps, {time.perf_counter() - started:.0f} s; files:")
-        for path in sorted(args.out.iterdir()):
-            report(f"  {path}")
+    work = f"{len(models)} x {args.epochs * STEPS_PER_EPOCH} steps, {time.perf_counter() - started:.0f} s; files:"
+    common.finish(args, results, f"\n{results_table(task, results)}\n\n{work}", report)
     return results
 
 
 def summary(task: Task, scores: dict[Run, dict[str, float]]) -> dict[str, Any]:
-    """Median and worst over the seeds for every length and start of the forget gate; those of the first also on top."""
+    """Median and worst over seeds for every length and start of the forget gate; at the top level, the first ones."""
     names = next(iter(scores.values()))
     settings = []
     for (length, forget_bias), group in itertools.groupby(scores, key=lambda run: (run.length, run.forget_bias)):
@@ -190,28 +184,23 @@ def summary(task: Task, scores: dict[Run, dict[str, float]]) -> dict[str, Any]:
 
 
 def results_table(task: Task, results: dict[str, Any]) -> str:
-    """A row for every length and start of the forget gate."""
+    """A row for each length and start of the forget gate."""
     rows = []
     for setting in results["settings"]:
+        label = f"length {setting['length']}, {gate_in_words(setting['forget_bias'])}"
         names = (task.headline, f"worst_{task.headline}", task.baseline_name)
-        rows.append((
-            f"length {setting['length']}, {gate_in_words(setting['forget_bias'])}", str(len(setting["by_seed"])),
-            *(f"{setting['scores'][name]:.5f}" for name in names),
-        ))  # fmt: skip
+        rows.append((label, str(len(setting["by_seed"])), *(f"{setting['scores'][name]:.5f}" for name in names)))
     return common.table(("setting", "seeds", f"median test {task.loss_name}", "worst", "without memory"), rows)
 
 
 def draw(task: Task, curves: dict[Run, list[float]], path: Path) -> None:
-    """Validation loss over steps: a panel a length, a colour a start of the forget gate, a line a seed."""
-    from matplotlib.figure import Figure  # slow to load, and only needed here
-
-    from minilstm import plotting
+    """Draw the validation loss over steps: a panel per length, a colour per start of the gate, a line per seed."""
+    from minilstm import plotting  # matplotlib is slow to load, and only needed here
 
     lengths = list(dict.fromkeys(run.length for run in curves))
     gates = list(dict.fromkeys(run.forget_bias for run in curves))
     colours = dict(zip(gates, itertools.cycle((plotting.FORECAST, plotting.FREE, *plotting.SHADES))))
-    figure = Figure(figsize=(max(7.0, 3.6 * len(lengths)), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+    panels = common.panels(len(lengths), max(7.0, 3.6 * len(lengths)), 3.8)
     for ax, length in zip(panels, lengths, strict=True):
         for forget_bias in gates:
             drawn = [curve for run, curve in curves.items() if run[:2] == (length, forget_bias)]
@@ -220,9 +209,7 @@ def draw(task: Task, curves: dict[Run, list[float]], path: Path) -> None:
             lines[0].set_label(gate_in_words(forget_bias))
         ax.axhline(task.baseline(length), color=plotting.TRUTH, linestyle="--", linewidth=1, label="without memory")
         ax.set(title=f"length {length}", xlabel=f"step of {BATCH_SIZE} sequences", yscale=task.scale)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(True, alpha=0.25, linewidth=0.6)
     panels[0].set_ylabel(f"{task.loss_name} on new sequences")
     panels[0].legend(frameon=False)
-    figure.suptitle(task.title)
+    panels[0].figure.suptitle(task.title)
     plotting.save(panels[0], path)

@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `quick` always the same examples, `full` (MINILSTM_FULL=1) ten times as many and new ones."""
+"""Hypothesis profiles: `quick` has the same examples every time, `full` (MINILSTM_FULL=1) ten times more, new ones."""
 
 import os
 
@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("full" if os.environ.get("MINILSTM_FULL") else 
 
 
 def pytest_ignore_collect(collection_path, config):
-    """The interop tests import other frameworks: without ``-m interop`` they are not even looked at."""
+    """Ignore the interop tests without ``-m interop``: they import other frameworks."""
     if "interop" in collection_path.parts and config.getoption("markexpr") == "not interop":
         return True
     return None
@@ -33,5 +33,5 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A path for a run that nobody has made yet."""
+    """A path for a run; the folder does not exist yet."""
     return tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What many tests share: the error norm, comparisons that name the array, and the golden cases."""
+"""Shared by many tests: the error norm, comparisons that name the array, and the golden cases."""
 
 import functools
 import json
@@ -40,13 +40,13 @@ def named_leaves(tree, path=""):
 
 
 def assert_close(a, b, tolerance, name="array"):
-    """`a` is within `tolerance` of the reference `b`, or an AssertionError says how far off it is."""
+    """Assert that `a` is within `tolerance` of the reference `b`; the AssertionError names the error."""
     found = error(a, b)
     assert found <= tolerance, f"{name}: error {found:.3g} is above {tolerance:g}"
 
 
 def assert_trees_close(tree, reference, tolerance):
-    """Every leaf is within `tolerance` of the reference's, under the same path."""
+    """Assert that every leaf is within `tolerance` of the reference's leaf with the same path."""
     left, right = dict(named_leaves(tree)), dict(named_leaves(reference))
     assert left.keys() == right.keys(), f"names differ: {sorted(left.keys() ^ right.keys())}"
     for name, leaf in left.items():
@@ -54,7 +54,7 @@ def assert_trees_close(tree, reference, tolerance):
 
 
 def assert_trees_equal(tree, reference):
-    """Every leaf has the same dtype, shape and bits."""
+    """Assert that every leaf has the same dtype, shape and bits as the reference's leaf."""
     left, right = dict(named_leaves(tree)), dict(named_leaves(reference))
     assert left.keys() == right.keys(), f"names differ: {sorted(left.keys() ^ right.keys())}"
     for name, leaf in left.items():
@@ -93,12 +93,12 @@ def cell_cases():
 
 
 def plain_cell_cases():
-    """Those with one cell that stands in no wrapper."""
+    """The names of the cases with a single cell and no wrapper."""
     return [name for name in cell_cases() if golden_cases()[name]["cell"]["class"] in PLAIN_CELLS]
 
 
 def golden_cell(options):
-    """The cell that a case describes in TensorFlow's words."""
+    """The cell that a case describes with TensorFlow's names."""
     options = dict(options)
     kind = options.pop("class")
     if kind == "MultiRNNCell":
@@ -109,7 +109,7 @@ def golden_cell(options):
 
 
 def golden_state(arrays, prefix):
-    """The state under ``init/``, ``final/``, ``cot/`` or ``grad/init/``: one, or a tuple by layer; None if absent."""
+    """The state under ``init/``, ``final/``, ``cot/`` or ``grad/init/``: one, a tuple of one per layer, or None."""
     if f"{prefix}0/c" in arrays:
         layers = sum(name.startswith(prefix) and name.endswith("/c") for name in arrays)
         return tuple(golden_state(arrays, f"{prefix}{n}/") for n in range(layers))
@@ -122,17 +122,17 @@ def golden_variables(arrays, prefix="var/"):
 
 
 def golden_tolerance(name, case):
-    """What cases.json notes: 1e-12 in float64, 2e-6 in float32, and 4e-5 for the saturated float32 case."""
+    """The tolerance in cases.json: 1e-12 in float64, 2e-6 in float32, and 4e-5 for the saturated float32 case."""
     if case["dtype"] == "float64":
         return 1e-12
     return 4e-5 if name == "c_basic_sat" else 2e-6
 
 
-# --- a loss that every output and final state takes part in ---------------------------------------------------
+# --- a loss that depends on every output and final state ------------------------------------------------------
 
 
 class RandomLoss:
-    """sum(p * a + q * a^2 / 2) over all arrays, with p and q drawn from a seed: every entry counts differently."""
+    """sum(p * a + q * a^2 / 2) over all arrays; p and q come from a seed, so every entry has other weights."""
 
     def __init__(self, seed):
         self.seed = seed

@@ -23,14 +23,14 @@ class Network(NamedTuple):
     seed: int
 
     def astype(self, dtype):
-        """The same in another dtype."""
+        """The same network in another dtype."""
         convert = lambda tree: tree_map(lambda x: x.astype(dtype), tree)  # noqa: E731
         return self._replace(params=convert(self.params), inputs=self.inputs.astype(dtype), state=convert(self.state))
 
 
 @st.composite
 def networks(draw, smooth=False, lengths=True):
-    """`smooth`: nothing with a kink (clips, relu), which central differences could straddle."""
+    """Draw a network. If `smooth`, it has no kinks (clips, relu), where central differences could be wrong."""
     batch, time, input_dim, units = (draw(st.integers(1, n)) for n in (4, 6, 4, 5))
     options = {"forget_bias": draw(FORGET_BIASES)}
     activations = ["tanh", "sigmoid", "softsign", "linear"] + ([] if smooth else ["relu"])

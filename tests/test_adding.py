@@ -1,4 +1,4 @@
-"""The adding problem: the task, the runs of one command, the files, going on; and the same steps in PyTorch."""
+"""The adding problem: the task, the runs of a command, the files, how a run resumes; and the same steps in PyTorch."""
 
 import csv
 import json
@@ -76,7 +76,7 @@ def test_training_validation_and_test_sequences_differ_and_depend_on_seed_and_st
     np.testing.assert_array_equal(batches(1)[0], drawn[1][0])
 
 
-def test_a_run_writes_its_files_and_removes_those_of_the_run_before(single):
+def test_a_run_writes_its_files_and_removes_the_old_ones(single):
     out, results, printed = single
     assert {path.name for path in out.iterdir() if not path.name.startswith("model.ckpt-")} == FILES
     assert json.loads((out / "results.json").read_text()) == results
@@ -108,7 +108,7 @@ def test_the_checkpoint_adds_without_the_script(single):
     assert losses.mse(outputs, targets) == pytest.approx(results["test_mse"], rel=1e-5)
 
 
-def test_several_runs_stand_side_by_side(several):
+def test_one_command_makes_several_runs(several):
     out, results, printed = several
     settings = [(setting["length"], setting["forget_bias"]) for setting in results["settings"]]
     assert settings == [(4, 1.0), (4, "chrono"), (6, 1.0), (6, "chrono")]
@@ -127,7 +127,7 @@ def test_several_runs_stand_side_by_side(several):
     assert "length 6, chrono, seed 4" in printed
 
 
-def test_each_checkpoint_of_several_is_that_run(several):
+def test_each_of_several_runs_has_its_own_checkpoint(several):
     out, _, _ = several
     loaded = load_checkpoint(out / "length-6_chrono_seed-4")
     assert loaded.extra == {"length": 6, "forget_bias": "chrono", "seed": 4}
@@ -137,7 +137,7 @@ def test_each_checkpoint_of_several_is_that_run(several):
     assert load_checkpoint(out / "length-6_forget-bias-1_seed-4").model.layers[0].cell.forget_bias == 1
 
 
-def test_the_picture_has_a_panel_a_length_and_a_line_a_run(monkeypatch, tmp_path):
+def test_the_picture_has_a_panel_per_length_and_a_line_per_run(monkeypatch, tmp_path):
     saved = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: saved.append(figure))
     curves = {Run(length, bias, seed): [0.2, 0.1] for length in (50, 100) for bias in (1.0, 0.0) for seed in (0, 1, 2)}
@@ -157,7 +157,7 @@ def test_the_picture_has_a_panel_a_length_and_a_line_a_run(monkeypatch, tmp_path
     ]  # fmt: skip
 
 
-def test_a_resumed_run_ends_like_one_never_stopped(monkeypatch, tmp_path):
+def test_a_resumed_run_ends_like_a_run_never_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(tasks_memory, "STEPS_PER_EPOCH", 20)
     flags = ["--length", "4", "--units", "3", "--quiet", "--epochs", "15"]
     whole = adding.main(["--out", str(tmp_path / "a"), *flags])
@@ -181,14 +181,14 @@ def test_a_resumed_run_ends_like_one_never_stopped(monkeypatch, tmp_path):
     assert resumed_rows == whole_rows
 
 
-def test_two_layers_answer_behind_the_last_step_too():
+def test_two_layers_also_answer_after_the_last_step():
     task, run = adding.task(), Run(6, "chrono", 0)
     model, params = tasks_memory.build(task, run, units=3, layers=2)
     assert set(params["rnn"]["multi_rnn_cell"]) == {"cell_0", "cell_1"}
     assert model(params, task.batch(np.random.default_rng(0), 5, 6)[0]).shape == (5, 1)
 
 
-def test_a_length_that_cannot_be_is_refused_before_old_files_are_removed(tmp_path):
+def test_an_impossible_length_is_refused_before_old_files_are_removed(tmp_path):
     (tmp_path / "results.json").write_text("precious")
     with pytest.raises(ValueError, match="adding: length must be at least 2, got 1"):
         adding.main(["--out", str(tmp_path), "--length", "10", "1"])

@@ -1,4 +1,4 @@
-"""What `from minilstm import ...` promises."""
+"""The names that `from minilstm import ...` provides."""
 
 import inspect
 import re
@@ -21,7 +21,7 @@ def test_all_names_exist_and_are_sorted_and_unique():
     assert minilstm.__all__ == sorted(minilstm.__all__, key=order)
 
 
-def test_the_names_that_scripts_are_written_against_are_there():
+def test_the_names_of_the_contract_are_there():
     assert set(CONTRACT.split()) <= set(minilstm.__all__)
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: its peers do the same work, its processes are what they say, its tables are right."""
+"""The benchmark: its peers do the same work, its processes are the right ones, its tables are correct."""
 
 import contextlib
 import csv
@@ -29,7 +29,7 @@ def numpy_alone(monkeypatch):
 
 
 def numbers(name, out):
-    """{(peer, task, shape): the median of its rounds} of a CSV file, read as the page on claims reads it."""
+    """The numbers of a CSV file: {(peer, task, shape): the median over rounds}."""
     with open(out / name) as file:
         rows = list(csv.DictReader(file))
     unit = "milliseconds" if name == "benchmark.csv" else "mebibytes"
@@ -43,13 +43,13 @@ def numbers(name, out):
 
 
 def tables(out):
-    """Title -> rows of cells of each table in benchmark.md."""
+    """The tables in benchmark.md: {title: rows of cells}."""
     blocks = (out / "benchmark.md").read_text().split("\n\n")
     read = lambda block: [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()]  # noqa: E731
     return {title: read(block) for title, block in itertools.pairwise(blocks) if block.startswith("|")}
 
 
-def test_all_peers_are_fed_the_same_batches():
+def test_all_peers_get_the_same_batches():
     first, second = work.batches((5, 3, 2, 4)), work.batches((5, 3, 2, 4))
     assert_trees_equal(first, second)
     assert len(first) == work.BATCHES
@@ -58,7 +58,7 @@ def test_all_peers_are_fed_the_same_batches():
     assert len({x.tobytes() for x, _ in first}) == work.BATCHES
 
 
-def test_a_peer_of_ours_takes_a_training_step_of_the_mean_squared_error():
+def test_our_peers_train_on_the_mean_squared_error():
     (x, y), *_ = work.batches((6, 4, 2, 3))
     derived, traced = peers.Minilstm(2, 3), peers.Traced(2, 3)
     assert derived.model.layers[0].uses_derivation
@@ -78,7 +78,7 @@ def test_generation_carries_its_state():
     assert_close(steps, peer.forward(np.ones((1, 3, 1), np.float32))[0, :, 0], 1e-6)
 
 
-def test_a_peer_that_is_not_what_its_name_says_is_refused(monkeypatch):
+def test_a_peer_in_the_wrong_environment_is_refused(monkeypatch):
     monkeypatch.setattr("minilstm.fast.compiled.can_compile", lambda dtype: False)
     with pytest.raises(RuntimeError, match=r"minilstm, compiled: a process for it needs .*'MINILSTM_COMPILED': '1'"):
         peers.Compiled(1, 2)
@@ -91,9 +91,9 @@ def test_a_peer_that_is_not_what_its_name_says_is_refused(monkeypatch):
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("large", [False, True])
 def test_the_bare_products_are_those_of_a_step(large, inputs, batch, monkeypatch):
-    """Counted as they are made: the operations of the step, and those of the bias row of the kernel.
+    """The counted operations are the operations of a step, and of the bias row of the kernel.
 
-    A pass with a large kernel has that row in the gradient's product alone.
+    With a large kernel, only the product for the gradient has that row.
     """
     monkeypatch.setattr("minilstm.fast.row_workspace.LARGE_KERNEL", 0 if large else 1 << 20)
     counted = []
@@ -124,7 +124,7 @@ def test_the_operations_of_a_step_are_counted_by_hand():
 
 
 @PROCESSES
-def test_a_worker_measures_in_a_process_of_its_own():
+def test_jobs_are_measured_in_a_new_process():
     shape = (3, 2, 1, 4)
     printed, elapsed, memory = benchmark.in_process("minilstm", [("memory", shape), ("truncated", (120, 2, 1, 4))])
     assert printed == [0, 0]
@@ -132,7 +132,7 @@ def test_a_worker_measures_in_a_process_of_its_own():
     assert 20 < memory < 1000
 
 
-def test_byte_code_may_be_kept_as_that_of_installed_peers_is(monkeypatch):
+def test_processes_may_write_byte_code_as_installed_peers_have_it(monkeypatch):
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     for peer in ("minilstm", "torch", "NumPy"):
         assert "PYTHONDONTWRITEBYTECODE" not in benchmark.command(peer)["env"]
@@ -150,20 +150,20 @@ def test_a_worker_that_fails_says_why():
     with pytest.raises(RuntimeError, match=r"(?s)benchmark: minilstm ended with 1:.*no_such_task"):
         benchmark.in_process("minilstm", [("no_such_task", (1, 1, 1, 1))])
     with benchmark.Worker("minilstm") as worker:
-        for _ in range(2):  # and says it again
+        for _ in range(2):  # the second call says it again
             with pytest.raises(RuntimeError, match=r"(?s)benchmark: minilstm ended with 1:.*no_such_task"):
                 worker.do(("no_such_task", (1, 1, 1, 1)))
 
 
 @PROCESSES
-def test_a_worker_does_one_job_after_the_other_and_ends():
+def test_a_worker_does_several_jobs_and_ends():
     with benchmark.Worker("minilstm") as worker:
         for task in ("step", "forward"):
             assert 0 < worker.do((task, (1, 1, 1, 4))) < 1000
     assert worker.process.returncode == 0
 
 
-def test_the_trace_is_measured_at_training_alone():
+def test_the_trace_is_measured_in_training_only():
     assert {task for task, _ in benchmark.timed_jobs("autograd's trace", benchmark.TASKS)} == {"step"}
     assert {task for task, _ in benchmark.timed_jobs("torch", benchmark.TASKS)} == {"step", "forward", "generate"}
     assert ("step", (3200, 32, 1, 32)) in benchmark.timed_jobs("minilstm", ["growth"])
@@ -176,7 +176,7 @@ def test_the_trace_is_measured_at_training_alone():
 
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
-    """main with made-up measurements; Keras is not installed, and in the second of three rounds all is slow."""
+    """main with invented measurements. Keras is not installed, and the second of three rounds is slow."""
     calls = []
 
     rounds = []
@@ -253,24 +253,24 @@ def test_ratios_are_over_the_fastest_of_the_other_libraries(measured, capsys):
     assert (out / "benchmark.png").stat().st_size > 5000
 
 
-def test_what_was_written_is_read_again(measured):
+def test_written_results_can_be_read(measured):
     out, _ = measured()
     found = tables_module.Results.read(out)
     assert found.present == ["minilstm", "minilstm, compiled", "autograd's trace", "torch", "jax"]
     assert found.rounds == 3
-    assert found.time.values["torch", "step", (50, 32, 1, 32)] == [4.0, 40.0, 4.0]  # all is slow in the second round
+    assert found.time.values["torch", "step", (50, 32, 1, 32)] == [4.0, 40.0, 4.0]  # the second round is slow
     assert found.memory("torch", "toy", work.TOY) == 400
     assert found.fastest("toy", work.TOY) == ("torch", "toy", work.TOY)
 
 
-def test_a_ratio_is_the_median_of_those_of_the_rounds():
+def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
     shape, results = (1, 1, 1, 1), tables_module.Results(["minilstm", "torch", "jax"], [], 3)
     for peer, values in (("minilstm", [1, 20, 6]), ("torch", [2, 100, 3]), ("jax", [1, 5, 5])):
         for value in values:
             results.time.add(peer, "step", shape, value)
     ours = ("minilstm", "step", shape)
     assert results.fastest("step", shape) == ("torch", "step", shape)  # by the medians, 3 and 5
-    assert results.time.ratio(ours, ("torch", "step", shape)) == 0.5  # the medians' own ratio is 2
+    assert results.time.ratio(ours, ("torch", "step", shape)) == 0.5  # the ratio of the medians is 2
     assert np.isnan(results.time.ratio(ours, results.fastest("forward", shape)))
 
 
@@ -282,14 +282,14 @@ def test_peers_and_tasks_are_selected(measured):
     assert not (out / "benchmark.png").exists()
 
 
-def test_ours_can_be_measured_alone(measured):
+def test_minilstm_can_be_measured_alone(measured):
     out, _ = measured("--rounds", "1", "--peers", "minilstm", "--tasks", "step")
     step = next(iter(tables(out).values()))
     assert step[2] == ["(50, 32, 1, 32)", "2.00", "-"]
 
 
 def test_the_toy_program_trains_and_saves_with_nothing_but_its_library(monkeypatch):
-    """No other library is loaded on its account: its start counts."""
+    """The process loads no other library, because its start is measured too."""
     monkeypatch.setattr(work, "TOY_STEPS", 30)
     fed, saved = [], []
 

@@ -1,4 +1,4 @@
-"""The character model: its text, what it scores, what it writes, how it goes on."""
+"""The character model: its text, its scores, its samples, and how it resumes."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus():
-    """The beginning of this file."""
+    """The first 3000 characters of this file."""
     return char_lm_text.read_corpus([Path(__file__)], limit=3000)
 
 
@@ -56,7 +56,7 @@ def test_the_default_is_large_enough_for_400_windows_an_epoch():
     assert len(char_lm.batches_of(corpus.training, char_lm.Settings())) == 400
 
 
-def test_characters_that_training_has_not_are_unknown(tmp_path):
+def test_characters_that_are_not_in_the_training_text_are_unknown(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(b"ab\r\n" * 9 + b"a\xffz" + "ü".encode())
     corpus = char_lm_text.read_corpus([path])
@@ -78,7 +78,7 @@ def test_a_text_can_be_several_files_and_must_not_be_empty(tmp_path):
         char_lm_text.read_corpus([tmp_path / "a"])
 
 
-def test_ngrams_are_counted_as_they_are_defined(corpus):
+def test_ngram_probabilities_follow_their_definition(corpus):
     labels = np.concatenate([corpus.training, corpus.held_out])
     learned, classes = len(corpus.training), len(corpus.vocabulary)
     found = char_lm_text.ngram_probabilities(labels, learned, classes, order=3)
@@ -94,14 +94,14 @@ def test_ngrams_are_counted_as_they_are_defined(corpus):
     for t in (learned, learned + 1, learned + 57, len(labels) - 1):
         assert found[t] == pytest.approx(probability(tuple(labels[t - 2 : t]), labels[t]), rel=1e-12)
     every = []
-    for label in range(classes):  # whatever comes after the training text, the probabilities add up to 1
+    for label in range(classes):  # after the training text, the probabilities of all labels add up to 1
         followed = np.append(labels[:learned], label)
         every.append(char_lm_text.ngram_probabilities(followed, learned, classes, order=3)[-1])
     assert sum(every) == pytest.approx(1)
     assert np.ptp(every) > 0.1
 
 
-def test_the_score_is_that_of_the_state_carried_from_window_to_window(corpus):
+def test_the_score_carries_the_state_from_window_to_window(corpus):
     model, result = char_lm.build(len(corpus.vocabulary), SETTINGS), char_lm.train(corpus, SETTINGS, 0, progress=False)
     batches = char_lm.batches_of(corpus.held_out, SETTINGS)
     whole = losses.softmax_cross_entropy(model(result.params, batches.inputs), batches.targets)
@@ -110,17 +110,17 @@ def test_the_score_is_that_of_the_state_carried_from_window_to_window(corpus):
         float(losses.softmax_cross_entropy(model(result.params, batch["inputs"]), batch["targets"]))
         for batch in map(batches, range(len(batches)))
     ]
-    assert abs(np.mean(apart) - whole) > 1e-4  # without the state it is another number
+    assert abs(np.mean(apart) - whole) > 1e-4  # without the state the score differs
 
 
-def test_dropout_acts_between_layers_and_in_training_alone(corpus):
+def test_dropout_acts_between_layers_and_only_in_training(corpus):
     settings = SETTINGS._replace(dropout=0.5)
     model = char_lm.build(len(corpus.vocabulary), settings)
     params = model.init(0)
     inputs = corpus.training[None, :40]
     _, dropout, rnn, _ = model.layers
     assert dropout.rate == 0.5
-    for cell in rnn.cell.cells:  # what is handed on, never what is carried in time
+    for cell in rnn.cell.cells:  # on outputs, never on the state
         assert (cell.input_keep_prob, cell.output_keep_prob, cell.state_keep_prob) == (1, 0.5, 1)
     kept = model(params, inputs)
     assert_trees_equal(kept, char_lm.build(len(corpus.vocabulary), SETTINGS)(params, inputs))
@@ -129,7 +129,7 @@ def test_dropout_acts_between_layers_and_in_training_alone(corpus):
     assert trained["loss"] != plain["loss"]
 
 
-def test_all_files_are_there_and_the_old_ones_are_gone(finished):
+def test_a_run_writes_its_files_and_removes_the_old_ones(finished):
     out, results, printed = finished
     assert {path.name for path in out.iterdir() if not path.name.startswith("model.ckpt-")} == FILES
     assert json.loads((out / "results.json").read_text()) == results
@@ -138,7 +138,7 @@ def test_all_files_are_there_and_the_old_ones_are_gone(finished):
     assert "of a run before" not in (out / "samples.txt").read_text()
 
 
-def test_results_name_the_text_and_stand_beside_simple_forecasts(finished):
+def test_results_name_the_text_and_include_simple_forecasts(finished):
     out, results, printed = finished
     assert results["text"] == char_lm_text.read_corpus(limit=20_000).describe()
     assert results["text"]["python"] == platform.python_version()
@@ -146,10 +146,10 @@ def test_results_name_the_text_and_stand_beside_simple_forecasts(finished):
     scores = results["bits_per_character"]
     assert list(scores) == ["lstm", "uniform", "unigram", "bigram", "5-gram"]
     assert scores["uniform"] == pytest.approx(np.log2(results["vocabulary"]))
-    assert scores["lstm"] < scores["unigram"] < scores["uniform"]  # it has learned something in 180 windows
+    assert scores["lstm"] < scores["unigram"] < scores["uniform"]  # the model has learned something in 180 windows
     assert scores["lstm"] == pytest.approx(results["nats_per_character"]["lstm"] / np.log(2))
     assert results["step"] == 180
-    assert results["held_out"]["scored"] == 10 * 199  # rows x columns: nothing comes before the first character
+    assert results["held_out"]["scored"] == 10 * 199  # rows x columns; the first character of a row is not scored
     assert f"{scores['lstm']:.3f}" in printed
     config = json.loads((out / "config.json").read_text())
     assert config["settings"]["limit"] == 20_000
@@ -181,7 +181,7 @@ def test_a_sample_comes_from_the_checkpoint_alone(finished, monkeypatch):
     assert coldest[0] == coldest[1]
 
 
-def test_a_sample_without_draws_is_what_the_model_finds_likeliest(finished):
+def test_a_sample_at_temperature_0_takes_the_likeliest_characters(finished):
     loaded = load_checkpoint(finished[0])
     vocabulary = loaded.extra["vocabulary"]
     text = char_lm.sample(loaded.model, loaded.params, vocabulary, "import ", 20, temperature=0, seed=0)
@@ -189,7 +189,7 @@ def test_a_sample_without_draws_is_what_the_model_finds_likeliest(finished):
     assert char_lm_text.decode(logits[6:-1].argmax(axis=1), vocabulary) == text
 
 
-def test_samples_that_cannot_be_are_refused(tmp_path, corpus):
+def test_impossible_samples_are_refused(tmp_path, corpus):
     with pytest.raises(FileNotFoundError):
         char_lm.main(["--out", str(tmp_path), "--sample", "5"])
     params = {"kernel": np.zeros((2, 2), np.float32)}
@@ -203,7 +203,7 @@ def test_samples_that_cannot_be_are_refused(tmp_path, corpus):
         char_lm.main(["--out", str(tmp_path), "--prompt", ""])
 
 
-def test_a_resumed_run_ends_like_one_never_stopped(tmp_path, corpus):
+def test_a_resumed_run_ends_like_a_run_never_stopped(tmp_path, corpus):
     options = ["--text", __file__, "--limit", "3000", "--epochs", "2", "--quiet"]
     options += ["--units", "8", "--batch-size", "4", "--num-steps", "10"]
     whole = char_lm.main(["--out", str(tmp_path / "a"), *options])
@@ -224,7 +224,7 @@ def test_a_resumed_run_ends_like_one_never_stopped(tmp_path, corpus):
     assert samples[0].endswith(samples[1])  # the same sample after the second epoch
 
 
-def test_a_run_does_not_go_on_with_another_text(tmp_path, corpus):
+def test_a_run_does_not_resume_with_another_text(tmp_path, corpus):
     char_lm.train(corpus, SETTINGS._replace(epochs=1), 0, checkpoint_dir=tmp_path, progress=False)
     with pytest.raises(ValueError, match="learned a text with SHA-256"):
         char_lm.main(["--out", str(tmp_path), "--text", __file__, "--limit", "3001", "--resume"])

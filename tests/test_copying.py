@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("length", [1, 6])
-def test_ten_symbols_come_again_behind_the_marker(length):
+def test_the_ten_symbols_are_repeated_after_the_marker(length):
     inputs, labels = copying.batch(np.random.default_rng(0), 200, length)
     assert inputs.shape == (200, length + 20, 10)
     assert inputs.dtype == np.float32
@@ -46,7 +46,7 @@ def test_the_baseline_is_reached_without_memory_and_beaten_with_it(length):
     certain = 50.0
     logits = np.zeros((*labels.shape, 9))
     logits[..., 0] = certain  # blanks ...
-    logits[:, -10:, 0] = -certain  # ... and each of the eight symbols alike
+    logits[:, -10:, 0] = -certain  # ... and equal chances for the eight symbols
     found = copying.scores(logits, labels)
     assert found["test_cross_entropy"] == pytest.approx(copying.TASK.baseline(length), rel=1e-6)
     assert found["test_recall"] == pytest.approx(1 / 8, abs=0.01)
@@ -79,7 +79,7 @@ def test_the_checkpoint_scores_without_the_script(finished):
     assert loaded.model.layers[0].cell.bias_initializer.max_time == 25  # all steps of a sequence
 
 
-def test_chrono_is_only_the_default(tmp_path):
+def test_the_default_chrono_can_be_changed(tmp_path):
     flags = ["--length", "2", "--epochs", "1", "--units", "4", "--forget-bias", "1", "--quiet"]
     results = copying.main(["--out", str(tmp_path), *flags])
     assert results["settings"][0]["forget_bias"] == 1.0

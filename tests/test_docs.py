@@ -98,7 +98,7 @@ def test_every_public_name_is_in_the_reference(module_name):
     assert missing == []
 
 
-def test_nothing_is_described_that_is_not_there():
+def test_everything_that_is_described_exists():
     for full_name in described_names()[0]:
         module_name, _, name = full_name.rpartition(".")
         if module_name in MODULES and module_name not in IMPORTABLE:

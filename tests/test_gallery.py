@@ -68,7 +68,7 @@ def test_the_page_holds_numbers_baselines_commands_and_dates(tmp_path, page):
     assert ["adding", "`python -m experiments.adding --length 100 200`", "2026-01-31"] in cells
 
 
-def test_what_is_no_finished_run_is_named(tmp_path, page):
+def test_folders_without_a_finished_run_are_named(tmp_path, page):
     runs = tmp_path / "runs"
     write_run(runs / "good", "python -m experiments.char_lm", CHARACTERS)
     write_run(runs / "other", "python -m experiments.benchmark", {})
@@ -79,7 +79,7 @@ def test_what_is_no_finished_run_is_named(tmp_path, page):
     assert [line for line in said if "unfinished" in line and "left out" in line]
 
 
-def test_no_run_at_all_leaves_the_page(tmp_path, page):
+def test_without_any_run_the_page_stays_as_it_is(tmp_path, page):
     before = page.read_text()
     (tmp_path / "runs").mkdir()
     with pytest.raises(SystemExit, match="no finished run"):
@@ -87,7 +87,7 @@ def test_no_run_at_all_leaves_the_page(tmp_path, page):
     assert page.read_text() == before
 
 
-def test_results_that_do_not_fit_are_an_error_that_names_them(tmp_path):
+def test_wrong_results_raise_an_error_that_names_them(tmp_path):
     write_run(tmp_path / "run", "python -m experiments.sunspots", CHARACTERS)
     with pytest.raises(ValueError, match=r"run/results\.json: not the results of sunspots: no 'arv'"):
         gallery.read_run(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Golden cases of stacked and wrapped cells step by step and batch-major; and no golden case is left out anywhere."""
+"""Golden cases of stacked and wrapped cells, step by step and batch-major; and every golden case is used."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -26,7 +26,7 @@ WRAPPED = [name for name in cell_cases() if name not in plain_cell_cases()]
 
 
 def test_every_golden_cell_case_runs_on_every_path():
-    """`test_bptt` compares outputs, final states and gradients; here only that it does so for all there are."""
+    """`test_bptt` compares outputs, final states and gradients; this checks that it does so for every case."""
     test = test_bptt.test_outputs_states_and_every_gradient_are_tensorflows
     run = {mark.args[0]: set(mark.args[1]) for mark in test.pytestmark if mark.name == "parametrize"}
     assert run["name"] == {name for name, case in golden_cases().items() if case["kind"] == "cell"}
@@ -36,7 +36,7 @@ def test_every_golden_cell_case_runs_on_every_path():
     assert {"h_multi", "h_multi_f64", "h_multi_mixed", "i_multi_dynamic_batch_major", "j_residual"} == set(WRAPPED)
 
 
-def test_every_golden_file_has_all_that_is_compared():
+def test_every_golden_file_has_all_arrays_to_compare():
     for name in cell_cases():
         case, arrays = golden(name)
         variables = case["variable_creation_order"]
@@ -49,8 +49,8 @@ def test_every_golden_file_has_all_that_is_compared():
         assert ("sequence_length" in case) == ("sequence_length" in arrays)
 
 
-def test_tolerances_are_the_ones_agreed_upon():
-    """1e-12 in float64, 2e-6 in float32, and for the one saturated case what cases.json states."""
+def test_tolerances_are_the_agreed_ones():
+    """1e-12 in float64, 2e-6 in float32, and 4e-5 for the saturated case, as cases.json states."""
     for name in cell_cases():
         case = golden(name)[0]
         wanted = 4e-5 if name == "c_basic_sat" else {"float64": 1e-12, "float32": 2e-6}[case["dtype"]]
@@ -72,8 +72,8 @@ def test_stepping_a_wrapped_cell_by_hand_gives_tensorflows_outputs(name):
 
 @pytest.mark.parametrize("backprop", BACKPROPS)
 @pytest.mark.parametrize("name", WRAPPED)
-def test_a_wrapped_case_computed_in_float64_and_batch_major_is_tensorflows(name, backprop):
-    """The rounding left is TensorFlow's own: float32 cases are within 2e-6 of exact numbers."""
+def test_a_wrapped_case_in_float64_and_batch_major_agrees_with_tensorflow(name, backprop):
+    """Only TensorFlow's own rounding remains: float32 cases are within 2e-6 of exact numbers."""
     case, arrays = golden(name)
     wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in arrays.items()}
     layer = RNN(golden_cell(case["cell"]), backprop=backprop)
@@ -99,7 +99,7 @@ def test_a_wrapped_case_computed_in_float64_and_batch_major_is_tensorflows(name,
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_no_two_weights_of_a_wrapped_case_are_equal(name):
-    """So that no gate, bias or layer can stand for another."""
+    """Otherwise one gate, bias or layer could replace another unnoticed."""
     arrays = golden(name)[1]
     for tree in (golden_variables(arrays), golden_state(arrays, "init/")):
         values = np.concatenate([leaf.ravel() for leaf in tree_leaves(tree)])

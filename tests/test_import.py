@@ -1,4 +1,4 @@
-"""What `import minilstm` costs and what it leaves alone."""
+"""The time of `import minilstm`, and the libraries that it does not load."""
 
 import json
 import os
@@ -35,13 +35,13 @@ def cpu_seconds(statement, environment):
 
 
 def test_importing_costs_less_than_one_and_a_half_times_autograd(tmp_path):
-    """Medians of interpreters that take turns, so that a busy machine slows both. Byte code is there, as for a user."""
+    """Medians over interpreters that take turns, so that a busy machine slows both. Byte code exists, as for a user."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     statements = {"ours": "import minilstm", "autograds": "import autograd.numpy"}
     for statement in statements.values():
         cpu_seconds(statement, environment)  # writes the byte code
-    for _ in range(3):  # noise may spoil one attempt, hardly three
+    for _ in range(3):  # noise may spoil one attempt, but hardly three
         times = {name: [] for name in statements}
         for _ in range(7):
             for name, statement in statements.items():

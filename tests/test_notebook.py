@@ -1,4 +1,4 @@
-"""The experiment that lays two documents' printed numbers beside ours."""
+"""The experiment that compares the printed numbers of two documents with ours."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ def test_every_print_with_known_weights_is_compared_and_agrees():
         assert 0 < one.difference <= one.tolerance, one.what  # 0 would be a comparison with itself
 
 
-def test_results_say_so_and_what_the_forget_bias_changes(finished):
+def test_results_count_the_agreements_and_show_the_effect_of_the_forget_bias(finished):
     out, results, printed = finished
     assert json.loads((out / "results.json").read_text()) == results
     assert results["agree"] == results["compared"] == 16
@@ -42,14 +42,14 @@ def test_the_table_holds_every_printed_number_beside_ours(finished):
     out, _, printed = finished
     with open(out / "notebook.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 16 * 21 - 3  # of one print the last row was cut off
+    assert len(rows) == 16 * 21 - 3  # the last row of one print was cut off
     first = next(row for row in rows if row["what"] == "forget gate f step 1")
     assert first["printed"] == "0.73197675"
     assert float(first["ours"]) == pytest.approx(0.73197675, abs=6e-9)
     assert "0.73197675  0.47829704  0.14818873  |  0.73197675  0.47829704  0.14818873" in printed
 
 
-def test_a_difference_is_seen():
+def test_a_difference_is_noticed():
     one = notebook.comparisons()[0]
     wrong = one._replace(ours=one.ours + np.eye(7, 3) * 1e-7)
     assert wrong.difference == pytest.approx(1e-7, rel=0.1)
@@ -63,7 +63,7 @@ def test_the_pictures_are_drawn(finished):
         assert len(data) > 20_000
 
 
-def test_quiet_is_quiet_and_the_versions_are_noted(tmp_path, monkeypatch):
+def test_quiet_prints_nothing_and_config_has_the_versions(tmp_path, monkeypatch):
     for draw in ("draw_notebook", "draw_thread"):
         monkeypatch.setattr(notebook, draw, lambda path: None)
     printed = []

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The code, tables and pictures of the README are correct."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ def test_the_ten_lines_draw_their_picture(in_empty_folder):
     assert len([line for line in BLOCKS[0].splitlines() if line]) == 10
 
 
-def test_the_many_to_one_model_learns_and_the_checkpoint_goes_on(in_empty_folder):
+def test_the_many_to_one_model_learns_and_resumes_from_its_checkpoint(in_empty_folder):
     names = {}
     exec(BLOCKS[1], names)
     assert names["accuracy"] > 0.95
@@ -41,7 +41,7 @@ def test_every_python_block_is_run_here():
 
 
 def test_the_table_of_sunspots_is_the_experiments(monkeypatch):
-    """The rows are those that the experiment prints; the numbers of the simple forecasts can be checked at once."""
+    """The numbers of the simple forecasts, which need no training, are compared with the experiment's."""
     monkeypatch.syspath_prepend(str(ROOT))
     from experiments import sunspots
 
@@ -57,7 +57,7 @@ def test_the_table_of_sunspots_is_the_experiments(monkeypatch):
     assert sys.modules["experiments"]
 
 
-def test_what_is_said_of_speed_is_what_was_measured(monkeypatch):
+def test_the_part_on_speed_is_what_was_measured(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from experiments import readme
 
@@ -68,7 +68,7 @@ def test_what_is_said_of_speed_is_what_was_measured(monkeypatch):
         assert f"| {peer} " in said
 
 
-def test_a_part_of_the_readme_that_there_is_not_is_refused(monkeypatch, capsys):
+def test_an_unknown_part_of_the_readme_is_refused(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT))
     from experiments import readme
 

@@ -1,4 +1,4 @@
-"""The main job: what it writes, what it scores, how it goes on."""
+"""The sunspots experiment: its files, its scores, and how it resumes."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
     return out, results, "\n".join(printed)
 
 
-def test_the_figures_are_the_classic_series():
+def test_the_numbers_are_the_classic_series():
     years, numbers = sunspots.sunspots()
     assert (years[0], years[-1], len(years)) == (1700, 2008, 309)
     assert numbers[years == 1957] == pytest.approx(190.2)
@@ -46,7 +46,7 @@ def test_the_simple_forecasts_score_as_published():
     assert found["persistence"]["1956-1979"] == pytest.approx(0.965, abs=5e-4)
 
 
-def test_all_files_are_there_and_the_old_ones_are_gone(finished):
+def test_a_run_writes_its_files_and_removes_the_old_ones(finished):
     out, results, printed = finished
     assert {path.name for path in out.iterdir() if not path.name.startswith("model.ckpt-")} == FILES
     assert json.loads((out / "results.json").read_text()) == results
@@ -77,7 +77,7 @@ def test_median_mean_and_deviation_are_over_seeds():
     assert sunspots.over_seeds(by_seed[:1])["lstm_sd"]["1921-1955"] == 0
 
 
-def test_forecast_csv_agrees_with_the_scores_and_runs_thirty_years_on(finished):
+def test_forecast_csv_agrees_with_the_scores_and_continues_for_thirty_years(finished):
     out, results, _ = finished
     with open(out / "forecast.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -93,7 +93,7 @@ def test_forecast_csv_agrees_with_the_scores_and_runs_thirty_years_on(finished):
 
 
 def test_the_ensemble_is_the_mean_of_its_members_forecasts(tmp_path):
-    """In sunspot numbers: each member by itself, as `train` gives it for its seed."""
+    """In sunspot numbers. Each member is trained again by `train` with its seed."""
     options = ["--epochs", "1", "--seeds", "1", "--ensemble", "3", "--seed", "7", "--quiet"]
     sunspots.main(["--out", str(tmp_path), *options])
     years, numbers = sunspots.sunspots()
@@ -130,7 +130,7 @@ def test_config_names_the_command_and_the_versions(finished):
     assert config["command"]
 
 
-def test_a_resumed_run_ends_like_one_never_stopped(tmp_path):
+def test_a_resumed_run_ends_like_a_run_never_stopped(tmp_path):
     options = ["--seeds", "1", "--ensemble", "1", "--quiet", "--epochs", "20"]
     whole = sunspots.main(["--out", str(tmp_path / "a"), *options])
     years, numbers = sunspots.sunspots()
@@ -154,7 +154,7 @@ def test_a_resumed_run_ends_like_one_never_stopped(tmp_path):
 
 
 def captured_batches(monkeypatch, numbers, settings, seed=3, counted=None):
-    """The function of the step that `train` hands to `fit`, without training."""
+    """The function from step to batch that `train` passes to `fit`, without training."""
     captured = []
     monkeypatch.setattr(sunspots, "fit", lambda model, params, loss, data, **options: captured.append(data))
     sunspots.train(numbers, settings, seed, counted)
@@ -162,7 +162,7 @@ def captured_batches(monkeypatch, numbers, settings, seed=3, counted=None):
 
 
 def test_amplitude_scales_windows_and_weighs_them_so_that_errors_count_alike(monkeypatch):
-    """A window times a is a**power times as large where the loss is taken, and so are the errors on it."""
+    """A window multiplied by a is a**power times as large in the loss, and so are its errors."""
     _, numbers = sunspots.sunspots()
     plain = sunspots.Settings(noise=0.0, amplitude=0.0)
     scaling = sunspots.scaling_for(numbers[:221], plain)
@@ -189,7 +189,7 @@ def test_noise_is_on_the_inputs_alone(monkeypatch):
 
 
 def test_years_that_do_not_count_teach_nothing(monkeypatch):
-    """Other numbers in these years change no weighted target; where they are read, it is for later years."""
+    """Other numbers in these years change no weighted target. The model reads them only before later years."""
     _, numbers = sunspots.sunspots()
     numbers = numbers[:221]
     counted = np.ones(221, bool)
@@ -212,7 +212,7 @@ def test_layers_are_stacked_under_tensorflows_names():
     assert list(model.init(0, input_dim=1)["rnn"]["multi_rnn_cell"]) == ["cell_0", "cell_1"]
 
 
-def test_settings_are_validated_before_the_test_years():
+def test_settings_are_validated_on_years_before_the_test_years():
     _, numbers = sunspots.sunspots()
     folds = sunspots_settings.folds()
     assert list(folds) == ["high cycles", "1781", "1801", "1821", "1841", "1861", "1881", "1901"]
@@ -232,7 +232,7 @@ def test_settings_are_validated_before_the_test_years():
         assert getattr(defaults, name) in values
 
 
-def test_the_rule_weighs_high_cycles_like_all_rolling_folds_together():
+def test_high_cycles_weigh_as_much_as_all_rolling_folds_together():
     assert sunspots_settings.score(np.array([0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4])) == pytest.approx(0.22142857)
 
 
@@ -257,7 +257,7 @@ def test_the_settings_script_prints_every_setting_and_the_simple_forecasts(tmp_p
 
 
 class InThisProcess:
-    """Stands in for ProcessPoolExecutor."""
+    """Replaces ProcessPoolExecutor."""
 
     def __init__(self, workers):
         assert workers >= 1
@@ -279,13 +279,13 @@ def test_the_readme_says_how_the_ensemble_and_the_median_compare():
         "lstm_median": dict(zip(sunspots.SPANS, (0.9, 0.11, 0.4), strict=True)),
     }
     assert readme.verdict(results) == (
-        "Beside AR(12), the error of the ensemble is 25 % lower on 1921-1955, 100 % higher on 1956-1979 and "
-        "10 % higher on 1980-2008; that of the median seed is 10 % lower on 1921-1955, 10 % higher on 1956-1979 and "
-        "20 % lower on 1980-2008."
+        "Compared with AR(12), the error of the ensemble is 25 % lower on 1921-1955, 100 % higher on 1956-1979 and "
+        "10 % higher on 1980-2008. The error of the median seed is 10 % lower on 1921-1955, 10 % higher on 1956-1979 "
+        "and 20 % lower on 1980-2008."
     )
 
 
-def test_scaling_goes_there_and_back():
+def test_decode_is_the_inverse_of_standardise():
     _, numbers = sunspots.sunspots()
     scaling = sunspots.scaling_for(numbers[:221], sunspots.Settings())
     outputs = scaling.output_scale * scaling.standardise(numbers)

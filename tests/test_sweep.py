@@ -1,6 +1,6 @@
-"""A sweep's points, its file of results, one run of a point, and the whole with runs in this process.
+"""The points of a sweep, its file of results, one run of a point, and a whole sweep with runs in this process.
 
-What needs joblib and Dask is in tests/interop/test_sweep.py.
+The tests that need joblib and Dask are in tests/interop/test_sweep.py.
 """
 
 import csv
@@ -42,7 +42,7 @@ def main(argv):
 
 @pytest.fixture
 def product(tmp_path, monkeypatch):
-    """An experiment that multiplies; its name."""
+    """The name of an experiment that multiplies."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "sweep_product.py").write_text(EXPERIMENT)
     monkeypatch.syspath_prepend(str(tmp_path / "code"))
@@ -52,7 +52,7 @@ def product(tmp_path, monkeypatch):
 
 @pytest.fixture
 def runs_here(monkeypatch):
-    """Points run in this process, backwards, in place of joblib's; the names of those that ran."""
+    """Run points in this process, in reverse order, instead of with joblib; returns the names of points that ran."""
     ran = []
 
     def run_all(points, out, backend, jobs, address):
@@ -84,7 +84,7 @@ def test_a_grid_is_every_combination_with_seeds_fastest():
     assert points.varying(found) == ["units", "learning-rate"]
 
 
-def test_every_point_has_a_folder_of_its_own():
+def test_every_point_has_its_own_folder():
     found = points_of(grid=["text=a/b,a_b", "size=1,2"], seeds=2) + points_of(grid=["text=a/b,a_b"], fixed=["--deep"])
     names = [point.name for point in found]
     assert len(set(names)) == len(names)
@@ -99,7 +99,7 @@ def test_switches_are_given_or_left_out():
 
 
 @given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 2**31))
-def test_draws_lie_between_their_bounds_and_a_longer_sweep_begins_like_a_shorter_one(random, more, seed):
+def test_draws_are_within_bounds_and_a_longer_sweep_begins_like_a_shorter_one(random, more, seed):
     draws = ["rate=log:1e-4:1e-2", "noise=uniform:-1:1", "units=int:4:9", "cell=choice:a:b"]
     found = points_of(draws=draws, random=random, seed=seed)
     assert points_of(draws=draws, random=random + more, seed=seed)[: len(found)] == found
@@ -137,8 +137,8 @@ def test_draws_that_repeat_are_run_once():
         ({"grid": ["a=1"], "draws": ["a=int:1:2"], "random": 1}, "got a in both"),
     ],
 )
-def test_what_cannot_be_swept_is_refused(options, message):
-    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is compared as it stands
+def test_impossible_sweeps_are_refused(options, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is compared literally
         points_of(**options)
     assert message in str(error.value)
 
@@ -150,7 +150,7 @@ def row(command, status="ok", **more):
     return {"command": command, "status": status, "seconds": "1.00", "message": "", **more}
 
 
-def test_rows_are_on_the_disk_at_once_and_come_back(tmp_path):
+def test_rows_are_on_the_disk_at_once_and_are_read_again(tmp_path):
     results = Results(tmp_path / "results.csv")
     results.append(row("a", **{"--x": "1,5", "mse": 0.1 + 0.2}))
     results.append(row("b", "failed", message='said "no", twice'))
@@ -178,8 +178,8 @@ def test_the_newest_row_of_a_command_counts(tmp_path):
     assert Results(tmp_path / "results.csv").latest()["a"]["status"] == "ok"
 
 
-def test_whatever_a_kill_tears_off_only_whole_rows_come_back(tmp_path):
-    """The file is cut at every byte, as a kill may leave it, opened, and gone on with."""
+def test_after_a_kill_only_whole_rows_are_read(tmp_path):
+    """The file is cut at every byte, as a kill may leave it. It is then opened, and a row is added."""
     path = tmp_path / "results.csv"
     results = Results(path)
     for command in ("a", "b"):
@@ -216,7 +216,7 @@ def test_numbers_are_found_in_nested_results():
 # --- one run of a point -----------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_its_numbers_and_its_own_command(product, tmp_path):
+def test_a_run_leaves_its_numbers_and_its_command(product, tmp_path):
     (point,) = points.points(product, ["--negate"], {"x": ["2"]}, {}, 0, 3, 1)
     found = workers.run_point(point, tmp_path)
     assert found["status"] == "ok"
@@ -242,12 +242,12 @@ def test_a_run_that_fails_is_a_row_with_its_message(product, tmp_path, capsys, f
     assert workers.starts(point, tmp_path) == 0
 
 
-def test_a_point_that_took_three_processes_with_it_is_given_up(product, tmp_path):
+def test_a_point_whose_process_died_three_times_is_recorded_as_failed(product, tmp_path):
     (point,) = points.points(product, [], {"x": ["2"]}, {}, 0, 0, 1)
     folder = tmp_path / point.name
     folder.mkdir()
     (folder / "starts").write_text("2")
-    assert workers.run_point(point, tmp_path)["status"] == "ok"  # two are forgiven
+    assert workers.run_point(point, tmp_path)["status"] == "ok"  # two deaths are allowed
     (folder / "starts").write_text("3")
     found = workers.run_point(point, tmp_path)
     assert (found["status"], found["message"]) == ("failed", "the worker process died 3 times while this was running")
@@ -267,7 +267,7 @@ def test_a_missing_library_is_reported_with_the_line_that_installs_it(monkeypatc
         list(workers.run_all(points_of(grid=["x=1"]), tmp_path, backend))
 
 
-# --- the whole --------------------------------------------------------------------------------------------------
+# --- a whole sweep ----------------------------------------------------------------------------------------------
 
 
 def run_sweep(product, out, *options, fixed=()):
@@ -291,7 +291,7 @@ def test_a_sweep_ends_with_a_table_a_picture_and_its_files(product, runs_here, r
     assert settings["grid"] == ["x=1,2,4"]
 
 
-def test_the_same_command_runs_only_what_did_not_end_well(product, runs_here, run_dir):
+def test_the_same_command_repeats_only_failed_runs(product, runs_here, run_dir):
     found, printed = run_sweep(product, run_dir, fixed=["--bad", "2"])
     assert (found["failed"], found["settings"][1]["numbers"]) == (2, 0)
     assert "| 2   | 0 of 2 |      - |" in printed
@@ -302,7 +302,7 @@ def test_the_same_command_runs_only_what_did_not_end_well(product, runs_here, ru
     assert len(runs_here) == 8 + 6
 
 
-def test_a_sweep_killed_while_it_wrote_goes_on(product, runs_here, run_dir, tmp_path):
+def test_a_sweep_killed_while_it_wrote_resumes(product, runs_here, run_dir, tmp_path):
     whole, _ = run_sweep(product, tmp_path / "whole")
     first, _ = run_sweep(product, run_dir)
     path = run_dir / "results.csv"
@@ -314,7 +314,7 @@ def test_a_sweep_killed_while_it_wrote_goes_on(product, runs_here, run_dir, tmp_
         assert len(list(csv.DictReader(file))) == 6
 
 
-def test_a_wider_grid_keeps_what_was_run_and_afresh_does_not(product, runs_here, run_dir):
+def test_a_wider_grid_keeps_old_runs_and_no_resume_does_not(product, runs_here, run_dir):
     run_sweep(product, run_dir)
     found, _ = run_sweep(product, run_dir, "--seeds", "3", "--metric", "score/mean")
     assert len(runs_here) == 6 + 3
@@ -323,7 +323,7 @@ def test_a_wider_grid_keeps_what_was_run_and_afresh_does_not(product, runs_here,
     assert len(runs_here) == 9 + 6
 
 
-def test_random_draws_and_words_can_be_drawn_as_well(product, runs_here, run_dir):
+def test_random_draws_and_switches_are_drawn_in_the_picture(product, runs_here, run_dir):
     flags = [product, "--out", str(run_dir), "--random", "3", "--draw", "x=log:0.1:100", "--grid", "negate=true,false"]
     found = sweep.main([*flags, "--quiet"], report=pytest.fail)
     assert [len(setting["flags"]) for setting in found["settings"]] == [2] * 6

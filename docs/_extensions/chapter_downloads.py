@@ -1,6 +1,6 @@
-"""A Sphinx extension: every chapter and how-to page can be downloaded as a Jupyter notebook and as a Python script.
+"""A Sphinx extension that offers every chapter and how-to page as a Jupyter notebook and as a Python script.
 
-Both are made from the page's own text during the build, and linked below its title.
+The build makes both from the text of the page, and links them below its title.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHOW_FIGURES = "\n# %%\nplt.show()\n"  # a script shows its figures at the end, 
 
 
 def is_notebook(source: Path) -> bool:
-    """Whether a page's source is a MyST notebook: its front matter says so."""
+    """Whether the source of a page is a MyST notebook, according to its front matter."""
     return source.suffix == ".md" and "file_format: mystnb" in source.read_text(encoding="utf-8")[:400]
 
 
@@ -34,7 +34,7 @@ def write_downloads(source: Path, target: Path) -> None:
 
 
 def add_downloads(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """For a chapter: write its downloads, and a line with their links below the title."""
+    """Write the downloads of a chapter, and a line with links to them below its title."""
     source = Path(app.env.doc2path(docname))
     title = doctree.next_node(nodes.title)
     if app.builder.format != "html" or title is None or not docname.startswith(CHAPTERS) or not is_notebook(source):

@@ -1,7 +1,7 @@
-"""A Sphinx extension that decides in which folder a page's cells run.
+"""A Sphinx extension that chooses the folder in which the cells of a page run.
 
-A chapter runs in its own folder, where a reader of a clone would run it too. All other pages run in a temporary folder:
-those on how to do something save runs and files.
+A chapter runs in its own folder, as it does for a reader with a clone. All other pages run in a temporary folder,
+because the how-to pages save runs and files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ IN_THEIR_FOLDER = ("tutorial/",)
 
 
 def choose_folder(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Set MyST-NB's option for the page that is read next."""
+    """Set MyST-NB's option for the page that is about to be read."""
     app.env.mystnb_config.execution_in_temp = not docname.startswith(IN_THEIR_FOLDER)
 
 

@@ -1,7 +1,7 @@
-"""A Sphinx extension that reads the package's docstrings as they are meant, without markup for Sphinx in them.
+"""A Sphinx extension that reads docstrings without markup for Sphinx.
 
-- An indented block behind a blank line is a table or a piece of code: it keeps its lines, as in the source.
-- The fields of a named tuple are described by the docstring of their class: autodoc's "Alias for field number 0" goes.
+- An indented block after a blank line is a table or code. It keeps its lines, as in the source.
+- The docstring of a named tuple describes its fields. autodoc's "Alias for field number 0" is removed.
 - An autograd primitive has the signature of the function that it wraps.
 """
 
@@ -15,7 +15,7 @@ from sphinx.util.inspect import stringify_signature
 
 
 def keep_indented_blocks(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Make every block that is indented by itself a literal one, up to the first section (a line of dashes)."""
+    """Turn every indented block into a literal block, up to the first section (a line of dashes)."""
     kept: list[str] = []
     inside = False
     for n, line in enumerate(lines):
@@ -32,21 +32,21 @@ def keep_indented_blocks(app: Sphinx, what: str, name: str, obj: Any, options: A
 
 
 def skip_tuple_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out members that have only the docstring which a named tuple gives its fields."""
+    """Leave out members whose only docstring is the one that a named tuple gives its fields."""
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
 def show_wrapped_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """The signature of the function behind an autograd primitive."""
+    """The signature of the function that an autograd primitive wraps."""
     if what != "function" or not hasattr(obj, "fun"):
         return None
     return stringify_signature(inspect.signature(obj.fun), show_annotation=False, show_return_annotation=False), returns
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect to autodoc, before napoleon reads the sections."""
+    """Connect to autodoc. Blocks are found before napoleon reads the sections."""
     app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)
     app.connect("autodoc-skip-member", skip_tuple_fields)
     app.connect("autodoc-process-signature", show_wrapped_signature)

@@ -1,7 +1,7 @@
-"""Sphinx extension: what a cell prints is one block, with its lines whole.
+"""A Sphinx extension that joins the output of a cell into one block with whole lines.
 
-A kernel sends what a cell prints in pieces that may end in the midst of a line, and MyST-NB's ``nb_merge_streams`` puts
-a line break behind every piece. This joins them as they are, before anything is rendered.
+Jupyter sends the output in pieces, and a piece can end within a line. MyST-NB's ``nb_merge_streams`` adds a line break
+after every piece. This extension joins the pieces without changes, before they are rendered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from myst_nb.core.utils import coalesce_streams
 
 
 def join_pieces(outputs: list[Any]) -> list[Any]:
-    """The outputs of a cell with all pieces of one stream joined into its first."""
+    """The outputs of a cell, with all pieces of a stream joined into its first piece."""
     joined: list[Any] = []
     streams: dict[str, Any] = {}
     for output in outputs:
@@ -28,6 +28,6 @@ def join_pieces(outputs: list[Any]) -> list[Any]:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Called by Sphinx."""
+    """Replace MyST-NB's function with ours."""
     myst_nb.core.render.coalesce_streams = join_pieces
     return {"version": "1", "parallel_read_safe": True}

@@ -1,1 +1,1 @@
-"""minilstm and other libraries on the same work, timed side by side."""
+"""Time minilstm and other libraries on the same work."""

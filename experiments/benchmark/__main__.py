@@ -1,17 +1,16 @@
-"""minilstm beside PyTorch, JAX, Keras on TensorFlow and autograd's trace, on the same work, in one run.
+"""Compare minilstm with PyTorch, JAX, Keras on TensorFlow and autograd's trace, on the same work, in one run.
 
     python -m experiments.benchmark            (pip install '.[bench]' installs the peers)
 
-Every peer is measured in processes of its own, on two cores with two threads. Of each size the peers take turns, one
-right after the other, so that a machine that is slower for a minute is so for all; there are several rounds, each with
-new processes. A table shows medians of all rounds; its ratios are medians too, of ratios of two times of one round.
-Machines differ and are noisy: read the ratios, not the milliseconds. The peak memory of a process is what POSIX tells
-its parent, so this does not run on Windows.
+Each peer has its own processes, on two cores with two threads. For each size the peers take turns, one right after the
+other, so that a slow minute of the machine slows all of them. There are several rounds, each with new processes. A
+table shows the medians of all rounds. A ratio is also a median over rounds, of two times from the same round. Machines
+differ and are noisy: read the ratios, not the milliseconds. POSIX reports the peak memory of a process to its parent;
+the benchmark does not run on Windows.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import json
@@ -38,27 +37,27 @@ TIMES = (50, 200, 800, 3200)  # at batch 32, 1 input, 32 units
 UNITS = (32, 64, 128, 256, 512)  # at 50 steps, batch 32, 1 input
 GROWTH: tuple[Shape, ...] = (*((steps, 32, 1, 32) for steps in TIMES), *((50, 32, 1, units) for units in UNITS[1:]))
 TASKS = ("step", "forward", "generate", "toy", "memory", "growth")
-SETTLE = 0.2  # seconds before each measurement: BLAS's threads spin for a tenth of a second after a product
+SETTLE = 0.2  # seconds before each measurement: the threads of BLAS spin for a tenth of a second after a product
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def command(peer: str) -> dict[str, Any]:
-    """The arguments of `subprocess.Popen` for a process that measures this peer."""
+    """The arguments of `subprocess.Popen` for a process that measures a peer."""
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(THREADS))}
     environment |= Minilstm.environment if peer == NUMPY else PEERS[peer].environment
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # of installed peers byte code is there: let it be so of all
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed peers have byte code: let minilstm write its own
     arguments = [sys.executable, "-m", "experiments.benchmark.work", peer]
     return {"args": arguments, "cwd": ROOT, "env": environment, "text": True}
 
 
 def failure(peer: str, code: int | None, errors: IO[str]) -> RuntimeError:
-    """What is raised where a process of the peer has ended with `code`."""
+    """The exception for a process of the peer that ended with `code`."""
     errors.seek(0)
     return RuntimeError(f"benchmark: {peer} ended with {code}:\n{errors.read()[-2000:]}")
 
 
 class Worker:
-    """A process that waits for timed jobs: peers can take turns without starting anew."""
+    """A process that waits for timed jobs, so that peers can take turns without starting again."""
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
@@ -67,11 +66,11 @@ class Worker:
         self.process: subprocess.Popen[str] = subprocess.Popen(**command(peer), **pipes)
 
     def do(self, job: Job) -> float:
-        """The milliseconds of a job."""
+        """Do a job; returns its milliseconds."""
         time.sleep(SETTLE)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: then there is no answer either
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, so there is no answer either
             print(json.dumps(job), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
@@ -83,12 +82,12 @@ class Worker:
 
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self.process.communicate()  # closes its input: without more jobs it ends
+            self.process.communicate()  # closes its input; without more jobs the process ends
         self.errors.close()
 
 
 def in_process(peer: str, jobs: Sequence[Job]) -> tuple[list[float], float, float]:
-    """Do jobs in one process: the numbers it printed, milliseconds from start to end, peak memory in MiB."""
+    """Do jobs in one process; returns the numbers it printed, milliseconds from start to end, peak memory in MiB."""
     with contextlib.ExitStack() as files:
         wanted, output, errors = (files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
         wanted.writelines(json.dumps(job) + "\n" for job in jobs)
@@ -102,12 +101,12 @@ def in_process(peer: str, jobs: Sequence[Job]) -> tuple[list[float], float, floa
             raise failure(peer, process.returncode, errors)
         output.seek(0)
         printed = [float(line) for line in output]
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes on a Mac, kilobytes elsewhere
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes on a Mac, else kilobytes
     return printed, elapsed, usage.ru_maxrss / unit
 
 
 def timed_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
-    """What a peer's process measures in every round."""
+    """The jobs that a peer's process measures in every round."""
     jobs: list[Job] = [("step", shape) for shape in SHAPES if "step" in tasks]
     if peer == NUMPY:
         return [("large product", ()), *(("products", shape) for _, shape in jobs)]
@@ -121,7 +120,7 @@ def timed_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
 
 
 def memory_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
-    """What a peer's peak memory is taken of, each in a process of its own."""
+    """The jobs whose peak memory is measured, each in a new process."""
     jobs: list[Job] = [("memory", shape) for shape in SHAPES if "memory" in tasks]
     if issubclass(PEERS[peer], Minilstm) and peer != Traced.name and "growth" in tasks:
         jobs += [("memory", shape) for shape in GROWTH]
@@ -130,7 +129,7 @@ def memory_jobs(peer: str, tasks: Sequence[str]) -> list[Job]:
 
 
 def measure(results: Results, tasks: Sequence[str], rounds: int) -> None:
-    """Fill `results`: the peers take turns, `rounds` times; memory, which does not vary, is taken once."""
+    """Fill `results`: the peers take turns `rounds` times. Memory does not vary and is measured once."""
     todo = {peer: timed_jobs(peer, tasks) for peer in [NUMPY, *results.present]}
     every = list(dict.fromkeys(job for own in todo.values() for job in own))
     jobs = [job for shape in dict.fromkeys(job[1] for job in every) for job in every if job[1] == shape]
@@ -154,12 +153,12 @@ def measure(results: Results, tasks: Sequence[str], rounds: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run everything, print the tables, and write them, two CSV files and a plot."""
-    flags = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=(__doc__ or "").split("\n")[0])
+    """Run the benchmark and print the tables; write the tables, two CSV files and a plot."""
+    flags = common.program("experiments.benchmark", (__doc__ or "").split("\n")[0])
     flags.add_argument("--out", type=Path, default=Path("runs") / "benchmark", help="folder of the tables and the plot")
-    flags.add_argument("--rounds", type=common.positive, default=3, help="how often the peers take their turn")
-    flags.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), help="who is measured")
-    flags.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="what is measured")
+    flags.add_argument("--rounds", type=common.positive, default=3, help="number of turns that each peer takes")
+    flags.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), help="the libraries to measure")
+    flags.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="the tasks to measure")
     args = flags.parse_args(argv)
     chosen = list(dict.fromkeys(args.peers))
     present = [peer for peer in chosen if all(map(importlib.util.find_spec, PEERS[peer].modules))]

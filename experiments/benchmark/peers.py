@@ -1,10 +1,10 @@
-"""The same training step, forward pass, generation step and toy program in every framework that is compared.
+"""The same training step, forward pass, generation step and saving in every library of the benchmark.
 
-`PEERS` maps a name to a class whose instances hold a model LSTM(units), Dense(1) in float32 and know four things:
-`step(x, y)` trains on a batch (forward, mean squared error on all steps, backward, Adam) and returns the loss,
-`forward(x)` predicts, `generate(x)` predicts one step at batch 1 from a carried state, `save(folder)` writes the
-weights and Adam's moments. Each imports its framework when it is made; `modules` are those that have to be installed,
-`environment` is what a process needs before it starts.
+`PEERS` maps a name to a class. An instance holds a model LSTM(units), Dense(1) in float32 and has four methods:
+`step(x, y)` trains on a batch (forward, mean squared error on all steps, backward, Adam) and returns the loss;
+`forward(x)` predicts; `generate(x)` predicts one step at batch 1 from a carried state; `save(folder)` writes the
+weights and Adam's moments. A peer imports its library when an instance is made. `modules` must be installed;
+`environment` must be set before the process starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEARNING_RATE = 1e-3
 
 
 class Minilstm:
-    """minilstm with its default, hand-derived passes, in NumPy alone."""
+    """minilstm with its default, hand-derived passes, in pure NumPy."""
 
     name, backprop = "minilstm", "bptt"
     modules: tuple[str, ...] = ("minilstm",)
@@ -64,7 +64,7 @@ class Minilstm:
 
 
 class Compiled(Minilstm):
-    """minilstm with the loops that numba compiles."""
+    """minilstm with its loops compiled by numba."""
 
     name, modules = "minilstm, compiled", ("minilstm", "numba")
     environment: ClassVar[dict[str, str]] = {"MINILSTM_COMPILED": "1"}
@@ -191,7 +191,7 @@ class Jax:
 
 
 class Keras:
-    """Keras on TensorFlow: LSTM, Dense, compiled with Adam; one step by ``train_on_batch``."""
+    """Keras on TensorFlow: LSTM and Dense, compiled with Adam; ``train_on_batch`` makes a step."""
 
     name, modules = "keras (tensorflow)", ("keras", "tensorflow")
     environment: ClassVar[dict[str, str]] = {
@@ -218,7 +218,7 @@ class Keras:
     def forward(self, x: np.ndarray) -> np.ndarray:
         return self.predict(x).numpy()
 
-    generate = forward  # without a state to carry: the same work for one step
+    generate = forward  # carries no state; the work for one step is the same
 
     def save(self, folder: str) -> None:
         self.model.save(os.path.join(folder, "model.keras"))

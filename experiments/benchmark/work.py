@@ -1,8 +1,8 @@
-"""What a process of the benchmark measures; `experiments.benchmark` starts it and says what its output means.
+"""Measure the jobs of the benchmark in one process; `experiments.benchmark` starts it and reads its output.
 
     echo '["step", [50, 32, 1, 32]]' | python -m experiments.benchmark.work torch
 
-prints one number for each line ``[task, shape]`` it reads, a shape being (time, batch, input, units).
+prints one number for each line ``[task, shape]`` that it reads. A shape is (time, batch, input, units).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .peers import PEERS
 Shape = tuple[int, ...]  # time, batch, input, units
 Job = tuple[str, Shape]
 
-NUMPY = "NumPy"  # stands where a peer's name does for the bare matrix products
+NUMPY = "NumPy"  # the peer's name for the bare matrix products
 THREADS = 2
-BATCHES = 8  # different batches that are fed in turn
-SECONDS = 0.5  # spent on each measurement, after a warm-up
-WARM_UP, LEAST, MOST = 2, 4, 1000  # calls in a measurement, and before it
-WINDOW = 50  # steps of the windows of truncated backpropagation
-LARGE = 1536  # rows and columns of the matrices whose product is taken for the best rate
+BATCHES = 8  # different batches, used in turn
+SECONDS = 0.5  # of each measurement, after a warm-up
+WARM_UP, LEAST, MOST = 2, 4, 1000  # calls before a measurement, and the fewest and most calls in it
+WINDOW = 50  # steps of a window of truncated backpropagation
+LARGE = 1536  # rows and columns of the matrices whose product gives the best rate
 TOY: Shape = (48, 32, 1, 32)
 TOY_STEPS = 500
-# Not from experiments.sunspots, which would import minilstm for every peer.
+# Not imported from experiments.sunspots, which would load minilstm for every peer.
 SUNSPOTS = Path(__file__).parent.parent / "data" / "sunspots.csv"
 
 
 def median_time(call: Callable[[], Any]) -> float:
-    """The median duration of ``call()`` in milliseconds: some to warm up, then as many as fit."""
+    """The median duration of ``call()`` in milliseconds, over the calls of `SECONDS` after a warm-up."""
     for _ in range(WARM_UP):
         call()
     durations: list[float] = []
@@ -51,30 +51,19 @@ def median_time(call: Callable[[], Any]) -> float:
 
 
 def batches(shape: Shape, count: int = BATCHES) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The batches that every peer is fed: inputs ``[batch, time, input]``, targets ``[batch, time, 1]``, float32."""
+    """The batches of every peer: inputs ``[batch, time, input]``, targets ``[batch, time, 1]``, float32."""
     steps, batch, inputs, _ = shape
     rng = np.random.default_rng(0)
     draw = lambda width: rng.standard_normal((batch, steps, width), np.float32)  # noqa: E731
     return [(draw(inputs), draw(1)) for _ in range(count)]
 
 
-def milliseconds(peer: str, task: str, shape: Shape) -> float:
-    """The median duration of one training step, forward pass, generated step, or of a step's bare products."""
-    if task == "products":
-        return median_time(products(shape))
-    model = PEERS[peer](shape[2], shape[3])
-    turn = itertools.cycle(batches(shape))
-    if task == "step":
-        return median_time(lambda: model.step(*next(turn)))
-    run = getattr(model, task)
-    return median_time(lambda: run(next(turn)[0]))
-
-
 def products(shape: Shape) -> Callable[[], None]:
-    """A call that makes the matrix products of a training step at their own shapes, and nothing else.
+    """A function that makes the matrix products of a training step at their own shapes, and nothing else.
 
-    They are those of minilstm in NumPy: one for each step, which reads few inputs too; more are multiplied for all
-    steps at once. The kernel's gradient is one product; the inputs' gradient is not needed.
+    These are the products of minilstm in NumPy. Each step has one product, forward and backward. A few inputs are part
+    of it; more inputs are multiplied for all steps at once. The gradient of the kernel is one product. The gradient of
+    the inputs is not needed.
     """
     from minilstm.fast.row_workspace import LARGE_KERNEL
 
@@ -95,16 +84,16 @@ def _ones(*size: int) -> np.ndarray:
 
 
 def _products_of_columns(shape: Shape) -> Callable[[], None]:
-    """Those of `minilstm.fast.workspace`."""
+    """The products of `minilstm.fast.workspace`."""
     from minilstm.fast.workspace import FOLD_INPUTS
 
     steps, batch, inputs, units = shape
-    rows = units + 1 + (inputs if inputs <= FOLD_INPUTS else 0)  # of a step's column [x_t; h_{t-1}; 1]
+    rows = units + 1 + (inputs if inputs <= FOLD_INPUTS else 0)  # of [x_t; h_{t-1}; 1], a column per sequence
     kernel, columns, z = _ones(4 * units, rows), _ones(steps, rows, batch), _ones(steps, 4 * units, batch)
     recurrent, dh = _ones(units, 4 * units), _ones(units, batch)
     all_columns, dz = _ones(inputs + units + 1, steps * batch), _ones(4 * units, steps * batch)
     from_inputs = None if inputs <= FOLD_INPUTS else (_ones(4 * units, inputs), all_columns[:inputs])
-    if batch == 1:  # the products of a step are those of a matrix and a vector
+    if batch == 1:  # the products of a step are of a matrix and a vector
         columns, z, dh = columns[..., 0], z[..., 0], dh[..., 0]
 
     def call() -> None:
@@ -120,7 +109,7 @@ def _products_of_columns(shape: Shape) -> Callable[[], None]:
 
 
 def _products_of_rows(shape: Shape) -> Callable[[], None]:
-    """Those of `minilstm.fast.row_workspace`."""
+    """The products of `minilstm.fast.row_workspace`."""
     steps, batch, inputs, units = shape
     kernel, rows = _ones(inputs + units, 4 * units), _ones(steps, batch, inputs + units + 1)
     z, step_z, dh = _ones(steps, batch, 4 * units), _ones(batch, 4 * units), _ones(units, batch)
@@ -137,16 +126,10 @@ def _products_of_rows(shape: Shape) -> Callable[[], None]:
     return call
 
 
-def large_product() -> float:
-    """The best duration of a large float32 matrix product in milliseconds."""
-    a = np.ones((LARGE, LARGE), np.float32)
-    return min(median_time(lambda: a @ a) for _ in range(2))
-
-
 def step_operations(shape: Shape) -> int:
-    """Floating-point operations in the matrix products of a training step: forward, and twice that backward.
+    """Floating-point operations in the matrix products of a training step: forward, and twice as many backward.
 
-    The gradient with respect to the inputs is not needed, and not counted.
+    The gradient of the inputs is not needed, and not counted.
     """
     steps, batch, inputs, units = shape
     kernel = 2 * steps * batch * 4 * units
@@ -154,7 +137,7 @@ def step_operations(shape: Shape) -> int:
 
 
 def toy(peer: str) -> None:
-    """A toy program up to the saved weights: windows of yearly sunspots, 500 steps of Adam."""
+    """Run the toy program: 500 steps of Adam on windows of yearly sunspots, then save the weights."""
     window, batch, inputs, units = TOY
     numbers = np.loadtxt(SUNSPOTS, delimiter=",", skiprows=1)[:, 1]
     series = ((numbers - numbers.mean()) / numbers.std()).astype(np.float32)
@@ -169,27 +152,36 @@ def toy(peer: str) -> None:
 
 
 def do(peer: str, task: str, shape: Shape) -> float:
-    """Do one job: the milliseconds it measures, or 0 where seconds or memory of this process are what counts."""
+    """Do one job; returns its milliseconds, or 0 if the parent measures time or memory of this process."""
     if task == "large product":
-        return large_product()
+        large = _ones(LARGE, LARGE)
+        return min(median_time(lambda: large @ large) for _ in range(2))
+    if task == "products":
+        return median_time(products(shape))
     if task == "toy":
         toy(peer)
-    elif task == "memory":
-        model, (batch,) = PEERS[peer](shape[2], shape[3]), batches(shape, 1)
+        return 0.0
+    model = PEERS[peer](shape[2], shape[3])
+    if task == "truncated":
+        model.truncated(*batches(shape, 1)[0], WINDOW)
+        return 0.0
+    if task == "memory":
+        (batch,) = batches(shape, 1)
         for _ in range(WARM_UP):
             model.step(*batch)
-    elif task == "truncated":
-        PEERS[peer](shape[2], shape[3]).truncated(*batches(shape, 1)[0], WINDOW)
-    else:
-        return milliseconds(peer, task, shape)
-    return 0.0
+        return 0.0
+    turn = itertools.cycle(batches(shape))
+    if task == "step":
+        return median_time(lambda: model.step(*next(turn)))
+    run = getattr(model, task)  # forward or generate
+    return median_time(lambda: run(next(turn)[0]))
 
 
 def main() -> None:
-    """Do what standard input names, line by line, on `THREADS` cores, so that no library finds more."""
+    """Do the jobs on standard input, line by line, on `THREADS` cores, so that no library finds more cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # so that the output of a library is not taken for an answer
     for line in sys.stdin:
         task, shape = json.loads(line)
         print(do(sys.argv[1], task, tuple(shape)), file=answers, flush=True)

@@ -1,1 +1,1 @@
-"""An experiment over many settings and seeds."""
+"""Run an experiment over many settings and seeds."""

@@ -1,7 +1,7 @@
-"""What a sweep runs: a grid or random draws of an experiment's flags, times seeds, as a list of points.
+"""The points of a sweep: a grid or random draws of an experiment's flags, combined with seeds.
 
-A point is a function of what the command says alone: the k-th draw comes from ``default_rng([seed, k])``, so that a
-longer sweep begins with the points of a shorter one.
+A point depends on the command alone. The k-th draw comes from ``default_rng([seed, k])``, so a longer sweep begins with
+the points of a shorter one.
 """
 
 from __future__ import annotations
@@ -10,56 +10,43 @@ import hashlib
 import itertools
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-OWN_FLAGS = ("out", "quiet", "resume", "seed")  # the sweep's to give
+OWN_FLAGS = ("out", "quiet", "resume", "seed")  # which the sweep itself sets
 DRAWS = "uniform:LOW:HIGH, log:LOW:HIGH, int:LOW:HIGH or choice:A:B:..."
-READABLE_LENGTH = 80  # of a folder's name
+READABLE_LENGTH = 80  # characters of a folder's name, before the digest
+Draw = Callable[[np.random.Generator], str]  # draws a value as it is written on the command line
 
 
 class Point(NamedTuple):
     """One run of an experiment."""
 
     experiment: str  # its module, such as experiments.sunspots
-    flags: dict[str, str]  # what varies, the seed at the end: flag without dashes -> value
-    arguments: tuple[str, ...]  # all that the experiment is given, except --out and --quiet
+    flags: dict[str, str]  # flag without dashes -> value, for the flags that the sweep sets; the seed is last
+    arguments: tuple[str, ...]  # all arguments of the experiment, except --out and --quiet
 
     @property
     def command(self) -> str:
-        """The line that runs it alone, up to --out; the point's identity."""
+        """The command that runs this point alone, without --out; it identifies the point."""
         return shlex.join(["python", "-m", self.experiment, *self.arguments])
 
     @property
+    def setting(self) -> dict[str, str]:
+        """The flags without the seed."""
+        return {flag: value for flag, value in self.flags.items() if flag != "seed"}
+
+    @property
     def name(self) -> str:
-        """The name of its folder: what varies, readable, and a digest of the whole command."""
+        """The name of the point's folder: its flags in readable form, and a digest of the whole command."""
         readable = re.sub(r"[^\w.,=+-]", "_", ",".join(f"{flag}={value}" for flag, value in self.flags.items()))
         return f"{readable[:READABLE_LENGTH]}-{hashlib.sha256(self.command.encode()).hexdigest()[:8]}"
 
 
-class Draw(NamedTuple):
-    """A distribution of one flag's values."""
-
-    kind: str
-    low: float = 0.0
-    high: float = 0.0
-    choices: tuple[str, ...] = ()
-
-    def sample(self, rng: np.random.Generator) -> str:
-        """A value as it is written on the command line, real numbers with four digits."""
-        if self.kind == "choice":
-            return self.choices[rng.integers(len(self.choices))]
-        if self.kind == "int":
-            return str(rng.integers(int(self.low), int(self.high) + 1))
-        if self.kind == "log":
-            return f"{np.exp(rng.uniform(np.log(self.low), np.log(self.high))):.4g}"
-        return f"{rng.uniform(self.low, self.high):.4g}"
-
-
 def parse_grid(text: str) -> tuple[str, list[str]]:
-    """``units=8,16`` to the flag's name and its values. Raises ValueError, as `parse_draw` does."""
+    """Split ``units=8,16`` into the flag's name and its values. Raises ValueError, like `parse_draw`."""
     flag, values = _split(text, "--grid", "FLAG=VALUE,VALUE,...")
     found = values.split(",")
     if "" in found or len(set(found)) < len(found):
@@ -68,11 +55,11 @@ def parse_grid(text: str) -> tuple[str, list[str]]:
 
 
 def parse_draw(text: str) -> tuple[str, Draw]:
-    """``learning-rate=log:1e-4:1e-2`` to the flag's name and its distribution."""
+    """Split ``learning-rate=log:1e-4:1e-2`` into the flag's name and a function that draws; reals have four digits."""
     flag, rest = _split(text, "--draw", f"FLAG=DRAW, where DRAW is {DRAWS}")
     kind, *bounds = rest.split(":")
     if kind == "choice" and bounds and "" not in bounds:
-        return flag, Draw(kind, choices=tuple(bounds))
+        return flag, lambda rng: bounds[rng.integers(len(bounds))]
     if kind not in ("uniform", "log", "int") or len(bounds) != 2:
         raise ValueError(f"--draw {text}: wanted {DRAWS}, got {rest!r}")
     try:
@@ -81,31 +68,41 @@ def parse_draw(text: str) -> tuple[str, Draw]:
         raise ValueError(f"--draw {text}: wanted two numbers as bounds, whole ones for int, got {bounds}") from None
     if not (low <= high < np.inf) or (kind == "log" and low <= 0):
         raise ValueError(f"--draw {text}: wanted LOW <= HIGH, both finite, for log above 0, got {low:g} and {high:g}")
-    return flag, Draw(kind, low, high)
+    draws: dict[str, Draw] = {
+        "uniform": lambda rng: f"{rng.uniform(low, high):.4g}",
+        "log": lambda rng: f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}",
+        "int": lambda rng: str(rng.integers(int(low), int(high) + 1)),
+    }
+    return flag, draws[kind]
+
+
+def parse_all(option: str, parse: Callable[[str], tuple[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
+    """The flags of all texts of one option, parsed. Raises ValueError if a flag is there twice."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        flag, value = parse(text)
+        if flag in found:
+            raise ValueError(f"{option} {text}: --{flag} is there twice")
+        found[flag] = value
+    return found
 
 
 def points(
-    experiment: str,
-    fixed: Sequence[str],
-    grid: Mapping[str, Sequence[str]],
-    draws: Mapping[str, Draw],
-    random: int,
-    seed: int,
-    seeds: int,
-) -> list[Point]:
-    """Every combination of the grid, times `random` draws where there are `draws`, times seeds from `seed` on.
+    experiment: str, fixed: Sequence[str], grid: Mapping[str, Sequence[str]], draws: Mapping[str, Draw], random: int,
+    seed: int, seeds: int,
+) -> list[Point]:  # fmt: skip
+    """Every combination of the grid with each of `random` draws (if there are `draws`) and each of `seeds` seeds.
 
-    `fixed` are arguments that every point has. The order is that of the flags, seeds fastest.
+    Every point has the arguments `fixed`. Points are in the order of the flags; the seed, which counts up from `seed`,
+    changes fastest.
     """
     both = sorted(set(grid) & set(draws))
     if both:
         raise ValueError(f"sweep: a flag is either in --grid or in --draw, got {', '.join(both)} in both")
     if bool(random) != bool(draws):
         raise ValueError("sweep: --random N and --draw FLAG=... need each other")
-    drawn = [
-        {flag: draw.sample(rng) for flag, draw in draws.items()}
-        for rng in (np.random.default_rng([seed, k]) for k in range(max(random, 1)))
-    ]
+    rngs = [np.random.default_rng([seed, k]) for k in range(max(random, 1))]
+    drawn = [{flag: draw(rng) for flag, draw in draws.items()} for rng in rngs]
     found = []
     for values in itertools.product(*grid.values()):
         for others, one_seed in itertools.product(drawn, range(seed, seed + seeds)):
@@ -116,13 +113,12 @@ def points(
 
 
 def varying(all_points: Sequence[Point]) -> list[str]:
-    """The flags that have more than one value, without the seed."""
-    flags = all_points[0].flags
-    return [flag for flag in flags if flag != "seed" and len({point.flags[flag] for point in all_points}) > 1]
+    """The flags with more than one value, except the seed."""
+    return [flag for flag in all_points[0].setting if len({point.flags[flag] for point in all_points}) > 1]
 
 
 def _words(flag: str, value: str) -> list[str]:
-    """A flag and its value; ``true`` and ``false`` stand for a switch that is given or not."""
+    """The arguments for a flag and its value; with ``true`` the flag is a switch, with ``false`` it is left out."""
     if value in ("true", "false"):
         return [f"--{flag}"] if value == "true" else []
     return [f"--{flag}={value}"]

@@ -1,7 +1,7 @@
-"""The results of a sweep: a CSV file with a row for each run, written as the runs end.
+"""The results of a sweep: a CSV file with a row for each run, written when the run ends.
 
-A row is one line, appended and flushed to the disk, so that a sweep that is killed loses nothing it has written. What
-a kill tore, the last line without its end, is dropped when the file is opened again.
+A row is one line, appended and flushed to the disk, so a killed sweep keeps all rows that it has written. If a kill
+tears the last line, the line has no end, and it is dropped when the file is opened again.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minilstm import files
+from minilstm.params import flatten_names
 
-COLUMNS = ("command", "status", "seconds", "message")  # first; then the flags as --flag, then the numbers by name
+from .. import common
+
+COLUMNS = ("command", "status", "seconds", "message")  # first; then the flags as --flag, then the numbers
 OK, FAILED = "ok", "failed"
 
 Row = dict[str, str]
 
 
 class Results:
-    """The file's rows, in the order in which the runs ended."""
+    """The rows of the file, in the order in which the runs ended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,10 +41,10 @@ class Results:
             self._write_all()
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Add a row. A column that is new is put behind the others, which writes the file anew."""
+        """Add a row. A new column comes after the others; for that the file is written again."""
         row = {name: str(value) for name, value in values.items()}
         broken = [name for name, text in row.items() if len(text.splitlines()) > 1]
-        if broken:  # a line that a kill tears would not be seen to be torn
+        if broken:  # a torn row could then not be recognised
             raise ValueError(f"{self.path}: a row is one line of text, got line breaks in {', '.join(broken)}")
         self.rows.append(row)
         new = [name for name in row if name not in self.header]
@@ -51,7 +53,7 @@ class Results:
             self._write_all()
             return
         with open(self.path, "ab") as file:
-            file.write(self._lines([self._cells(row)]).encode())
+            file.write(common.csv_text([self._cells(row)]).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -60,25 +62,13 @@ class Results:
         return {row["command"]: row for row in self.rows}
 
     def _write_all(self) -> None:
-        rows = [self.header, *map(self._cells, self.rows)]
-        files.write_text(str(self.path), self._lines(rows))
+        common.write_csv(self.path, self.header, map(self._cells, self.rows))
 
     def _cells(self, row: Row) -> list[str]:
         return [row.get(name) or "" for name in self.header]
 
-    @staticmethod
-    def _lines(rows: Iterable[list[str]]) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        return text.getvalue()
 
-
-def numbers(results: Any, prefix: str = "") -> dict[str, float]:
-    """The numbers of nested results under one name each, ``{"arv": {"lstm": 0.1}}`` as ``{"arv/lstm": 0.1}``."""
-    if isinstance(results, Mapping):
-        found: dict[str, float] = {}
-        for key, value in results.items():
-            found.update(numbers(value, f"{prefix}/{key}" if prefix else str(key)))
-        return found
-    is_number = isinstance(results, int | float) and not isinstance(results, bool)
-    return {prefix: results} if is_number and prefix else {}
+def numbers(results: Any) -> dict[str, float]:
+    """The numbers in nested results by their paths: ``{"arv": {"lstm": 0.1}}`` gives ``{"arv/lstm": 0.1}``."""
+    flat = flatten_names(results)
+    return {path: x for path, x in flat.items() if path and isinstance(x, int | float) and not isinstance(x, bool)}

@@ -1,4 +1,4 @@
-"""The character model beside PyTorch's nn.LSTM: the same weights compute the same, and learn as well."""
+"""The character model and PyTorch's nn.LSTM: the same weights give the same outputs, and both learn equally well."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ def test_with_our_weights_pytorch_computes_the_same(corpus):
 
 
 def test_both_get_the_same_batches_in_turn():
-    """Every window is trained once by each, and no time is counted twice."""
+    """Each trains on every window once, and no time is counted twice."""
 
     class Batches:
         num_steps = 1
@@ -57,7 +57,7 @@ def test_both_get_the_same_batches_in_turn():
 
 
 def check(found, corpus):
-    """Both have learned something, and within one percent the same."""
+    """Both have learned something, and their scores differ by at most one percent."""
     ours, theirs = found["bits_per_character"].values()
     assert ours < char_lm_text.bits(char_lm_text.simple_forecasts(corpus, scored=1000)["unigram"])
     assert ours == pytest.approx(theirs, rel=0.01)

@@ -1,4 +1,4 @@
-"""TensorFlow restores what the sunspots experiment trained, and forecasts the test years alike."""
+"""TensorFlow restores the checkpoint of the sunspots experiment and makes the same forecasts."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sweeps with joblib and Dask: the same numbers wherever the points run, and none lost when a worker dies."""
+"""Sweeps with joblib and Dask: the numbers are the same everywhere, and none is lost when a worker dies."""
 
 import json
 import os
@@ -41,14 +41,14 @@ def main(argv):
 
 
 def rows_of(out):
-    """What the sweep found, by command: every column but the time, digit for digit."""
+    """The results of the sweep by command: every column except the time, with all digits."""
     latest = Results(out / "results.csv").latest()
     return {command: {name: text for name, text in row.items() if name != "seconds"} for command, row in latest.items()}
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The sweep one point after the other."""
+    """The sweep with one point at a time."""
     out = tmp_path_factory.mktemp("alone")
     summary = sweep.main([*ADDING, "--jobs", "1", "--quiet", "--out", str(out), *SMALL])
     rows = rows_of(out)
@@ -58,12 +58,12 @@ def alone(tmp_path_factory):
     return summary, rows
 
 
-def test_two_processes_find_what_one_does(alone, run_dir):
+def test_two_processes_find_the_same_as_one(alone, run_dir):
     summary = sweep.main([*ADDING, "--jobs", "2", "--quiet", "--out", str(run_dir), *SMALL])
     assert (summary, rows_of(run_dir)) == alone
 
 
-def test_a_sweep_goes_on_elsewhere(alone, run_dir):
+def test_a_sweep_resumes_on_another_backend(alone, run_dir):
     """Half of it in processes of this machine, the rest on a Dask cluster that the sweep starts."""
     options = ["--jobs", "2", "--quiet", "--out", str(run_dir)]
     sweep.main([*ADDING, "--seeds", "1", *options, *SMALL])
@@ -77,7 +77,7 @@ def test_killing_one_of_two_dask_workers_loses_nothing(alone, run_dir):
     killed = []
 
     def kill(cluster):
-        """SIGKILL for a worker process once a row is there and both workers are at a point."""
+        """Send SIGKILL to a worker process once a row is written and both workers run a point."""
         while not killed:
             rows = (run_dir / "results.csv").read_text().count("\n") if (run_dir / "results.csv").exists() else 0
             if rows >= 2 and len(list(run_dir.glob("*/starts"))) == 2:
@@ -86,7 +86,7 @@ def test_killing_one_of_two_dask_workers_loses_nothing(alone, run_dir):
             time.sleep(0.001)
 
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "300 s"}),  # a busy machine restarts it slowly
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "300 s"}),  # a busy machine restarts a worker slowly
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs="CRITICAL"
         ) as cluster,
@@ -101,9 +101,9 @@ def test_killing_one_of_two_dask_workers_loses_nothing(alone, run_dir):
 
 
 @pytest.mark.parametrize("backend", ["local", "dask"])
-def test_a_point_that_kills_its_worker_is_recorded_and_the_others_go_on(backend, run_dir, tmp_path, monkeypatch):
+def test_a_point_that_kills_its_worker_is_recorded_and_the_others_run(backend, run_dir, tmp_path, monkeypatch):
     (tmp_path / "sweep_deadly.py").write_text(DEADLY)
-    get_reusable_executor().shutdown(wait=True)  # its processes would import from where the tests before did
+    get_reusable_executor().shutdown(wait=True)  # its processes would import from the folder of an earlier test
     monkeypatch.syspath_prepend(str(tmp_path))
     options = ["--jobs", "2", "--backend", backend, "--quiet", "--out", str(run_dir)]
     found = sweep.main(["sweep_deadly", "--grid", "x=1,2,3,4", "--seeds", "2", *options])
