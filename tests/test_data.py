@@ -13,7 +13,7 @@ from minilstm import data
 def test_windows_are_every_stretch_of_the_series(size, length, stride, features):
     series = np.arange(2.0 * size).reshape(size, 2) if features else np.arange(float(size))
     if length > size:
-        with pytest.raises(ValueError, match=f"length must lie from 1 to {size}, got {length}"):
+        with pytest.raises(ValueError, match=f"length must be from 1 to {size}, got {length}"):
             data.sliding_windows(series, length, stride)
         return
     wanted = [series[k : k + length] for k in range(0, size - length + 1, stride)]
