@@ -103,7 +103,7 @@ def _like_leaf(grad: Any, leaf: Any) -> Any:
 
 
 def global_norm(tree: Tree) -> float:
-    """Return the Euclidean norm of all leaves together, as one vector; the squares of float32 leaves cannot overflow it.
+    """Return the Euclidean norm of all leaves as one vector; the squares of float32 leaves do not overflow.
 
     >>> global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
@@ -116,7 +116,10 @@ def global_norm(tree: Tree) -> float:
 
 
 def clip_by_value(grads: Tree, clip_value: float) -> Tree:
-    """Limit every entry to [-clip_value, clip_value], as ``tf.clip_by_value``; ValueError unless the bound is positive."""
+    """Limit every entry to [-clip_value, clip_value], as ``tf.clip_by_value``.
+
+    Raises ValueError if `clip_value` is not positive.
+    """
     if not clip_value > 0:
         raise ValueError(f"clip_by_value: clip_value must be positive, got {clip_value}")
     return tree_map(lambda g: np.clip(g, -clip_value, clip_value), grads)

@@ -60,8 +60,8 @@ def generate(
         How many outputs to generate. Memory does not grow with it, apart from the result.
     next_input : callable, optional
         ``next_input(output)`` turns an output ``[batch, features]`` into the next input: as many features as the model
-        reads, or whole numbers ``[batch]`` for an Embedding. With `rng`, it is called as ``next_input(output, rng)`` and
-        may draw. Default: the next input is the output itself.
+        reads, or whole numbers ``[batch]`` for an Embedding. With `rng` it is called as ``next_input(output, rng)``,
+        for sampling. Default: the next input is the output itself.
     state : dict, optional
         The state before the primer. Default: the model's initial state.
     rng : optional
@@ -82,12 +82,13 @@ def generate(
     outputs, state = model.apply(params, primer, state=state)
     if outputs.ndim != 3:
         raise ValueError(f"generate: the model must return [batch, time, features], got shape {outputs.shape}")
-    generated = np.empty((len(outputs), steps, outputs.shape[-1]), outputs.dtype)
+    output = outputs[:, -1]
+    generated = np.empty((len(output), steps, output.shape[-1]), output.dtype)
     for step in range(steps):
         if step > 0:
             x_t = output if next_input is None else next_input(output, *draw)
             outputs, state = model.apply(params, np.asarray(x_t)[:, None], state=state)
-        output = outputs[:, -1]
+            output = outputs[:, -1]
         generated[:, step] = output
     return generated
 

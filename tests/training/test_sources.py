@@ -8,7 +8,7 @@ from minilstm.training.sources import as_source
 
 
 def source(given_, **options):
-    options = {"batch_size": 2, "seed": 0, "steps_per_epoch": None, "resume": False, "plain": False, **options}
+    options = {"batch_size": 2, "seed": 0, "steps_per_epoch": None, "resume": False, "any_tree": False, **options}
     return as_source(given_, np.float64, **options)
 
 
