@@ -10,7 +10,6 @@ import numpy as np
 from .params import tree_leaves, tree_map
 
 Batch = dict[str, Any]
-KEYS = ("inputs", "targets", "weights", "sequence_length")
 
 
 def as_batch(data: Any, where: str = "data") -> Batch:
@@ -21,7 +20,7 @@ def as_batch(data: Any, where: str = "data") -> Batch:
     Raises ValueError for anything else.
     """
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
-        return dict(zip(KEYS, data, strict=False))
+        return dict(zip(("inputs", "targets", "weights"), data, strict=False))
     if isinstance(data, dict) and "inputs" in data:
         return data
     kind = f"a dict with keys {sorted(data)}" if isinstance(data, dict) else type(data).__name__
@@ -39,10 +38,10 @@ def to_dtype(batch: Any, dtype: Any) -> Any:
     return tree_map(convert, batch)
 
 
-def check_batch(batch: Any, where: str) -> int:
-    """Check a tree of arrays, and return its number of sequences.
+def check_batch(batch: Any, where: str) -> None:
+    """Raise ValueError if an array of a tree is empty or holds NaN or infinity, or if their lengths differ.
 
-    Raises ValueError, naming the array, if one is empty or holds NaN or infinity, or if their lengths differ.
+    The message names the array.
     """
     sizes = {}
     named = batch.items() if isinstance(batch, dict) else enumerate(tree_leaves(batch))
@@ -56,7 +55,6 @@ def check_batch(batch: Any, where: str) -> int:
             sizes[name] = len(leaf)
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{where}: all arrays must hold the same number of sequences, got {sizes}")
-    return int(next(iter(sizes.values())))
 
 
 def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:

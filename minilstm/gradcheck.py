@@ -344,4 +344,4 @@ def _first_difference(derived: Any, traced: list[np.ndarray]) -> str:
         for gate, dz in split_gates(derived[t]).items():
             if error(dz, wanted[gate]) > TRACE_TOLERANCE:
                 return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
-    return "every step's gates agree with the trace; the fault is in what follows, the sums over time or dx"
+    return "every step's gates agree with the trace; the fault is in what follows: the sums over time, or dx"

@@ -59,18 +59,14 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
             loss, aux = result if has_aux else (result, None)
             traced = isbox(loss) and loss._trace == trace
             value, end = (loss._value, loss._node) if traced else (loss, None)
-            aux = tree_map(lambda leaf: _unbox(leaf, trace), aux)
+            # Remove the boxes of this trace; the box of an outer trace stays.
+            aux = tree_map(lambda leaf: leaf._value if isbox(leaf) and leaf._trace == trace else leaf, aux)
         if np.ndim(getval(value)) != 0:
             raise ValueError(f"value_and_grad: the loss must be a scalar, got shape {np.shape(getval(value))}")
         grads = tree_unflatten(params, iter(_sweep(end, value, roots, leaves)))
         return ((value, aux), grads) if has_aux else (value, grads)
 
     return value_and_gradient
-
-
-def _unbox(leaf: Any, trace: int) -> Any:
-    """Remove the box of this trace from a value; the box of an outer trace stays."""
-    return leaf._value if isbox(leaf) and leaf._trace == trace else leaf
 
 
 def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
@@ -96,10 +92,7 @@ def _like_leaf(grad: Any, leaf: Any) -> Any:
     """Return the gradient C-contiguous in the parameter's dtype; a box of an outer trace is returned unchanged."""
     if isbox(grad):
         return grad
-    dtype = getattr(leaf, "dtype", np.float64)
-    if np.ndim(grad) == 0:  # ascontiguousarray would make shape [] into [1]
-        return np.asarray(grad, dtype)
-    return np.ascontiguousarray(grad, dtype)
+    return np.asarray(grad, getattr(leaf, "dtype", np.float64), order="C")
 
 
 def global_norm(tree: Tree) -> float:

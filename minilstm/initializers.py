@@ -120,19 +120,15 @@ def get(spec: Any, argument: str = "initializer") -> Initializer:
 
     Raises ValueError for an unknown name; `argument` is what the message calls it.
     """
-    if isinstance(spec, str):
-        spec = {"name": spec}
-    if isinstance(spec, dict):
-        options = dict(spec)
-        name = options.pop("name", None)
-        if name not in _REGISTRY:
-            raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
-        return _REGISTRY[name](**options)
     if isinstance(spec, (np.ndarray, list, tuple, float, int)):
         return _given(np.asarray(spec), argument)
     if callable(spec):
         return spec
-    raise ValueError(f"{argument}: got {spec!r}, wanted one of {sorted(_REGISTRY)} or a function")
+    options = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    name = options.pop("name", None)
+    if isinstance(name, str) and name in _REGISTRY:
+        return _REGISTRY[name](**options)
+    raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
 
 
 def _given(value: np.ndarray, argument: str) -> Initializer:

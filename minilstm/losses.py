@@ -43,11 +43,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
     labels = np.asarray(targets)
     if labels.dtype.kind not in "iu":
         raise ValueError(f"softmax_cross_entropy: targets must be integer labels, got dtype {labels.dtype}")
-    if labels.shape != outputs.shape[:-1]:
-        raise ValueError(
-            f"softmax_cross_entropy: targets must have shape {outputs.shape[:-1]} to go with outputs "
-            f"{outputs.shape}, got {labels.shape}"
-        )
+    _check_steps("softmax_cross_entropy: targets", labels, outputs)
     check_range(softmax_cross_entropy, labels, outputs.shape[-1])
     return _softmax_cross_entropy(outputs, labels, _entry_weights("softmax_cross_entropy", outputs, weights))
 
@@ -77,6 +73,13 @@ def check_range(loss: Any, targets: Array, features: int) -> None:
         raise ValueError(f"{loss.__name__}: targets must {wanted}, got {np.min(targets)} to {np.max(targets)}")
 
 
+def _check_steps(what: str, array: Array, outputs: Array) -> None:
+    """Raise ValueError unless `array` has one number a step: the shape of `outputs` without the features."""
+    wanted = outputs.shape[:-1]
+    if array.shape != wanted:
+        raise ValueError(f"{what} must have shape {wanted} to go with outputs {outputs.shape}, got {array.shape}")
+
+
 def _check_targets(loss: str, outputs: Array, targets: Array) -> Array:
     """Return the targets in the outputs' dtype; raise ValueError if the shapes differ."""
     if np.shape(targets) != outputs.shape:
@@ -89,11 +92,7 @@ def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | 
     if weights is None:
         return None
     weights = np.asarray(weights)
-    if weights.shape != outputs.shape[:-1]:
-        raise ValueError(
-            f"{loss}: weights must have shape {outputs.shape[:-1]} to go with outputs {outputs.shape}, "
-            f"got {weights.shape}"
-        )
+    _check_steps(f"{loss}: weights", weights, outputs)
     total = weights.sum(dtype=np.float64)
     if not (total > 0 and weights.min() >= 0):
         raise ValueError(f"{loss}: weights must be 0 or more and not all 0, got a sum of {total}")

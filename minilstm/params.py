@@ -25,11 +25,12 @@ Tree = Any  # nested dict | list | tuple | NamedTuple | None | array
 def tree_leaves(tree: Tree) -> list[Any]:
     """Return the leaves of a tree, in order."""
     kind = getval(tree)  # autograd's own `grad` of a dict passes a box around the dict
-    if isinstance(kind, dict):
-        return [leaf for subtree in tree.values() for leaf in tree_leaves(subtree)]
-    if isinstance(kind, (list, tuple)):
-        return [leaf for index in range(len(kind)) for leaf in tree_leaves(tree[index])]
-    return [] if tree is None else [tree]
+    if not isinstance(kind, (dict, list, tuple)):
+        return [] if tree is None else [tree]
+    leaves: list[Any] = []
+    for key in kind if isinstance(kind, dict) else range(len(kind)):
+        leaves += tree_leaves(tree[key])
+    return leaves
 
 
 def tree_unflatten(like: Tree, leaves: Iterator[Any]) -> Tree:
@@ -71,31 +72,33 @@ def check_same_structure(tree: Tree, other: Tree) -> None:
 
 def _leaves_like(tree: Tree, other: Tree, path: str) -> list[Any]:
     """Return the leaves of `other` in the order of `tree`: two dicts may hold the same keys in another order."""
-    place, start = path or "the tree", f"{path}/" if path else ""
     if isinstance(tree, dict):
         if not isinstance(other, dict) or tree.keys() != other.keys():
             got = sorted(other) if isinstance(other, dict) else type(other).__name__
-            raise ValueError(f"trees differ at {place}: wanted keys {sorted(tree)}, got {got}")
-        return [leaf for key in tree for leaf in _leaves_like(tree[key], other[key], f"{start}{key}")]
-    if isinstance(tree, (list, tuple)):
+            raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted keys {sorted(tree)}, got {got}")
+    elif isinstance(tree, (list, tuple)):
         if not isinstance(other, (list, tuple)) or len(tree) != len(other):
             got = f"{len(other)} items" if isinstance(other, (list, tuple)) else type(other).__name__
-            raise ValueError(f"trees differ at {place}: wanted {len(tree)} items, got {got}")
-        pairs = enumerate(zip(tree, other, strict=True))
-        return [leaf for index, pair in pairs for leaf in _leaves_like(*pair, f"{start}{index}")]
-    if (tree is None) != (other is None) or isinstance(other, (dict, list, tuple)):
+            raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted {len(tree)} items, got {got}")
+    elif (tree is None) != (other is None) or isinstance(other, (dict, list, tuple)):
         wanted = "nothing" if tree is None else "an array"
-        raise ValueError(f"trees differ at {place}: wanted {wanted}, got {type(other).__name__}")
-    return [] if tree is None else [other]
+        raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted {wanted}, got {type(other).__name__}")
+    else:
+        return [] if tree is None else [other]
+    leaves: list[Any] = []
+    for key in tree if isinstance(tree, dict) else range(len(tree)):
+        leaves += _leaves_like(tree[key], other[key], f"{path}/{key}")
+    return leaves
 
 
 def flatten_names(params: Tree, prefix: str = "") -> dict[str, Any]:
     """Return a parameter tree as a flat dict: TensorFlow variable name -> array."""
     if not isinstance(params, dict):
         return {} if params is None else {prefix: params}
-    start = f"{prefix}/" if prefix else ""
-    parts = (flatten_names(subtree, f"{start}{key}") for key, subtree in params.items())
-    return {name: value for part in parts for name, value in part.items()}
+    flat: dict[str, Any] = {}
+    for key, subtree in params.items():
+        flat.update(flatten_names(subtree, f"{prefix}/{key}" if prefix else str(key)))
+    return flat
 
 
 def unflatten_names(flat: dict[str, Any]) -> dict[str, Any]:

@@ -91,5 +91,5 @@ def test_a_batch_that_is_empty_uneven_or_not_finite_is_refused(batch, message):
         data.check_batch(batch, "here")
 
 
-def test_a_batch_counts_its_sequences():
-    assert data.check_batch({"inputs": np.zeros((4, 2)), "deep": [np.zeros(4, int), None]}, "here") == 4
+def test_a_batch_may_be_any_tree_of_arrays():
+    data.check_batch({"inputs": np.zeros((4, 2)), "deep": [np.zeros(4, int), None]}, "here")  # nothing is wrong

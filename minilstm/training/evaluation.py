@@ -39,12 +39,10 @@ def evaluate(loss_fn: LossFunction, params: Tree, source: Source, carry: Any = N
             state = None
         else:
             state = reset_rows(state, reset, functools.partial(carry.initial_state, params, len(batch["inputs"])))
-        if not has_weight(batch):  # there is no loss, but the state runs through the batch
-            state = loss_fn(params, {**batch, "weights": None}, state, None)[1]
-            continue
-        value, state = loss_fn(params, batch, state, None)
+        # A batch without a weight has no loss, but the state runs through it.
+        value, state = loss_fn(params, batch if has_weight(batch) else {**batch, "weights": None}, state, None)
         count = entries_of(batch)
-        total += float(value) * count
+        total += float(value) * count if count else 0.0
         entries += count
     return total / entries
 

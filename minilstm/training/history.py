@@ -9,8 +9,6 @@ from typing import Any
 
 from .. import files
 
-FILE_NAME = "history.csv"
-
 
 class HistoryFile:
     """Append the newest entries of a history to ``history.csv`` in `directory`; without one, do nothing.
@@ -23,7 +21,7 @@ class HistoryFile:
         self, directory: str | os.PathLike[str] | None, epoch: int, constants: dict[str, float] | None = None
     ) -> None:
         self.constants = {f"baseline_{name}": value for name, value in (constants or {}).items()}
-        self.path = None if directory is None else os.path.join(directory, FILE_NAME)
+        self.path = None if directory is None else os.path.join(directory, "history.csv")
         self.fields: list[str] | None = None
         if self.path is None or not os.path.exists(self.path):
             return

@@ -17,7 +17,7 @@ from ..cells import LSTMState
 from ..checkpoint import OWN, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ..params import Tree, check_same_structure, flatten_names, tree_leaves, unflatten_names
 
-CHECKPOINT_NAME = "model.ckpt"
+KINDS: dict[str, Any] = {"LSTMState": LSTMState._make, "tuple": tuple, "list": list}  # what a state may be made of
 
 
 class Place(NamedTuple):
@@ -77,7 +77,7 @@ class RunState:
             "state": type(self.opt_state).__name__,
         }  # fmt: skip
         save_checkpoint(
-            os.path.join(directory, CHECKPOINT_NAME), self.params, opt_state=self.opt_state, step=self.step,
+            os.path.join(directory, "model.ckpt"), self.params, opt_state=self.opt_state, step=self.step,
             model=model, extra=extra, training=training, averaged=self.averaged, own=own, max_to_keep=max_to_keep,
         )  # fmt: skip
 
@@ -138,8 +138,8 @@ def describe_structure(tree: Tree) -> Any:
     if isinstance(tree, dict):
         return {key: describe_structure(value) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):
-        kind = "LSTMState" if isinstance(tree, LSTMState) else type(tree).__name__
-        if kind not in ("LSTMState", "tuple", "list"):
+        kind = type(tree).__name__
+        if kind not in KINDS:
             raise ValueError(f"fit: a carried state may hold dicts, lists, tuples and LSTMState, got {kind}")
         return [kind, *map(describe_structure, tree)]
     return None if tree is None else 0
@@ -151,6 +151,5 @@ def build_structure(description: Any, leaves: Iterator[Any]) -> Tree:
         return {key: build_structure(value, leaves) for key, value in description.items()}
     if isinstance(description, list):
         kind, *parts = description
-        built = [build_structure(part, leaves) for part in parts]
-        return LSTMState(*built) if kind == "LSTMState" else {"tuple": tuple, "list": list}[kind](built)
+        return KINDS[kind]([build_structure(part, leaves) for part in parts])
     return None if description is None else next(leaves)

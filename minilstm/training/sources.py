@@ -35,7 +35,7 @@ class ArraySource:
 class StepSource:
     """Batches from a function ``step -> batch``, which can start at any step.
 
-    `prepare` turns ``(batch, place)`` into a checked batch; an error names the place.
+    ``prepare(batch, place)`` returns a checked batch; its errors name the place.
     """
 
     continues = True
@@ -56,19 +56,17 @@ class StepSource:
 
 
 class NumberedBatches:
-    """An iterable of batches as a function of the step. Steps must not decrease; the batches between are skipped."""
+    """An iterable of batches as a function of the step. Steps must not decrease; batches in between are skipped."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.iterator, self.consumed, self.latest = iter(batches), 0, None
 
     def __call__(self, step: int) -> Any:
-        """Return the batch of a step: the latest one again, or one that is still to come."""
+        """Return the batch of a step: the one that was returned last, or a later one."""
         while self.consumed <= step:
-            try:
-                self.latest = next(self.iterator)
-            except StopIteration:
-                message = f"fit: data ended after {self.consumed} batches, wanted one for step {step}"
-                raise ValueError(message) from None
+            self.latest = next(self.iterator, None)
+            if self.latest is None:
+                raise ValueError(f"fit: data ended after {self.consumed} batches, wanted one for step {step}")
             self.consumed += 1
         return self.latest
 
@@ -103,14 +101,13 @@ def as_source(
         if steps_per_epoch is not None:
             raise ValueError("fit: steps_per_epoch is for a callable or an iterable; arrays have their own length")
         return ArraySource(prepare(data), batch_size, seed)
+    kind = type(data).__name__
     if not callable(data) and not isinstance(data, Iterable):
-        raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {type(data).__name__}")
+        raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {kind}")
     if steps_per_epoch is None and callable(data) and hasattr(data, "__len__"):
         steps_per_epoch = len(data)
     if steps_per_epoch is None or steps_per_epoch < 1:
-        raise ValueError(
-            f"fit: steps_per_epoch must be at least 1 for {type(data).__name__} data, got {steps_per_epoch}"
-        )
+        raise ValueError(f"fit: steps_per_epoch must be at least 1 for {kind} data, got {steps_per_epoch}")
     if not callable(data):
         if resume and isinstance(data, Iterator):
             raise ValueError(

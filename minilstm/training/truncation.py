@@ -82,11 +82,6 @@ def as_truncation(option: tbptt | None, data: Any, model: Any) -> Truncation | N
     return truncation
 
 
-def count_windows(time: int, truncation: Truncation) -> int:
-    """Return how many updates a sequence of `time` steps makes."""
-    return -(-time // truncation.stride)
-
-
 def windows(batch: dict[str, Any], truncation: Truncation, first: int = 0) -> Iterator[Window]:
     """Cut a batch into windows along its second dimension, and yield them from number `first` on.
 
@@ -94,7 +89,7 @@ def windows(batch: dict[str, Any], truncation: Truncation, first: int = 0) -> It
     """
     stride, length = truncation
     time = batch["inputs"].shape[1]
-    count = count_windows(time, truncation)
+    count = -(-time // stride)
     for number in range(first, count):
         new, end = number * stride, min((number + 1) * stride, time)  # the loss of steps new..end - 1 is used here
         begin, next_begin = (max(0, (n + 1) * stride - length) for n in (number, number + 1))

@@ -32,7 +32,7 @@ from minilstm import (
 )
 from minilstm.data import contiguous_batches
 from minilstm.params import tree_leaves, tree_map
-from minilstm.training.truncation import Truncation, Window, count_windows, reset_rows, windows
+from minilstm.training.truncation import Truncation, Window, reset_rows, windows
 
 TIME = 10
 RNG = np.random.default_rng(5)
@@ -110,7 +110,7 @@ def test_every_gradient_is_that_of_the_traced_window_with_the_state_held_constan
     optimizer = Recorder()
     result = run(optimizer=optimizer, tbptt=tbptt(stride, window))
     wanted, params = by_hand(stride, window)
-    assert len(optimizer.grads) == len(wanted) == result.step == count_windows(TIME, Truncation(stride, window))
+    assert len(optimizer.grads) == len(wanted) == result.step == -(-TIME // stride)
     for n, (found, traced) in enumerate(zip(optimizer.grads, wanted, strict=True)):
         assert largest(traced) > 1e-3, n
         assert_trees_close(found, traced, 1e-12)
@@ -145,7 +145,7 @@ def test_nothing_past_the_window_gets_a_gradient(stride, window):
 def test_the_inputs_gradient_is_exactly_zero_outside_the_window_and_nowhere_in_it(stride, window):
     """Inputs reach an update through their window alone, and all of it counts, also what was counted before."""
     state = None
-    for n in range(count_windows(TIME, Truncation(stride, window))):
+    for n in range(-(-TIME // stride)):
 
         def loss(inputs, n=n, state=state):
             window_ = next(windows({**DATA, "inputs": inputs}, Truncation(stride, window), n))
@@ -227,7 +227,7 @@ def test_every_step_counts_in_one_window_and_windows_reach_as_far_back_as_they_m
         batch["weights"] = np.where(steps < [[time], [time // 2]], 0.25, 0.0)
         batch["sequence_length"] = np.array([time, time // 2])
     cut = list(windows(batch, truncation))
-    assert len(cut) == count_windows(time, truncation) == -(-time // stride)
+    assert len(cut) == -(-time // stride)
     assert [window.last for window in cut] == [False] * (len(cut) - 1) + [True]
     weights, begin = np.zeros((2, time)), 0
     for n, window in enumerate(cut):
