@@ -1,4 +1,4 @@
-"""Early stopping, and averages of the parameters: what is returned, what is saved, how it goes on."""
+"""Early stopping, and averages of the parameters: what is returned, what is saved, how it resumes."""
 
 import numpy as np
 import pytest

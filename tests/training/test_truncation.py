@@ -290,7 +290,7 @@ def test_weights_and_lengths_within_windows_are_those_of_the_loss_over_their_ste
 
 @pytest.mark.parametrize("batch_size", [4, 2])
 def test_windows_without_a_weight_make_no_update(batch_size):
-    """Where all sequences of a batch have ended there is nothing to learn, and the next batch starts anew."""
+    """If all sequences of a batch have ended, nothing is left to learn; the next batch starts from its own state."""
     padded = {**DATA, "weights": np.repeat([[1.0] * 4 + [0.0] * 6], 4, axis=0)}
     short = {"inputs": INPUTS[:, :4], "targets": TARGETS[:, :4]}
     options = {"tbptt": tbptt(4), "epochs": 2, "batch_size": batch_size}
@@ -487,7 +487,7 @@ def test_memory_does_not_grow_with_the_length_of_a_stream(traced_memory):
     arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
 
     def held(count):
-        """The bytes of all arrays when the last of so many batches is asked for."""
+        """The bytes of all arrays when the last of `count` batches is requested."""
         data, found = contiguous_batches(np.zeros((2 * 5 * count + 1, 1), np.float32), 2, 5), []
 
         def watched(step):
@@ -507,7 +507,7 @@ def test_memory_does_not_grow_with_the_length_of_a_stream(traced_memory):
 
 
 def test_memory_does_not_grow_with_the_length_of_arrays(traced_memory):
-    """But for the batch itself, which is a copy of its arrays."""
+    """Apart from the batch itself, which is a copy of its arrays."""
     model = Sequential(LSTM(16), Dense(1))
     params = model.init(0, 1)
 
