@@ -103,7 +103,7 @@ def global_norm(tree: Tree) -> float:
     """
     leaves = tree_leaves(tree)
     total = sum(float(np.vdot(leaf, leaf)) for leaf in leaves)  # BLAS, in the leaf's dtype: no copy
-    if not math.isfinite(total):  # a square may have overflowed where the norm itself does not
+    if not math.isfinite(total):  # a square may overflow although the norm does not
         total = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in leaves)
     return math.sqrt(total)
 

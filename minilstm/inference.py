@@ -55,7 +55,8 @@ def generate(
     params : dict
         The model's parameters.
     primer : array [batch, time, features]
-        The model reads this first. The first generated output is the one at the primer's last step.
+        The model reads this first. The first generated output is its output at the primer's last step: the forecast of
+        the step after it.
     steps : int
         How many outputs to generate. Memory does not grow with it, apart from the result.
     next_input : callable, optional

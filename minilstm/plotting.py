@@ -108,7 +108,7 @@ def plot_continuation(series: np.ndarray, forecast: np.ndarray, start: int, ax: 
 def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: int = 0) -> Axes:
     """Plot the activity of the gates i, j, f, o over time for one sequence: the mean over units, and their range.
 
-    `trace` is what `minilstm.trace` returns: arrays ``[batch, time, units]``. `sequence` is the row to plot.
+    `trace` is what `minilstm.gate_activations` returns: arrays ``[batch, time, units]``. `sequence` is the row to plot.
     """
     ax = _clean_axes(ax)
     for gate, colour in GATE_COLOURS.items():

@@ -26,12 +26,7 @@ def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: boo
     >>> [exponential(0.1, 10, 0.5)(step) for step in (0, 10, 20)]
     [0.1, 0.05, 0.025]
     """
-
-    def schedule(step: int) -> float:
-        exponent = step // decay_steps if staircase else step / decay_steps
-        return rate * decay_rate**exponent
-
-    return schedule
+    return lambda step: rate * decay_rate ** (step // decay_steps if staircase else step / decay_steps)
 
 
 def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:

@@ -78,7 +78,7 @@ def fit(
         Truncated backpropagation through time; see `minilstm.tbptt`. Each batch of arrays is cut into windows along
         time, and the state is carried from one window to the next. A batch of a callable or an iterable is already one
         window: the state is carried from batch to batch. It starts again from the initial state at every epoch, and in
-        the rows where the batch's ``reset`` ``[batch]`` is True. Default: off, but on for data from
+        the rows where the batch's ``reset`` ``[batch]`` is True. Default: off, except for data from
         `minilstm.data.contiguous_batches`.
     early_stopping : int, optional
         End the run after this many epochs without a lower `val_loss`, and return the parameters of the best epoch.
@@ -97,7 +97,7 @@ def fit(
     max_to_keep : int or None, default 5
         How many checkpoints to keep; None keeps all.
     resume : bool, default False
-        Resume from the newest checkpoint in `checkpoint_dir`, and ignore `params`. If there is no checkpoint, start.
+        Resume from the newest checkpoint in `checkpoint_dir`, and ignore `params`. Without one, start a new run.
     extra : optional
         Anything that JSON can hold; saved in every checkpoint (data scaling, a vocabulary).
 
@@ -128,9 +128,7 @@ def fit(
     if validation_data is not None:
         validation = read(validation_data, steps_per_epoch=None, where="fit: validation_data")
     if truncation is not None and (any_tree or (source.continues and truncation.window != truncation.stride)):
-        why = (
-            "loss_fn" if any_tree else "a callable or an iterable, whose batches are the windows, with a longer window"
-        )
+        why = "loss_fn" if any_tree else "a callable or an iterable (its batches are windows) and a longer window"
         raise ValueError(f"fit: tbptt cannot be used with {why}")
     compared = {}
     if not any_tree:

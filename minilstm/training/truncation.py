@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..cells import check_size
 from ..params import Tree, tree_map
 
 
@@ -31,16 +32,11 @@ class tbptt(NamedTuple):  # lower case, because it reads as an option: fit(..., 
 
     def checked(self) -> Truncation:
         """Return both numbers, with the default filled in; raise ValueError if one is out of range."""
-        window = self.stride if self.window is None else self.window
-        for name, value in (("stride", self.stride), ("window", window)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise ValueError(f"tbptt: {name} must be a whole number of steps, got {value!r}")
-        if self.stride < 1 or window < self.stride:
-            raise ValueError(
-                "tbptt: stride must be at least 1 and window at least stride, "
-                f"got stride={self.stride}, window={window}"
-            )
-        return Truncation(self.stride, window)
+        stride = check_size(self.stride, "stride", "tbptt")
+        window = stride if self.window is None else check_size(self.window, "window", "tbptt")
+        if window < stride:
+            raise ValueError(f"tbptt: wanted a window at least stride, got stride={stride}, window={window}")
+        return Truncation(stride, window)
 
 
 class Truncation(NamedTuple):

@@ -290,7 +290,7 @@ def test_weights_and_lengths_within_windows_are_those_of_the_loss_over_their_ste
 
 @pytest.mark.parametrize("batch_size", [4, 2])
 def test_windows_without_a_weight_make_no_update(batch_size):
-    """All sequences of a batch have ended: nothing is left to learn, and the next batch starts from the initial state."""
+    """All sequences of a batch have ended: nothing is left to learn. The next batch starts from the initial state."""
     padded = {**DATA, "weights": np.repeat([[1.0] * 4 + [0.0] * 6], 4, axis=0)}
     short = {"inputs": INPUTS[:, :4], "targets": TARGETS[:, :4]}
     options = {"tbptt": tbptt(4), "epochs": 2, "batch_size": batch_size}
