@@ -1,4 +1,4 @@
-"""Batches and windows of sequences."""
+"""Batches of sequences: their form, their checks, their shuffled order, and how to cut them from a series."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 from .params import tree_leaves, tree_map
 
 Batch = dict[str, Any]
-KEYS = ("inputs", "targets", "weights", "sequence_length")
 
 
 def as_batch(data: Any, where: str = "data") -> Batch:
-    """`data` as a dict with `inputs`, `targets` and perhaps `weights`, `sequence_length`.
+    """Return `data` as a dict with `inputs`, and `targets`, `weights`, `sequence_length` if it has them.
 
-    A dict stays what it is; ``(inputs, targets)`` and ``(inputs, targets, weights)`` are short for one.
+    A dict is returned unchanged. ``(inputs, targets)`` and ``(inputs, targets, weights)`` become one.
 
     Raises ValueError for anything else.
     """
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
-        return dict(zip(KEYS, data, strict=False))
+        return dict(zip(("inputs", "targets", "weights"), data, strict=False))
     if isinstance(data, dict) and "inputs" in data:
         return data
     kind = f"a dict with keys {sorted(data)}" if isinstance(data, dict) else type(data).__name__
@@ -30,7 +29,7 @@ def as_batch(data: Any, where: str = "data") -> Batch:
 
 
 def to_dtype(batch: Any, dtype: Any) -> Any:
-    """A tree with its floating arrays converted to `dtype`; whole numbers stay whole."""
+    """Convert the floating arrays of a tree to `dtype`; integer arrays keep theirs."""
 
     def convert(value: Any) -> np.ndarray:
         array = np.asarray(value)
@@ -39,10 +38,10 @@ def to_dtype(batch: Any, dtype: Any) -> Any:
     return tree_map(convert, batch)
 
 
-def check_batch(batch: Any, where: str) -> int:
-    """The number of sequences in a tree of arrays.
+def check_batch(batch: Any, where: str) -> None:
+    """Raise ValueError if an array of a tree is empty or holds NaN or infinity, or if their lengths differ.
 
-    Raises ValueError, naming the array, where it is empty, where lengths differ, or where it holds NaN or infinity.
+    The message names the array.
     """
     sizes = {}
     named = batch.items() if isinstance(batch, dict) else enumerate(tree_leaves(batch))
@@ -56,13 +55,23 @@ def check_batch(batch: Any, where: str) -> int:
             sizes[name] = len(leaf)
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{where}: all arrays must hold the same number of sequences, got {sizes}")
-    return int(next(iter(sizes.values())))
+
+
+def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
+    """Return a batch as the training loop reads it: a dict (see `as_batch`) with floating arrays of `dtype`, checked.
+
+    With `any_tree` the batch may be any tree of arrays, and keeps its structure.
+    """
+    batch = to_dtype(batch if any_tree else as_batch(batch, where), dtype)
+    check_batch(batch, where)
+    return batch
 
 
 def shuffled_batches(data: Any, batch_size: int, seed: int, epoch: int) -> Iterator[Any]:
-    """The batches of one epoch, in an order that is a function of (seed, epoch) alone.
+    """Shuffle the sequences of a tree of arrays and yield the batches of one epoch.
 
-    The last batch is smaller where `batch_size` does not divide the number of sequences.
+    The order depends on (seed, epoch) alone. The last batch is smaller if `batch_size` does not divide the number of
+    sequences.
     """
     size = len(tree_leaves(data)[0])
     order = np.random.default_rng([seed, 1, epoch]).permutation(size)
@@ -72,16 +81,16 @@ def shuffled_batches(data: Any, batch_size: int, seed: int, epoch: int) -> Itera
 
 
 def sliding_windows(series: np.ndarray, length: int, stride: int = 1) -> np.ndarray:
-    """Every stretch of `length` consecutive steps of a series ``[time, ...]``: ``[windows, length, ...]``, a copy.
+    """Cut a series ``[time, ...]`` into all windows of `length` steps: ``[windows, length, ...]``, a copy.
 
-    Raises ValueError where the series is shorter than one window.
+    Each window starts `stride` steps after the one before. Raises ValueError if the series is shorter than one window.
 
     >>> sliding_windows(np.arange(5.0), 3).tolist()
     [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
     """
     series = np.asarray(series)
     if not 1 <= length <= len(series):
-        raise ValueError(f"sliding_windows: length must lie from 1 to {len(series)}, got {length}")
+        raise ValueError(f"sliding_windows: length must be from 1 to {len(series)}, got {length}")
     if stride < 1:
         raise ValueError(f"sliding_windows: stride must be at least 1, got {stride}")
     starts = np.arange(0, len(series) - length + 1, stride)
@@ -89,30 +98,31 @@ def sliding_windows(series: np.ndarray, length: int, stride: int = 1) -> np.ndar
 
 
 class ContiguousBatches:
-    """Batches of a long stream whose rows go on where those of the batch before ended.
+    """Batches of one long stream. Each row continues where it ended in the batch before.
 
-    The arrangement of Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329): the stream is cut into `batch_size` rows
-    of equal length, and each batch is the next `num_steps` columns of them; targets are the inputs one step later.
-    Called with a step it returns a batch; ``len()`` is the number of batches an epoch. `fit` carries the state from one
-    batch to the next and starts anew where ``reset`` says so: at the start of an epoch.
+    The stream is cut into `batch_size` rows of equal length, and each batch is the next `num_steps` columns of them.
+    Targets are the inputs one step later. Call the object with a step to get that step's batch; ``len()`` is the number
+    of batches in an epoch. `fit` carries the state from one batch to the next, and starts from the initial state where
+    the batch's ``reset`` is True: at the start of an epoch.
+
+    Source: Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329).
 
     Parameters
     ----------
     stream : array [time] or [time, features]
         Labels or numbers.
     batch_size, num_steps : int
+        Rows and time steps of a batch.
     targets : array [time, ...], optional
-        Default: the stream itself; target t belongs to input t - 1.
+        Target t belongs to input t - 1. Default: the stream itself.
 
     Raises
     ------
     ValueError
-        Where the stream is too short for one batch.
+        If the stream is too short for one batch.
     """
 
-    def __init__(
-        self, stream: np.ndarray, batch_size: int, num_steps: int, targets: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, stream: np.ndarray, batch_size: int, num_steps: int, targets: np.ndarray | None = None) -> None:
         stream = np.asarray(stream)
         targets = stream if targets is None else np.asarray(targets)
         columns = (len(stream) - 1) // batch_size if batch_size > 0 else 0
@@ -130,25 +140,25 @@ class ContiguousBatches:
         return -(-self.inputs.shape[1] // self.num_steps)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step; the last of an epoch may have fewer columns."""
+        """Return the batch of a step; the last batch of an epoch may have fewer columns."""
         k = step % len(self)
         columns = slice(k * self.num_steps, (k + 1) * self.num_steps)
         reset = np.full(len(self.inputs), k == 0)
         return {"inputs": self.inputs[:, columns], "targets": self.targets[:, columns], "reset": reset}
 
 
-contiguous_batches = ContiguousBatches  # the name that reads as a function, as it is used
+contiguous_batches = ContiguousBatches  # used like a function, so it has a function's name too
 
 
 def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences of different lengths as one array, with zeros behind their ends, and their lengths.
+    """Pad sequences of different lengths with zeros at the end, and return one array and the lengths.
 
     Parameters
     ----------
     sequences : list of arrays [time, ...]
-        Alike but for the time.
+        Their shapes may differ in time only.
     length : int, optional
-        Default that of the longest.
+        Time steps of the result. Default: the length of the longest sequence.
 
     Returns
     -------
@@ -157,7 +167,7 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     Raises
     ------
     ValueError
-        If there are none, or one is longer than `length`.
+        If there is no sequence, or one is longer than `length`.
 
     Examples
     --------
@@ -177,11 +187,11 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
 
 
 class BucketedBatches:
-    """Batches of sequences of similar length, so that little of a batch is padding.
+    """Batches of sequences of similar length, which need little padding.
 
-    Called with a step it returns a padded batch with `sequence_length` and `weights`; ``len()`` is the number of
-    batches an epoch. Sequences are sorted by length and cut into batches once; the batches' order is a function of
-    (seed, epoch).
+    Call the object with a step to get that step's batch, padded, with `sequence_length` and `weights`; ``len()`` is the
+    number of batches in an epoch. Sequences are sorted by length and cut into batches once. The order of the batches
+    depends on (seed, epoch).
 
     Parameters
     ----------
@@ -208,7 +218,7 @@ class BucketedBatches:
         return len(self.groups)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step."""
+        """Return the batch of a step."""
         epoch, k = divmod(step, len(self))
         group = self.groups[np.random.default_rng([self.seed, 1, epoch]).permutation(len(self))[k]]
         inputs, lengths = pad_sequences([self.inputs[n] for n in group])

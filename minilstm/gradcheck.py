@@ -1,12 +1,12 @@
-"""One table that shows whether gradients are right: hand-derived, autograd's trace and central differences.
+"""Check gradients: one table of the hand-derived ones, autograd's trace and central differences.
 
     print(gradcheck.report(Sequential(LSTM(5), Dense(1)), input_dim=3))
 
 `report` checks a model, `report_backward` a backward pass that you have written yourself.
 
-All three are computed in float64 for the same random loss, which uses every output and every final state. Weights whose
-columns are gates get a row a gate. Where the hand-derived gradient disagrees with the trace, the report names the gate
-and the step at which the backward sweep first went wrong.
+All are computed in float64 for the same random loss, which uses every output and every final state. A weight whose
+columns are gates has one row for each gate. If the hand-derived gradient disagrees with the trace, the report names the
+gate and the step at which the backward sweep first went wrong.
 """
 
 from __future__ import annotations
@@ -19,22 +19,20 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, sequences
-from .cells import GATES, LSTMCell, LSTMState
-from .fast import lstm as fast_lstm
+from .cells import LSTMCell, LSTMState
+from .gates import GATES, split_gates
 from .gradients import value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
-from .params import flatten_names, get_path, tree_leaves, tree_map
+from .params import Tree, flatten_names, get_path, tree_leaves, tree_map
 
 TRACE_TOLERANCE = 1e-10  # two ways to compute the same float64 numbers
 CENTRAL_TOLERANCE = 1e-6  # central differences themselves are good to about 1e-9
 CENTRAL_STEP = 1e-5  # near the cube root of float64's rounding, where rounding and curvature errors meet
 
-Tree = Any
-
 
 def error(a: Any, b: Any) -> float:
-    """How far `a` is from the reference `b`: ``max|a - b| / max(1, max|b|)``; infinite where either is not finite."""
+    """The error of `a` against the reference `b`: ``max|a - b| / max(1, max|b|)``; infinite if either is not finite."""
     a, b = np.asarray(a), np.asarray(b)
     if a.size == 0:
         return 0.0
@@ -44,7 +42,7 @@ def error(a: Any, b: Any) -> float:
 
 
 class Row(NamedTuple):
-    """One weight, or one gate of it: errors against the trace and against central differences."""
+    """One row of the table: the errors of one weight, or one gate of it, against the trace and central differences."""
 
     name: str
     gate: str
@@ -62,8 +60,8 @@ class Row(NamedTuple):
 class Report(NamedTuple):
     """What `report` found; ``str(report)`` is the table.
 
-    `worst` describes the entry with the largest difference; `first_wrong` the gate and the step at which a sweep first
-    disagreed with the trace, and is empty where all agree.
+    `worst` describes the entry with the largest difference. `first_wrong` names the gate and the step at which a sweep
+    first disagreed with the trace; it is empty if all rows agree.
     """
 
     rows: list[Row]
@@ -72,7 +70,7 @@ class Report(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether every row does."""
+        """Whether every row agrees."""
         return all(row.agrees for row in self.rows)
 
     def __str__(self) -> str:
@@ -103,27 +101,23 @@ def report(
     sequence_length: Any = None,
     entries: int = 40,
 ) -> Report:
-    """Check the gradients of a model.
+    """Check the gradients of a model, and return the table.
 
     Parameters
     ----------
     model : Sequential or layer
     params : dict, optional
-        Default: new ones. They are converted to float64, and those that are all 0 are drawn anew, since a gradient
-        cannot be told from a wrong one where everything is 0.
+        Default: new ones. They are converted to float64. A parameter that is all 0 is replaced by random numbers,
+        because its gradient may be 0 whether right or wrong.
     input_dim : int, optional
-        Default: what `params` were made for, else 3.
+        Default: the one that `params` were made for, else 3.
     batch, time : int
         Size of the random inputs.
     seed
         For inputs, parameters and loss.
     sequence_length : integer array [batch], optional
     entries : int
-        Central differences are taken for at most so many entries of each row, drawn at random.
-
-    Returns
-    -------
-    Report
+        Central differences are taken for at most this many entries of each row, drawn at random.
 
     Examples
     --------
@@ -135,36 +129,30 @@ def report(
     rng = np.random.default_rng(seed)
     if input_dim is None:
         input_dim = (model.input_dim(params) if params is not None else None) or 3
-    params = model.init(rng, input_dim, np.float64) if params is None else params
-    params = _in_float64(params, rng)
-
+    params = _in_float64(model.init(rng, input_dim, np.float64) if params is None else params, rng)
     variables: Tree = {"params": params}
-    first = model.layers[0]
+    first, labels = model.layers[0], None
     if isinstance(first, Embedding):
-        given = rng.integers(0, first.vocabulary, (batch, time))
+        labels = rng.integers(0, first.vocabulary, (batch, time))
     else:
-        given = None
         variables["inputs"] = rng.normal(0, 1, (batch, time, input_dim))
-    zeros = model.apply(params, variables.get("inputs", given))[1]
+    inputs = variables.get("inputs", labels)
+    zeros = model.apply(params, inputs)[1]
     variables["initial_state"] = tree_map(lambda s: rng.normal(0, 0.5, s.shape), zeros)
     loss = _RandomLoss(rng)
 
     def run(model: Sequential, tree: Tree) -> Any:
-        inputs = tree.get("inputs", given)
-        outputs, state = model.apply(
-            tree["params"], inputs, state=tree["initial_state"], sequence_length=sequence_length
-        )
+        given = {"state": tree["initial_state"], "sequence_length": sequence_length}
+        outputs, state = model.apply(tree["params"], tree.get("inputs", labels), **given)
         return loss([outputs, *tree_leaves(state)])
 
-    traced = _with_trace(model)
-    _, derived_grads = value_and_grad(lambda tree: run(model, tree))(variables)
-    _, traced_grads = value_and_grad(lambda tree: run(traced, tree))(variables)
-    rows, worst = _compare(
-        lambda: run(model, variables), _flatten(variables), _flatten(derived_grads), _flatten(traced_grads),
-        _gated_weights(model), entries, rng,
-    )  # fmt: skip
-    first_wrong = _first_wrong(model, params, variables.get("inputs", given), sequence_length, rng)
-    return Report(rows, worst, first_wrong if not all(row.agrees for row in rows) else [])
+    traced_model = Sequential(*map(_with_trace, model.layers))
+    _, derived = value_and_grad(lambda tree: run(model, tree))(variables)
+    _, traced = value_and_grad(lambda tree: run(traced_model, tree))(variables)
+    table = _compare(lambda: run(model, variables), variables, derived, traced, _gated_weights(model), entries, rng)
+    if table.agrees:
+        return table
+    return table._replace(first_wrong=_first_wrong(model, params, inputs, sequence_length, rng))
 
 
 def report_backward(
@@ -177,33 +165,25 @@ def report_backward(
     seed: Any = 0,
     entries: int = 40,
 ) -> Report:
-    """Check a backward pass of your own for a sequence of an LSTM cell.
+    """Check a backward pass that you have written yourself, for a sequence of an LSTM cell, and return the table.
 
     Parameters
     ----------
     cell : LSTMCell
-        Says what is differentiated; its own step is traced for comparison.
+        The cell that `backward` differentiates. Its own step is traced for comparison.
     backward : callable
         ``backward(params, inputs, state, d_outputs, d_state)`` returns ``(d_params, d_inputs, d_initial_state, dz)``.
-        It is given weights named as the cell's, inputs ``[time, batch, input_dim]``, the initial state (c, h), and
-        the derivatives of a loss with respect to the outputs ``[time, batch, output_size]`` and the final state
-        (c, h). It returns those with respect to its first three arguments, and dz of every step
-        ``[time, batch, 4 * units]``, from which the report tells where a sweep first goes wrong.
-    input_dim, batch, time : int
-        Size of the random inputs.
-    seed
-        For inputs, weights and loss.
-    entries : int
+        Its arguments are weights with the cell's names, inputs ``[time, batch, input_dim]``, the initial state (c, h),
+        and the derivatives of a loss with respect to the outputs ``[time, batch, output_size]`` and the final state
+        (c, h). It returns the derivatives with respect to its first three arguments, and dz of every step
+        ``[time, batch, 4 * units]``, in which the report finds where a sweep first goes wrong.
+    input_dim, batch, time, seed, entries
         As in `report`.
-
-    Returns
-    -------
-    Report
 
     Raises
     ------
     ValueError
-        If a derivative has not the shape of what it is the derivative of.
+        If a derivative has another shape than the array it belongs to.
     """
     rng = np.random.default_rng(seed)
     params = _in_float64(cell.init(rng, input_dim, np.float64), rng)
@@ -220,63 +200,26 @@ def report_backward(
     outputs, last = sequences.traced(cell, params, inputs, state)
     d_outputs, dc, dh = loss.cotangents([outputs, *last])
     d_params, d_inputs, d_initial, dz = backward(params, inputs, state, d_outputs, LSTMState(dc, dh))
-    derived = _flatten({"params": d_params, "inputs": d_inputs, "initial_state": {"": LSTMState(*d_initial)}})
-    values = _flatten(variables)
-    found = {**{name: np.shape(value) for name, value in derived.items()}, "z": np.shape(dz)}
-    wanted = {**{name: value.shape for name, value in values.items()}, "z": (time, batch, 4 * cell.units)}
+    derived = {"params": d_params, "inputs": d_inputs, "initial_state": {"": LSTMState(*d_initial)}}
+    found = {**{name: np.shape(value) for name, value in _flatten(derived).items()}, "z": np.shape(dz)}
+    wanted = {**{name: value.shape for name, value in _flatten(variables).items()}, "z": (time, batch, 4 * cell.units)}
     for name, shape in wanted.items():
         if found.get(name) != shape:
             raise ValueError(f"report_backward: the derivative of {name} must be {shape}, got {found.get(name)}")
-    gated = {"kernel": cell.units, "bias": cell.units}
-    rows, worst = _compare(lambda: run(variables), values, derived, _flatten(traced), gated, entries, rng)
-    if all(row.agrees for row in rows):
-        return Report(rows, worst, [])
-    traced_dz = _traced_dz(cell, params, inputs, state, None, loss)
-    return Report(rows, worst, [_first_difference(dz, traced_dz, cell.units)])
+    table = _compare(lambda: run(variables), variables, derived, traced, {"kernel", "bias"}, entries, rng)
+    if table.agrees:
+        return table
+    return table._replace(first_wrong=[_first_difference(dz, _traced_dz(cell, params, inputs, state, None, loss))])
 
 
 def _in_float64(params: Tree, rng: np.random.Generator) -> Tree:
-    """The weights in float64; those that are all 0 are drawn anew."""
+    """Return the weights in float64; those that are all 0 are replaced by random numbers."""
     params = tree_map(lambda w: np.asarray(w, np.float64), params)
     return tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
 
 
-def _compare(
-    function: Callable[[], Any],
-    values: dict[str, np.ndarray],
-    derived: dict[str, np.ndarray],
-    trace: dict[str, np.ndarray],
-    gated: dict[str, int],
-    entries: int,
-    rng: np.random.Generator,
-) -> tuple[list[Row], str]:
-    """The rows of the table, and what the entry with the largest difference is. `function` reads `values`."""
-    rows, worst = [], (-1.0, "")
-    for name, columns in _rows(values, gated):
-        hand, reference = derived[name], trace[name]
-        inside = np.zeros(hand.shape, bool)
-        inside[..., columns] = True
-        places = np.argwhere(inside)
-        places = places[rng.permutation(len(places))[:entries]]
-        central = np.array([_central(function, values[name], p) for p in places])
-        at = tuple(places.T)
-        for place, numeric in zip(places, central, strict=True):
-            p = tuple(int(k) for k in place)
-            difference = max(abs(hand[p] - reference[p]), abs(hand[p] - numeric))
-            if not difference <= worst[0]:
-                text = f"{name}{list(p)}: derived {hand[p]:.12g}, trace {reference[p]:.12g}, central {numeric:.12g}"
-                worst = (difference, text)
-        gate = GATES[columns.start // (columns.stop - columns.start)] if columns != slice(None) else ""
-        part = (..., columns)
-        rows.append(
-            Row(name, gate, error(hand[part], reference[part]), error(hand[at], central),
-                float(np.max(np.abs(reference[part]))), len(places))
-        )  # fmt: skip
-    return rows, worst[1]
-
-
 class _RandomLoss:
-    """sum(cotangent * x + curvature * x^2 / 2) over all arrays: every entry of every one of them matters."""
+    """sum(cotangent * x + curvature * x^2 / 2) over all arrays, with random factors: every entry matters."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng, self.factors = rng, list[tuple[np.ndarray, np.ndarray]]()
@@ -287,27 +230,57 @@ class _RandomLoss:
         return sum(anp.sum(p * a + 0.5 * q * a * a) for a, (p, q) in zip(arrays, self.factors, strict=True))
 
     def cotangents(self, arrays: Any) -> list[np.ndarray]:
-        """The derivatives of the loss with respect to each of the arrays; it has been called before."""
+        """Return the derivatives of the loss with respect to the arrays; call the loss itself first."""
         return [p + q * a for a, (p, q) in zip(arrays, self.factors, strict=True)]
 
 
-def _with_trace(model: Sequential) -> Sequential:
-    """The same model, differentiated by autograd's trace throughout."""
-    layers = []
-    for name, layer in zip(model.names, model.layers, strict=True):
-        twin = copy.copy(layer)
-        twin.name = name
-        if isinstance(twin, RNN):
-            twin.backprop = "autograd"
-        if isinstance(twin, Bidirectional):
-            twin.forward, twin.backward = copy.copy(twin.forward), copy.copy(twin.backward)
-            twin.forward.backprop = twin.backward.backprop = "autograd"
-        layers.append(twin)
-    return Sequential(*layers)
+def _with_trace(layer: Any) -> Any:
+    """Return a copy of a layer that autograd's trace differentiates."""
+    twin = copy.copy(layer)
+    if isinstance(twin, RNN):
+        twin.backprop = "autograd"
+    if isinstance(twin, Bidirectional):
+        twin.forward, twin.backward = _with_trace(twin.forward), _with_trace(twin.backward)
+    return twin
+
+
+def _gated_weights(model: Sequential) -> set[str]:
+    """Return the names of the weights whose columns are gates."""
+    named = zip(model.names, model.layers, strict=True)
+    cells = [(name, layer.cell) for name, layer in named if isinstance(layer, RNN) and bptt.has_derivation(layer.cell)]
+    return {f"{name}/{cell.name}/{weight}" for name, cell in cells for weight in ("kernel", "bias")}
+
+
+def _compare(
+    function: Callable[[], Any], variables: Tree, derived: Tree, traced: Tree, gated: set[str], entries: int, rng: Any
+) -> Report:
+    """Return the table without `first_wrong`; the weights in `gated` have one row a gate.
+
+    `function` computes the loss from `variables`, whose entries are changed for central differences and restored.
+    """
+    derived, traced = _flatten(derived), _flatten(traced)
+    rows, worst = [], (-1.0, "")
+    for name, array in _flatten(variables).items():
+        hands, references, parts = (
+            split_gates(whole) if name in gated else {"": whole} for whole in (derived[name], traced[name], array)
+        )
+        for gate, part in parts.items():
+            hand, reference = hands[gate], references[gate]
+            places = [tuple(p) for p in rng.permutation(np.argwhere(np.ones(part.shape)))[:entries].tolist()]
+            central = np.array([_central(function, part, p) for p in places])
+            for p, numeric in zip(places, central, strict=True):
+                difference = max(abs(hand[p] - reference[p]), abs(hand[p] - numeric))
+                if not difference <= worst[0]:
+                    column = p[-1] + (GATES.index(gate) * part.shape[-1] if gate else 0)
+                    text = f"derived {hand[p]:.12g}, trace {reference[p]:.12g}, central {numeric:.12g}"
+                    worst = (difference, f"{name}{[*p[:-1], column]}: {text}")
+            errors = error(hand, reference), error([hand[p] for p in places], central)
+            rows.append(Row(name, gate, *errors, float(np.max(np.abs(reference))), len(places)))
+    return Report(rows, worst[1], [])
 
 
 def _flatten(tree: Tree) -> dict[str, np.ndarray]:
-    """Parameters under their own names, inputs and the initial state's parts behind them."""
+    """Return the parameters by name, then the inputs and the parts of the initial state."""
     flat: dict[str, np.ndarray] = dict(flatten_names(tree["params"]))
     if "inputs" in tree:
         flat["inputs"] = tree["inputs"]
@@ -318,66 +291,38 @@ def _flatten(tree: Tree) -> dict[str, np.ndarray]:
     return flat
 
 
-def _gated_weights(model: Sequential) -> dict[str, int]:
-    """The weights whose columns are gates, and how many columns each gate has."""
-    gated = {}
-    for name, layer in zip(model.names, model.layers, strict=True):
-        if isinstance(layer, RNN) and bptt.has_derivation(layer.cell):
-            for weight in ("kernel", "bias"):
-                gated[f"{name}/{layer.cell.name}/{weight}"] = layer.cell.units
-    return gated
-
-
-def _rows(values: dict[str, np.ndarray], gated: dict[str, int]) -> list[tuple[str, slice]]:
-    """(name, columns) of every row of the table: four for a weight whose columns are gates, else one."""
-    rows: list[tuple[str, slice]] = []
-    for name in values:
-        units = gated.get(name)
-        rows += [(name, slice(k * units, (k + 1) * units)) for k in range(4)] if units else [(name, slice(None))]
-    return rows
-
-
-def _central(function: Callable[[], Any], array: np.ndarray, place: np.ndarray) -> float:
-    """(f(w + s) - f(w - s)) / 2s at one entry; `array` is what `function` reads, and is put back."""
-    p = tuple(place)
-    kept = array[p]
+def _central(function: Callable[[], Any], array: np.ndarray, place: tuple[int, ...]) -> float:
+    """Return (f(w + s) - f(w - s)) / 2s at one entry of `array`, which `function` reads; the entry is restored."""
+    kept = array[place]
     step = CENTRAL_STEP * max(1.0, abs(kept))
-    array[p] = kept + step
+    array[place] = kept + step
     above = function()
-    array[p] = kept - step
+    array[place] = kept - step
     below = function()
-    array[p] = kept
+    array[place] = kept
     return float((above - below) / (2 * step))
 
 
 def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng: np.random.Generator) -> list[str]:
-    """For every layer around a bare LSTM cell: where its sweep first departs from the trace, as sentences."""
+    """For every layer around a bare LSTM cell, say where its sweep first differs from the trace."""
     sentences = []
     for name, layer in zip(model.names, model.layers, strict=True):
         weights = get_path(params, name) or {}
         if isinstance(layer, RNN) and layer.uses_derivation and bptt.has_derivation(layer.cell):
+            cell, loss = layer.cell, _RandomLoss(rng)
             x = inputs if layer.time_major else np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
-            compared = _compare_sweeps(layer, get_path(weights, layer.cell.name), x, lengths, rng)
-            sentences.append(f"{name}: {compared}")
+            sweep = (cell, get_path(weights, cell.name), x, cell.zero_state(x.shape[1], np.float64), lengths)
+            traced = _traced_dz(*sweep, loss)  # first, because this calls the loss
+            derived = sequences.every_dz(*sweep, loss.cotangents, fast=layer.backprop == "fast")
+            sentences.append(f"{name}: {_first_difference(derived, traced)}")
         inputs = layer.apply(weights, inputs, None, lengths)[0]
     return sentences
-
-
-def _compare_sweeps(layer: RNN, params: Tree, inputs: np.ndarray, lengths: Any, rng: np.random.Generator) -> str:
-    cell = layer.cell
-    state = cell.zero_state(inputs.shape[1], np.float64)
-    loss = _RandomLoss(rng)
-    traced = _traced_dz(cell, params, inputs, state, lengths, loss)
-    fast = layer.backprop == "fast" and lengths is None and fast_lstm.can_run(cell)
-    every_dz = fast_lstm.every_dz if fast else bptt.every_dz
-    derived = every_dz(cell, params, inputs, state, lengths, loss.cotangents)
-    return _first_difference(derived, traced, cell.units)
 
 
 def _traced_dz(
     cell: Any, params: Tree, inputs: np.ndarray, state: Any, lengths: Any, loss: _RandomLoss
 ) -> list[np.ndarray]:
-    """By the trace, dz of every step: every step of every sequence has a bias of its own, and its gradient is dz."""
+    """Return dz of every step by the trace: each step of each sequence has its own bias, whose gradient is dz."""
     time, batch, _ = inputs.shape
 
     def run(biases: list[Any]) -> Any:
@@ -389,12 +334,12 @@ def _traced_dz(
     return traced
 
 
-def _first_difference(derived: Any, traced: list[np.ndarray], units: int) -> str:
-    """Where a sweep, which begins at the last step, first departs from the trace, as a sentence."""
+def _first_difference(derived: Any, traced: list[np.ndarray]) -> str:
+    """Say where a sweep first differs from the trace; it begins at the last step."""
     time = len(traced)
     for t in reversed(range(time)):
-        for k, gate in enumerate(GATES):
-            part = np.s_[:, k * units : (k + 1) * units]
-            if error(derived[t][part], traced[t][part]) > TRACE_TOLERANCE:
+        wanted = split_gates(traced[t])
+        for gate, dz in split_gates(derived[t]).items():
+            if error(dz, wanted[gate]) > TRACE_TOLERANCE:
                 return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
-    return "every step's gates agree with the trace; a fault lies behind them, in the sums over time or in dx"
+    return "every step's gates agree with the trace; the fault is in what follows: the sums over time, or dx"

@@ -14,10 +14,10 @@ from .params import Tree, tree_leaves, tree_map, tree_unflatten
 
 
 def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
-    """A function that returns the value of `function` and its gradient with respect to the first argument.
+    """Return a function that computes `function` and its gradient with respect to the first argument.
 
     autograd can differentiate a nested dict by itself, but spends half a millisecond on building dicts of zeros.
-    Here every leaf of the tree is traced as a variable of its own, and one backward sweep serves them all.
+    Here each leaf of the tree is its own variable in the trace, and one backward pass computes all gradients.
 
     Parameters
     ----------
@@ -25,18 +25,18 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
         ``function(params, *args, **kwargs)`` returns a scalar, or with `has_aux` a pair ``(scalar, aux)``.
         `params` is any tree of floating arrays.
     has_aux : bool, default False
-        Whether `function` returns something else beside the loss, such as the final state.
+        Whether `function` returns something besides the loss, such as the final state.
 
     Returns
     -------
     callable
         ``(loss, grads)``, or ``((loss, aux), grads)``. `loss` is a float of the parameters' dtype; `grads` has the
-        structure, shapes and dtypes of `params`, C-contiguous, with zeros where a leaf had no part in the loss.
+        structure, shapes and dtypes of `params`, is C-contiguous, and is zero for a leaf that the loss does not use.
 
     Raises
     ------
     ValueError
-        When called: if a leaf of `params` is not floating, or the loss is not a scalar.
+        When the returned function is called: if a leaf of `params` is not floating, or the loss is not a scalar.
 
     Examples
     --------
@@ -59,7 +59,8 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
             loss, aux = result if has_aux else (result, None)
             traced = isbox(loss) and loss._trace == trace
             value, end = (loss._value, loss._node) if traced else (loss, None)
-            aux = tree_map(lambda leaf: _unbox(leaf, trace), aux)
+            # Remove the boxes of this trace; the box of an outer trace stays.
+            aux = tree_map(lambda leaf: leaf._value if isbox(leaf) and leaf._trace == trace else leaf, aux)
         if np.ndim(getval(value)) != 0:
             raise ValueError(f"value_and_grad: the loss must be a scalar, got shape {np.shape(getval(value))}")
         grads = tree_unflatten(params, iter(_sweep(end, value, roots, leaves)))
@@ -68,13 +69,8 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     return value_and_gradient
 
 
-def _unbox(leaf: Any, trace: int) -> Any:
-    """The value under the box of this trace; an outer trace's box, if there is one, stays."""
-    return leaf._value if isbox(leaf) and leaf._trace == trace else leaf
-
-
 def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
-    """Reverse accumulation from the node `end` to every root: autograd's backward pass for many variables."""
+    """Accumulate the gradients from the node `end` back to every root: autograd's backward pass for many variables."""
     found: dict[Any, Any] = {}
     if end is not None:
         root_set = set(roots)
@@ -93,30 +89,30 @@ def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[An
 
 
 def _like_leaf(grad: Any, leaf: Any) -> Any:
-    """The gradient C-contiguous and in the parameter's dtype (a box of an outer trace is left alone)."""
+    """Return the gradient C-contiguous in the parameter's dtype; a box of an outer trace is returned unchanged."""
     if isbox(grad):
         return grad
-    dtype = getattr(leaf, "dtype", np.float64)
-    if np.ndim(grad) == 0:  # ascontiguousarray would make shape [] into [1]
-        return np.asarray(grad, dtype)
-    return np.ascontiguousarray(grad, dtype)
+    return np.asarray(grad, getattr(leaf, "dtype", np.float64), order="C")
 
 
 def global_norm(tree: Tree) -> float:
-    """The Euclidean norm of all leaves taken as one vector; a float32 gradient does not overflow in it.
+    """Return the Euclidean norm of all leaves as one vector; the squares of float32 leaves do not overflow.
 
     >>> global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
     leaves = tree_leaves(tree)
     total = sum(float(np.vdot(leaf, leaf)) for leaf in leaves)  # BLAS, in the leaf's dtype: no copy
-    if not math.isfinite(total):  # a square may have overflowed where the norm itself does not
+    if not math.isfinite(total):  # a square may overflow although the norm does not
         total = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in leaves)
     return math.sqrt(total)
 
 
 def clip_by_value(grads: Tree, clip_value: float) -> Tree:
-    """Limit every entry to [-clip_value, clip_value], as ``tf.clip_by_value``; ValueError unless it is positive."""
+    """Limit every entry to [-clip_value, clip_value], as ``tf.clip_by_value``.
+
+    Raises ValueError if `clip_value` is not positive.
+    """
     if not clip_value > 0:
         raise ValueError(f"clip_by_value: clip_value must be positive, got {clip_value}")
     return tree_map(lambda g: np.clip(g, -clip_value, clip_value), grads)
@@ -134,7 +130,7 @@ def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:
     Returns
     -------
     (grads, norm)
-        The scaled tree (the very same one where nothing had to be done) and the norm before clipping.
+        The scaled tree (`grads` itself if its norm is within the bound) and the norm before clipping.
 
     Raises
     ------
@@ -143,8 +139,8 @@ def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:
 
     References
     ----------
-    Pascanu, Mikolov and Bengio 2013; ``tf.clip_by_global_norm``. A norm that is not finite scales nothing: the
-    gradients come back as they are, for the caller to see.
+    Pascanu, Mikolov and Bengio 2013; ``tf.clip_by_global_norm``. If the norm is not finite, the gradients are returned
+    unchanged, so that the caller sees them.
     """
     if not clip_norm > 0:
         raise ValueError(f"clip_by_global_norm: clip_norm must be positive, got {clip_norm}")

@@ -1,4 +1,4 @@
-"""Using what was trained: predictions in batches and free-running generation."""
+"""Use a trained model: predict in batches, and generate by feeding each output back as the next input."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Array = Any
 def predict(
     model: Any, params: Any, inputs: Array, batch_size: int | None = None, *, progress: bool | None = False
 ) -> np.ndarray:
-    """The model's outputs for `inputs`, `batch_size` sequences at a time (default: all at once).
+    """Return the model's outputs for `inputs`, computed `batch_size` sequences at a time (default: all at once).
 
-    `progress` shows a bar over the batches; None means where there is a terminal or a notebook.
+    `progress` says whether to show a bar over the batches. None means: if there is a terminal or a notebook.
 
-    Raises ValueError for an empty batch or a `batch_size` below 1.
+    Raises ValueError for empty inputs or a `batch_size` below 1.
     """
     inputs = np.asarray(inputs)
     if len(inputs) == 0:
@@ -46,25 +46,27 @@ def generate(
     state: Any = None,
     rng: Any = None,
 ) -> np.ndarray:
-    """Let a model run on by itself: each output becomes the next input.
+    """Generate outputs one at a time: each output becomes the next input.
 
     Parameters
     ----------
     model : Sequential
-        Its recurrent layers return sequences.
+        Its recurrent layers must return sequences.
     params : dict
+        The model's parameters.
     primer : array [batch, time, features]
-        What the model reads before it starts; the first generated output is the one after the primer's last step.
+        The model reads this first. The first generated output is its output at the primer's last step: the forecast of
+        the step after it.
     steps : int
-        How many outputs to make, one at a time, with constant memory.
+        How many outputs to generate. Memory does not grow with it, apart from the result.
     next_input : callable, optional
-        ``next_input(output)`` maps an output ``[batch, features]`` to the next input (features as the model's inputs,
-        or whole numbers ``[batch]`` for an Embedding). With `rng` it is called ``next_input(output, rng)``, for
-        sampling. Default: the output itself.
+        ``next_input(output)`` turns an output ``[batch, features]`` into the next input: as many features as the model
+        reads, or whole numbers ``[batch]`` for an Embedding. With `rng` it is called as ``next_input(output, rng)``,
+        for sampling. Default: the next input is the output itself.
     state : dict, optional
-        The state before the primer.
+        The state before the primer. Default: the model's initial state.
     rng : optional
-        Anything ``np.random.default_rng`` takes. It is for `next_input` alone: dropout never acts here.
+        Anything ``np.random.default_rng`` takes. Only `next_input` uses it: generation has no dropout.
 
     Returns
     -------
@@ -77,35 +79,32 @@ def generate(
     """
     if steps < 0:
         raise ValueError(f"generate: steps must be 0 or more, got {steps}")
-    generator = None if rng is None else np.random.default_rng(rng)
+    draw: tuple[Any, ...] = () if rng is None else (np.random.default_rng(rng),)
     outputs, state = model.apply(params, primer, state=state)
     if outputs.ndim != 3:
         raise ValueError(f"generate: the model must return [batch, time, features], got shape {outputs.shape}")
     output = outputs[:, -1]
     generated = np.empty((len(output), steps, output.shape[-1]), output.dtype)
     for step in range(steps):
-        generated[:, step] = output
-        if step + 1 < steps:
-            if next_input is None:
-                x_t = output
-            else:
-                x_t = next_input(output) if generator is None else next_input(output, generator)
+        if step > 0:
+            x_t = output if next_input is None else next_input(output, *draw)
             outputs, state = model.apply(params, np.asarray(x_t)[:, None], state=state)
             output = outputs[:, -1]
+        generated[:, step] = output
     return generated
 
 
 def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Array, np.random.Generator], Array]:
-    """A `next_input` for `generate` that draws labels from logits.
+    """Return a `next_input` for `generate` that draws labels from logits.
 
         generate(model, params, primer, 200, next_input=sampler(temperature=0.7), rng=0)
 
     Parameters
     ----------
     temperature : float, default 1.0
-        Logits are divided by it: below 1 the likely becomes likelier; 0 always takes the likeliest.
+        Logits are divided by it. Below 1, likely labels become likelier; 0 always picks the likeliest label.
     top_k : int, optional
-        Only the so many likeliest labels can be drawn.
+        Sample only from the `top_k` likeliest labels.
 
     Returns
     -------

@@ -1,10 +1,10 @@
 """Initial values of weights.
 
-An initializer is a small frozen object that is called as ``initializer(rng, shape, dtype)``. A cell or layer
-takes one by name (``"glorot_uniform"``), as an object (``Uniform(0.1)``), as an array of the right shape,
-or as any function with that signature; a function without a registered name works but cannot be saved with a model.
+An initializer is a small frozen object, called as ``initializer(rng, shape, dtype)``. A cell or layer accepts its name
+(``"glorot_uniform"``), the object (``Uniform(0.1)``), an array of the right shape, or any function with that signature.
+A function without a registered name works, but a model that holds one cannot be saved.
 
-Numbers are drawn in float64 and rounded, so that a float32 and a float64 model start alike.
+Numbers are drawn in float64 and then rounded, so a float32 and a float64 model start with the same weights.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Uniform:
 class GlorotUniform:
     """Uniform in [-a, a) with a = sqrt(6 / (fan_in + fan_out)): TensorFlow's default for every kernel.
 
-    The fans are the two sides of the whole matrix, also for an LSTM kernel that holds four gates; a vector
-    counts its length twice, as in TensorFlow. Source: Glorot and Bengio 2010.
+    The fans are the two sides of the whole matrix, also for an LSTM kernel, which holds four gates. For a vector, both
+    are its length, as in TensorFlow. Source: Glorot and Bengio 2010.
     """
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -83,12 +83,12 @@ class Orthogonal:
 
 @dataclass(frozen=True)
 class Chrono:
-    """Biases of an LSTM that shall remember for up to `max_time` steps; for `LSTMCell` and `BasicLSTMCell`.
+    """Biases for an `LSTMCell` or `BasicLSTMCell` that must remember for up to `max_time` steps.
 
-    Each unit has f = log(u) with u uniform in [1, max_time - 1), so that it forgets over about u steps, and i = -f; the
-    gates j and o start at 0. The cell's own ``forget_bias`` would be added to this: give it ``forget_bias=0``.
+    For each unit, u is uniform in [1, max_time - 1). Its biases are f = log(u), so that it forgets over about u steps,
+    i = -f, and 0 for the gates j and o. The cell adds its own ``forget_bias`` to f: set that to 0.
 
-    Raises ValueError where `max_time` is not above 2, or (when called) for anything but a bias ``[4 * units]``.
+    Raises ValueError unless `max_time` is finite and above 2, or (when called) for a shape other than ``(4 * units,)``.
     Source: Tallec and Ollivier 2018 (arXiv 1804.11188).
     """
 
@@ -100,7 +100,7 @@ class Chrono:
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if len(shape) != 1 or shape[0] % len(GATES):
-            raise ValueError(f"Chrono: shape must be that of an LSTM's bias, (4 * units,), got {shape}")
+            raise ValueError(f"Chrono: shape must be (4 * units,), as an LSTM's bias has, got {shape}")
         f = np.log(rng.uniform(1, self.max_time - 1, shape[0] // len(GATES)))
         return pack_gates(i=-f, j=np.zeros_like(f), f=f, o=np.zeros_like(f)).astype(dtype)
 
@@ -117,27 +117,23 @@ _NAMES = {cls: name for name, cls in _REGISTRY.items()}
 
 
 def get(spec: Any, argument: str = "initializer") -> Initializer:
-    """The initializer that `spec` means: a name, ``{"name": ..., options}``, an array, or the function itself.
+    """Return the initializer for a name, ``{"name": ..., options}``, an array, or the function itself.
 
     Raises ValueError for an unknown name; `argument` is what the message calls it.
     """
-    if isinstance(spec, str):
-        spec = {"name": spec}
-    if isinstance(spec, dict):
-        options = dict(spec)
-        name = options.pop("name", None)
-        if name not in _REGISTRY:
-            raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
-        return _REGISTRY[name](**options)
     if isinstance(spec, (np.ndarray, list, tuple, float, int)):
         return _given(np.asarray(spec), argument)
     if callable(spec):
         return spec
-    raise ValueError(f"{argument}: got {spec!r}, wanted one of {sorted(_REGISTRY)} or a function")
+    options = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    name = options.pop("name", None)
+    if isinstance(name, str) and name in _REGISTRY:
+        return _REGISTRY[name](**options)
+    raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
 
 
 def _given(value: np.ndarray, argument: str) -> Initializer:
-    """An initializer that returns a copy of a given array."""
+    """Return an initializer that copies `value`."""
 
     def given(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if value.ndim and value.shape != shape:
@@ -148,7 +144,7 @@ def _given(value: np.ndarray, argument: str) -> Initializer:
 
 
 def describe(initializer: Initializer | None, where: str) -> Any:
-    """The JSON-able form that `get` takes back; a function without a registered name is a ValueError."""
+    """Describe an initializer in JSON-able values that `get` accepts; ValueError if it has no registered name."""
     if initializer is None:
         return None
     name = _NAMES.get(type(initializer))

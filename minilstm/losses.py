@@ -1,11 +1,11 @@
 """Losses: ``loss(outputs, targets, weights=None) -> scalar``, the mean over (weighted) entries.
 
-`outputs` is ``[batch, time, features]`` or ``[batch, features]``; `weights`, where given, has the shape of `outputs`
-without the features and says how much each step counts: 0 for padding. The mean is over the entries that count:
-``sum(weights * loss) / sum(weights)``, and over the features where the loss has one value a feature.
+`outputs` is ``[batch, time, features]`` or ``[batch, features]``. `weights` is optional and has the shape of `outputs`
+without the features. A weight says how much its step counts, and is 0 for padding. The mean is
+``sum(weights * loss) / sum(weights)``. A loss with one value a feature is also averaged over the features.
 
-Each loss is one autograd primitive with its derivative written out, which is shorter than the trace through its
-parts and does not overflow.
+Each loss is one autograd primitive with its derivative written by hand. This is shorter than autograd's trace of its
+parts, and does not overflow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = Any
 def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     """Mean squared error, over all entries and features.
 
-    Raises ValueError where `targets` has not the shape of `outputs`, or `weights` does not fit.
+    Raises ValueError if `targets` or `weights` has the wrong shape.
 
     >>> outputs, targets = np.array([[[1.0], [2.0], [9.0]]]), np.array([[[0.0], [4.0], [0.0]]])
     >>> float(mse(outputs, targets, weights=np.array([[1, 1, 0]])))
@@ -38,16 +38,12 @@ def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
 def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     """Cross-entropy of logits `outputs` ``[..., classes]`` and integer labels `targets` ``[...]``, in nats.
 
-    Raises ValueError where a label is not an integer of 0 .. classes - 1, or shapes do not fit.
+    Raises ValueError if a label is not an integer from 0 to classes - 1, or a shape is wrong.
     """
     labels = np.asarray(targets)
     if labels.dtype.kind not in "iu":
         raise ValueError(f"softmax_cross_entropy: targets must be integer labels, got dtype {labels.dtype}")
-    if labels.shape != outputs.shape[:-1]:
-        raise ValueError(
-            f"softmax_cross_entropy: targets must have shape {outputs.shape[:-1]} to go with outputs "
-            f"{outputs.shape}, got {labels.shape}"
-        )
+    _check_steps("softmax_cross_entropy: targets", labels, outputs)
     check_range(softmax_cross_entropy, labels, outputs.shape[-1])
     return _softmax_cross_entropy(outputs, labels, _entry_weights("softmax_cross_entropy", outputs, weights))
 
@@ -55,7 +51,7 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
 def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     """Cross-entropy of logits `outputs` and probabilities `targets` of the same shape, in nats, over all features.
 
-    Raises ValueError where shapes do not fit or a target is outside [0, 1].
+    Raises ValueError if a shape is wrong or a target is outside [0, 1].
     """
     targets = _check_targets("sigmoid_cross_entropy", outputs, targets)
     check_range(sigmoid_cross_entropy, targets, outputs.shape[-1])
@@ -63,37 +59,40 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
 
 
 def check_range(loss: Any, targets: Array, features: int) -> None:
-    """Raise ValueError where `loss` cannot take these targets for outputs with so many features.
+    """Raise ValueError if a target is outside the range that `loss` accepts for outputs with this many features.
 
-    The losses do this themselves; `fit` does it beforehand for all data at once, before anything is written.
+    The losses call this for their own targets. `fit` calls it for all data at once, before it writes anything.
     """
     if loss is softmax_cross_entropy:
         low, high, wanted = 0, features - 1, f"be labels from 0 to {features - 1}"
     elif loss is sigmoid_cross_entropy:
-        low, high, wanted = 0, 1, "lie in [0, 1]"
+        low, high, wanted = 0, 1, "be in [0, 1]"
     else:
         return
     if np.size(targets) and not (np.min(targets) >= low and np.max(targets) <= high):
         raise ValueError(f"{loss.__name__}: targets must {wanted}, got {np.min(targets)} to {np.max(targets)}")
 
 
+def _check_steps(what: str, array: Array, outputs: Array) -> None:
+    """Raise ValueError unless `array` has one number a step: the shape of `outputs` without the features."""
+    wanted = outputs.shape[:-1]
+    if array.shape != wanted:
+        raise ValueError(f"{what} must have shape {wanted} to go with outputs {outputs.shape}, got {array.shape}")
+
+
 def _check_targets(loss: str, outputs: Array, targets: Array) -> Array:
-    """The targets in the outputs' dtype, or a ValueError where the shapes differ."""
+    """Return the targets in the outputs' dtype; raise ValueError if the shapes differ."""
     if np.shape(targets) != outputs.shape:
         raise ValueError(f"{loss}: targets must have the shape of outputs {outputs.shape}, got {np.shape(targets)}")
     return targets if isbox(targets) else np.asarray(targets, outputs.dtype)
 
 
 def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | None:
-    """The weights divided by their sum (None means 1 / entries each), in the outputs' dtype."""
+    """Return the weights divided by their sum, in the outputs' dtype; None (all entries count alike) stays None."""
     if weights is None:
         return None
     weights = np.asarray(weights)
-    if weights.shape != outputs.shape[:-1]:
-        raise ValueError(
-            f"{loss}: weights must have shape {outputs.shape[:-1]} to go with outputs {outputs.shape}, "
-            f"got {weights.shape}"
-        )
+    _check_steps(f"{loss}: weights", weights, outputs)
     total = weights.sum(dtype=np.float64)
     if not (total > 0 and weights.min() >= 0):
         raise ValueError(f"{loss}: weights must be 0 or more and not all 0, got a sum of {total}")
@@ -101,7 +100,7 @@ def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | 
 
 
 def _mean(values: Array, weights: Array | None) -> Array:
-    """The weighted mean of `values`, whose shape is that of the weights."""
+    """Return the weighted mean of `values`, which have the shape of `weights`."""
     return np.mean(values) if weights is None else np.sum(values * weights)
 
 
@@ -124,13 +123,14 @@ def _softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None) 
 
 
 def _softmax_cross_entropy_vjp(ans: Array, logits: Array, labels: Array, weights: Array | None) -> Any:
-    def pull(g: Array) -> Array:
-        e = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))
-        one_hot = (labels[..., None] == np.arange(logits.shape[-1])).astype(logits.dtype)
-        scale = 1.0 / labels.size if weights is None else weights[..., None]
-        return (e / anp.sum(e, axis=-1, keepdims=True) - one_hot) * (g * scale)
+    one_hot = (labels[..., None] == np.arange(logits.shape[-1])).astype(logits.dtype)
+    scale = 1.0 / labels.size if weights is None else weights[..., None]
+    return lambda g: (_softmax(logits) - one_hot) * (g * scale)
 
-    return pull
+
+def _softmax(logits: Array) -> Array:
+    e = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))
+    return e / anp.sum(e, axis=-1, keepdims=True)
 
 
 @primitive

@@ -1,7 +1,7 @@
-"""Trees: nested dicts, lists, tuples and named tuples of arrays, and their names.
+"""Trees of arrays (nested dicts, lists, tuples, named tuples) and the names of their leaves.
 
-Parameters, gradients, optimizer slots, states and batches are all such trees. The path of an array in a
-parameter tree, joined with ``/``, is its TensorFlow variable name:
+Parameters, gradients, optimizer slots, states and batches are such trees. The path of an array in a parameter tree,
+joined with ``/``, is its TensorFlow variable name:
 
 >>> import numpy as np
 >>> params = {"rnn": {"lstm_cell": {"kernel": np.zeros((3, 8)), "bias": np.zeros(8)}}}
@@ -23,40 +23,29 @@ Tree = Any  # nested dict | list | tuple | NamedTuple | None | array
 
 
 def tree_leaves(tree: Tree) -> list[Any]:
-    """The leaves of a tree, in order."""
+    """Return the leaves of a tree, in order."""
+    kind = getval(tree)  # autograd's own `grad` of a dict passes a box around the dict
+    if not isinstance(kind, (dict, list, tuple)):
+        return [] if tree is None else [tree]
     leaves: list[Any] = []
-    _collect(tree, leaves)
+    for key in kind if isinstance(kind, dict) else range(len(kind)):
+        leaves += tree_leaves(tree[key])
     return leaves
 
 
-def _collect(tree: Tree, leaves: list[Any]) -> None:
-    kind = getval(tree)  # autograd's own `grad` of a dict passes a box around the dict
-    if isinstance(kind, dict):
-        for subtree in tree.values():
-            _collect(subtree, leaves)
-    elif isinstance(kind, (list, tuple)):
-        for index in range(len(kind)):
-            _collect(tree[index], leaves)
-    elif tree is not None:
-        leaves.append(tree)
-
-
 def tree_unflatten(like: Tree, leaves: Iterator[Any]) -> Tree:
-    """A tree of the structure of `like` whose leaves are taken from the iterator `leaves`, in order."""
+    """Build a tree with the structure of `like` from the iterator `leaves`, in order."""
     if isinstance(like, dict):
         return {key: tree_unflatten(subtree, leaves) for key, subtree in like.items()}
     if isinstance(like, (list, tuple)):
         children = [tree_unflatten(subtree, leaves) for subtree in like]
-        if hasattr(like, "_fields"):  # a named tuple is built from its fields, not from a list
-            return type(like)(*children)
-        return type(like)(children)
-    if like is None:
-        return None
-    return next(leaves)
+        # A named tuple is built from its fields, not from a list.
+        return type(like)(*children) if hasattr(like, "_fields") else type(like)(children)
+    return None if like is None else next(leaves)
 
 
 def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
-    """Apply `function` to the leaves of `tree` (and, side by side, to those of `others`).
+    """Apply `function` to each leaf of `tree`, together with the leaves of `others` at the same place.
 
     Raises
     ------
@@ -72,55 +61,48 @@ def tree_map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
 
 
 def tree_rows(tree: Tree, *others: Tree) -> Iterator[tuple[Any, ...]]:
-    """The leaves of `tree`, each with those of `others` at the same place; ValueError as `tree_map`."""
-    return zip(tree_leaves(tree), *(_leaves_like(tree, other) for other in others), strict=True)
-
-
-def _leaves_like(like: Tree, tree: Tree) -> list[Any]:
-    """The leaves of `tree` in the order of `like`: two dicts may hold the same keys in another order."""
-    leaves: list[Any] = []
-    _collect_like(like, tree, "", leaves)
-    return leaves
+    """Yield each leaf of `tree` with the leaves of `others` at the same place; ValueError as `tree_map`."""
+    return zip(tree_leaves(tree), *(_leaves_like(tree, other, "") for other in others), strict=True)
 
 
 def check_same_structure(tree: Tree, other: Tree) -> None:
-    """Raise ValueError, naming the first place, where `other` has not the structure of `tree`."""
-    _collect_like(tree, other, "", [])
+    """Raise ValueError if `other` has another structure than `tree`; the message names the first place."""
+    _leaves_like(tree, other, "")
 
 
-def _collect_like(tree: Tree, other: Tree, path: str, leaves: list[Any]) -> None:
-    # Not a closure that calls itself: that is a cycle, which would keep all leaves until the collector comes round.
+def _leaves_like(tree: Tree, other: Tree, path: str) -> list[Any]:
+    """Return the leaves of `other` in the order of `tree`: two dicts may hold the same keys in another order."""
     if isinstance(tree, dict):
         if not isinstance(other, dict) or tree.keys() != other.keys():
             got = sorted(other) if isinstance(other, dict) else type(other).__name__
-            raise ValueError(f"trees differ at {path or 'the tree'}: wanted keys {sorted(tree)}, got {got}")
-        for key in tree:
-            _collect_like(tree[key], other[key], f"{path}/{key}" if path else str(key), leaves)
+            raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted keys {sorted(tree)}, got {got}")
     elif isinstance(tree, (list, tuple)):
         if not isinstance(other, (list, tuple)) or len(tree) != len(other):
             got = f"{len(other)} items" if isinstance(other, (list, tuple)) else type(other).__name__
-            raise ValueError(f"trees differ at {path or 'the tree'}: wanted {len(tree)} items, got {got}")
-        for index, (x, y) in enumerate(zip(tree, other, strict=True)):
-            _collect_like(x, y, f"{path}/{index}" if path else str(index), leaves)
+            raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted {len(tree)} items, got {got}")
     elif (tree is None) != (other is None) or isinstance(other, (dict, list, tuple)):
         wanted = "nothing" if tree is None else "an array"
-        raise ValueError(f"trees differ at {path or 'the tree'}: wanted {wanted}, got {type(other).__name__}")
-    elif tree is not None:
-        leaves.append(other)
+        raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted {wanted}, got {type(other).__name__}")
+    else:
+        return [] if tree is None else [other]
+    leaves: list[Any] = []
+    for key in tree if isinstance(tree, dict) else range(len(tree)):
+        leaves += _leaves_like(tree[key], other[key], f"{path}/{key}")
+    return leaves
 
 
 def flatten_names(params: Tree, prefix: str = "") -> dict[str, Any]:
-    """A parameter tree as a flat dict: TensorFlow variable name -> array."""
-    if isinstance(params, dict):
-        flat: dict[str, Any] = {}
-        for key, subtree in params.items():
-            flat.update(flatten_names(subtree, f"{prefix}/{key}" if prefix else str(key)))
-        return flat
-    return {} if params is None else {prefix: params}
+    """Return a parameter tree as a flat dict: TensorFlow variable name -> array."""
+    if not isinstance(params, dict):
+        return {} if params is None else {prefix: params}
+    flat: dict[str, Any] = {}
+    for key, subtree in params.items():
+        flat.update(flatten_names(subtree, f"{prefix}/{key}" if prefix else str(key)))
+    return flat
 
 
 def unflatten_names(flat: dict[str, Any]) -> dict[str, Any]:
-    """The nested dict whose paths are the names in `flat`: every name is split at ``/``.
+    """Build the nested dict whose paths are the names in `flat`: every name is split at ``/``.
 
     Raises
     ------
@@ -139,19 +121,19 @@ def unflatten_names(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_name(name: str, where: str) -> None:
-    """Raise ValueError for a name that cannot stand in a variable name."""
+    """Raise ValueError for a name that cannot be part of a variable name."""
     parts = name.split("/") if isinstance(name, str) else [""]
     if not all(parts) or parts[0].startswith("minilstm"):
         raise ValueError(f"{where}: name must be a non-empty path that does not start with 'minilstm', got {name!r}")
 
 
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Put `value` at `path` (parts joined with ``/``), merging dicts; a clash is a ValueError."""
+    """Put `value` at `path` (parts joined with ``/``) and merge dicts; raise ValueError if two names clash."""
     *folders, last = path.split("/")
     for folder in folders:
         tree = tree.setdefault(folder, {})
         if not isinstance(tree, dict):
-            raise ValueError(f"names clash: {path!r} lies under {folder!r}, which is itself an array")
+            raise ValueError(f"names clash: {path!r} is under {folder!r}, which is itself an array")
     if last in tree:
         old = tree[last]
         if not (isinstance(old, dict) and isinstance(value, dict)) or old.keys() & value.keys():
@@ -162,8 +144,8 @@ def set_path(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def get_path(tree: Tree, path: str) -> Any:
-    """The subtree at `path`, or None where there is none."""
-    if isinstance(tree, dict) and path in tree:  # no folders: nothing to take apart
+    """Return the subtree at `path`, or None if the tree has no such path."""
+    if isinstance(tree, dict) and path in tree:  # a path without folders needs no split
         return tree[path]
     for part in path.split("/"):
         if not isinstance(getval(tree), dict) or part not in tree:
@@ -173,5 +155,5 @@ def get_path(tree: Tree, path: str) -> Any:
 
 
 def tree_size(tree: Tree) -> int:
-    """The number of scalars in all leaves."""
+    """Return the number of scalars in all leaves."""
     return sum(int(np.size(leaf)) for leaf in tree_leaves(tree))

@@ -1,7 +1,7 @@
-"""Pictures. The only importer of matplotlib.
+"""Plots of losses, forecasts, gates and gradients. The only module that imports matplotlib.
 
-Every function draws on ``ax`` where one is given and else on a new figure, and returns the axes. Nothing global is
-changed: no style, no backend, no ``pyplot``, so that it works without a screen. ``save(ax, path)`` writes the file.
+Every function draws on `ax` if it is given, otherwise on a new figure, and returns the axes. None changes a style, a
+backend or other global state, or uses ``pyplot``, so all work without a screen. ``save(ax, path)`` writes the file.
 """
 
 from __future__ import annotations
@@ -15,39 +15,42 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# One colour per gate everywhere, told apart also by those who do not see red and green (Okabe and Ito 2008).
+# Each gate has the same colour in every plot. The colours differ also for people who cannot tell red from green (Okabe
+# and Ito 2008).
 GATE_COLOURS = {"i": "#0072B2", "j": "#009E73", "f": "#D55E00", "o": "#CC79A7"}
 TRUTH, FORECAST, FREE = "#555555", "#0072B2", "#D55E00"
 SHADES = ("#56B4E9", "#F0E442", "#CC79A7")
 
 
 def new_axes(width: float = 8.0, height: float = 3.5) -> Axes:
-    """Axes on a figure of their own, `width` by `height` inches."""
+    """Return axes on a new figure of `width` by `height` inches."""
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
 def save(ax: Axes, path: str | os.PathLike[str], dpi: int = 120) -> None:
-    """Write the figure of `ax` to `path`; the ending of the name is the format."""
+    """Write the figure of `ax` to `path`; the file name's extension says the format."""
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
     figure.savefig(path, dpi=dpi)
 
 
-def _clean(ax: Axes) -> Axes:
+def _clean_axes(ax: Axes | None, width: float = 8.0, height: float = 3.5) -> Axes:
+    """Return `ax`, or new axes, with a light grid and without the frame's top and right sides."""
+    ax = new_axes(width, height) if ax is None else ax
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, alpha=0.25, linewidth=0.6)
     return ax
 
 
 def plot_loss(
-    history: Mapping[str, Sequence[float]],
-    ax: Axes | None = None,
-    baselines: Mapping[str, float] | None = None,
+    history: Mapping[str, Sequence[float]], ax: Axes | None = None, baselines: Mapping[str, float] | None = None
 ) -> Axes:
-    """Loss over epochs on a logarithmic scale, with the validation loss and `baselines` (name -> loss) as lines."""
-    ax = _clean(new_axes() if ax is None else ax)
-    labels = {"loss": ("training", FORECAST), "val_loss": ("validation", FREE)}
-    for key, (label, colour) in labels.items():
+    """Plot training and validation loss over epochs on a logarithmic scale.
+
+    `history` is what `fit` returns; `baselines` (name -> loss) are drawn as horizontal lines.
+    """
+    ax = _clean_axes(ax)
+    for key, label, colour in (("loss", "training", FORECAST), ("val_loss", "validation", FREE)):
         values = history.get(key, ())
         if len(values):
             ax.plot(np.arange(1, len(values) + 1), values, color=colour, label=label)
@@ -71,8 +74,11 @@ def plot_forecast(
     ylabel: str = "value",
     title: str = "Forecast",
 ) -> Axes:
-    """Truth and prediction over time; `spans` (name -> first, last) are shaded, `free` is a free-running forecast."""
-    ax = _clean(new_axes(11.0, 4.0) if ax is None else ax)
+    """Plot true values and their prediction over time.
+
+    `spans` (name -> first and last time) are shaded. `free` is a forecast at `free_times` that was fed its own outputs.
+    """
+    ax = _clean_axes(ax, 11.0, 4.0)
     for (name, (first, last)), colour in zip((spans or {}).items(), itertools.cycle(SHADES)):
         ax.axvspan(first - 0.5, last + 0.5, color=colour, alpha=0.18, linewidth=0, label=name)
     ax.plot(times, truth, color=TRUTH, linewidth=1.4, label="truth")
@@ -88,8 +94,8 @@ def plot_forecast(
 
 
 def plot_continuation(series: np.ndarray, forecast: np.ndarray, start: int, ax: Axes | None = None) -> Axes:
-    """A series ``[time]``, and a forecast ``[steps]`` that begins at time step `start` of it."""
-    ax = _clean(new_axes(9.0, 3.2) if ax is None else ax)
+    """Plot a series ``[time]``, and a forecast ``[steps]`` that begins at time step `start` of the series."""
+    ax = _clean_axes(ax, 9.0, 3.2)
     ax.plot(np.arange(len(series)), series, color=TRUTH, linewidth=1.4, label="truth")
     ax.plot(start + np.arange(len(forecast)), forecast, color=FREE, linewidth=1.6, linestyle="--", label="running free")
     ax.axvspan(start, start + len(forecast) - 1, color=SHADES[0], alpha=0.15, linewidth=0)
@@ -100,11 +106,11 @@ def plot_continuation(series: np.ndarray, forecast: np.ndarray, start: int, ax: 
 
 
 def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: int = 0) -> Axes:
-    """Mean activity of the gates i, j, f, o over the units at every step of one sequence, with the range of units.
+    """Plot the activity of the gates i, j, f, o over time for one sequence: the mean over units, and their range.
 
-    `trace` is what `minilstm.trace` returns: arrays ``[batch, time, units]``; `sequence` is the row that is drawn.
+    `trace` is what `minilstm.gate_activations` returns: arrays ``[batch, time, units]``. `sequence` is the row to plot.
     """
-    ax = _clean(new_axes() if ax is None else ax)
+    ax = _clean_axes(ax)
     for gate, colour in GATE_COLOURS.items():
         values = np.asarray(trace[gate])[sequence]
         steps = np.arange(len(values))
@@ -117,12 +123,12 @@ def plot_gates(trace: Mapping[str, Any], ax: Axes | None = None, *, sequence: in
 
 
 def plot_gradient_flow(flow: Mapping[str, Any], ax: Axes | None = None, *, label: str | None = None) -> Axes:
-    """The norms of dc and dh (over batch and units) at every step, on a logarithmic scale.
+    """Plot the norms of dc and dh (over batch and units) at every step, on a logarithmic scale.
 
-    `flow` is what `minilstm.gradient_flow` returns: arrays ``[batch, time, units]``. Drawing several on the same `ax`,
-    each with its `label`, compares them.
+    `flow` is what `minilstm.gradient_flow` returns: arrays ``[batch, time, units]``. To compare several flows, plot
+    them on the same `ax`, each with its own `label`.
     """
-    ax = _clean(new_axes() if ax is None else ax)
+    ax = _clean_axes(ax)
     colour = f"C{len(ax.lines) // 2}"
     for name, style in (("dc", "-"), ("dh", "--")):
         values = np.asarray(flow[name])

@@ -1,4 +1,4 @@
-"""A progress bar that is quiet where nobody watches."""
+"""A progress bar that shows itself only in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import sys
 import time
 from typing import Any
 
-REFRESH_SECONDS = 0.2  # how often the numbers behind the bar are made into text: it costs more than a small step
+REFRESH_SECONDS = 0.2  # between two updates of the numbers after the bar: formatting them costs more than a small step
 
 
 class ProgressBar:
-    """tqdm over the batches of a run, with the newest numbers behind it.
+    """A tqdm bar over the batches of a run, followed by the newest numbers.
 
-    `show` None means: where stderr is a terminal, or in a notebook.
+    `show` says whether it is visible. None means: if stderr is a terminal, or in a notebook.
     """
 
     def __init__(self, total: int, initial: int = 0, show: bool | None = None) -> None:
         self._bar: Any = None
         self._next_text = 0.0
-        if show if show is not None else _somebody_watches():
-            from tqdm.auto import tqdm  # imported here: minilstm itself imports without tqdm
+        if show if show is not None else _is_watched():
+            from tqdm.auto import tqdm  # imported here, so that `import minilstm` does not load tqdm
 
             self._bar = tqdm(total=total, initial=initial, unit="batch", dynamic_ncols=True)
         self._started, self._sequences = time.monotonic(), 0
 
     def advance(self, sequences: int, numbers: dict[str, float]) -> None:
-        """One batch of so many sequences further; `numbers` are shown by name, and sequences a second."""
+        """Count one batch with this many sequences; show `numbers` by name, and the sequences per second."""
         if self._bar is None:
             return
         self._bar.update()
@@ -45,5 +45,5 @@ class ProgressBar:
             self._bar.close()
 
 
-def _somebody_watches() -> bool:
+def _is_watched() -> bool:
     return sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)

@@ -2,7 +2,7 @@
 
     Adam(learning_rate=cosine(1e-3, steps=5000))
 
-Every function here returns such a function; any other ``step -> rate`` will do as well.
+Every function here returns such a function. An optimizer accepts any other ``step -> rate`` as well.
 """
 
 from __future__ import annotations
@@ -14,28 +14,25 @@ Schedule = Callable[[int], float]
 
 
 def constant(rate: float) -> Schedule:
-    """Always `rate`."""
+    """Return `rate` at every step."""
     return lambda step: rate
 
 
 def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: bool = False) -> Schedule:
-    """``rate * decay_rate ** (step / decay_steps)``, the exponent rounded down with `staircase`.
+    """Exponential decay: ``rate * decay_rate ** (step / decay_steps)``; `staircase` rounds the exponent down.
 
     Source: ``tf.compat.v1.train.exponential_decay``.
 
     >>> [exponential(0.1, 10, 0.5)(step) for step in (0, 10, 20)]
     [0.1, 0.05, 0.025]
     """
-
-    def schedule(step: int) -> float:
-        exponent = step // decay_steps if staircase else step / decay_steps
-        return rate * decay_rate**exponent
-
-    return schedule
+    return lambda step: rate * decay_rate ** (step // decay_steps if staircase else step / decay_steps)
 
 
 def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
-    """``rates[0]`` up to and with step ``boundaries[0]``, then ``rates[1]``, ... one rate more than boundaries.
+    """One constant rate after another: ``rates[0]`` up to and including step ``boundaries[0]``, then ``rates[1]``, ...
+
+    Raises ValueError unless there is one rate more than boundaries.
 
     Source: ``tf.compat.v1.train.piecewise_constant``.
 
@@ -48,7 +45,7 @@ def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
 
 
 def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
-    """From `rate` to ``final * rate`` over `steps` along half a cosine, then constant.
+    """Fall from `rate` to ``final * rate`` along half a cosine of `steps` steps, then stay constant.
 
     Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts.
 
@@ -64,7 +61,7 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
 
 
 def warm_up(schedule: Schedule, steps: int) -> Schedule:
-    """`schedule` scaled up linearly over the first `steps`: step s gets the share ``(s + 1) / steps`` of it.
+    """Scale `schedule` up linearly over the first `steps`: at step s its rate is multiplied by ``(s + 1) / steps``.
 
     >>> [warm_up(constant(0.5), 4)(step) for step in (0, 1, 3, 9)]
     [0.125, 0.25, 0.5, 0.5]
@@ -73,7 +70,7 @@ def warm_up(schedule: Schedule, steps: int) -> Schedule:
 
 
 def halving(rate: float, full_epochs: int, steps_per_epoch: int, decay: float = 0.5) -> Schedule:
-    """`rate` for `full_epochs`, then multiplied by `decay` at the start of every further epoch.
+    """Return `rate` for `full_epochs`, then multiply it by `decay` at the start of every further epoch.
 
     Source: Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329), whose small model halves after epoch 4.
     """

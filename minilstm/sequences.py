@@ -78,6 +78,17 @@ def run(
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 
 
+def every_dz(
+    cell: Any, params: Any, inputs: Array, state: Any, lengths: np.ndarray | None, cotangents: Any, fast: bool = True
+) -> Array:
+    """The dz of every step ``[time, batch, 4 * units]``, by the hand-derived pass that `run` uses for an LSTM cell.
+
+    `cotangents` maps the outputs and the final state to the derivatives of a loss.
+    """
+    is_fast = fast and lengths is None and fast_lstm.can_run(cell)
+    return (fast_lstm if is_fast else bptt).every_dz(cell, params, inputs, state, lengths, cotangents)
+
+
 def derived_parts(cell: Any) -> list[bool]:
     """For every innermost cell, whether `run` uses a hand-derived pass."""
     if type(cell) in (DropoutWrapper, ResidualWrapper):

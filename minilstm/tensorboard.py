@@ -1,4 +1,4 @@
-"""TensorBoard event files, for who wants to watch a run there. Needs the extra ``tensorboard``."""
+"""Write TensorBoard event files while `fit` runs. Needs the extra ``tensorboard``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def tensorboard(logdir: str | os.PathLike[str]) -> Callable[[Any], None]:
-    """A callback for `minilstm.fit` that writes the newest entry of every series of the history.
+    """Return a callback for `minilstm.fit` that writes the newest entry of every quantity in the history.
 
         fit(..., callbacks=[tensorboard("runs/demo/events")])
 
-    Raises ImportError, with the line that installs it, where tensorboardX is missing.
+    Raises ImportError if tensorboardX is missing; the message has the command that installs it.
     """
     try:
         from tensorboardX import SummaryWriter

@@ -13,7 +13,7 @@ from minilstm import data
 def test_windows_are_every_stretch_of_the_series(size, length, stride, features):
     series = np.arange(2.0 * size).reshape(size, 2) if features else np.arange(float(size))
     if length > size:
-        with pytest.raises(ValueError, match=f"length must lie from 1 to {size}, got {length}"):
+        with pytest.raises(ValueError, match=f"length must be from 1 to {size}, got {length}"):
             data.sliding_windows(series, length, stride)
         return
     wanted = [series[k : k + length] for k in range(0, size - length + 1, stride)]
@@ -91,5 +91,5 @@ def test_a_batch_that_is_empty_uneven_or_not_finite_is_refused(batch, message):
         data.check_batch(batch, "here")
 
 
-def test_a_batch_counts_its_sequences():
-    assert data.check_batch({"inputs": np.zeros((4, 2)), "deep": [np.zeros(4, int), None]}, "here") == 4
+def test_a_batch_may_be_any_tree_of_arrays():
+    data.check_batch({"inputs": np.zeros((4, 2)), "deep": [np.zeros(4, int), None]}, "here")  # nothing is wrong

@@ -193,7 +193,7 @@ BAD_FITS = {
     "no data": ({"data": None}, "fit: data is missing"),
     "no params": ({"params": None}, "fit: params is missing"),
     "no loss": ({"loss": None}, "fit: wanted model and loss, or loss_fn"),
-    "both": ({"loss_fn": lambda *a: 0.0}, "loss_fn stands in place of model and loss"),
+    "both": ({"loss_fn": lambda *a: 0.0}, "loss_fn replaces model and loss"),
     "epochs": ({"epochs": 0}, "fit: epochs must be a whole number of at least 1, got 0"),
     "half an epoch": ({"epochs": 1.5}, "got 1.5"),
     "batch_size": ({"batch_size": 0}, "fit: batch_size must be at least 1, got 0"),

@@ -65,18 +65,18 @@ def test_a_layer_alone_and_given_params_are_checked():
     assert report.agrees
     assert gradcheck.report(LSTM(3), time=3, entries=4).agrees
     assert params["rnn"]["lstm_cell"]["kernel"].dtype == np.float32
-    assert not params["dense"]["bias"].any()  # drawn anew in the check, not here
+    assert not params["dense"]["bias"].any()  # replaced in the check, not here
 
 
 # --- planted bugs ---------------------------------------------------------------------------------------------
-# They are put into minilstm/bptt.py, so the layers say "reference": whatever is faster may stand in for "bptt".
+# They are put into minilstm/bptt.py, so the layers say "reference": "bptt" may run a faster module.
 
 REFERENCE = Sequential(LSTM(4, backprop="reference"), Dense(1))
 FULL = Sequential(LSTM(4, use_peepholes=True, num_proj=3, cell_clip=2.0, proj_clip=1.5, backprop="reference"), Dense(2))
 
 
 def plant(monkeypatch, change):
-    """Put `change(sweep, time)` behind the hand-derived pass."""
+    """Apply `change(sweep)` to the result of the hand-derived pass."""
     original = bptt.lstm_backward
 
     def wrong(d_outputs, *args, **kwargs):
@@ -201,7 +201,7 @@ def test_the_error_norm_is_relative_above_one_and_absolute_below():
     assert gradcheck.error([], []) == 0
 
 
-# --- a backward pass of one's own -----------------------------------------------------------------------------
+# --- a user's own backward pass -------------------------------------------------------------------------------
 
 
 def own_backward(change=lambda results: results):

@@ -29,7 +29,7 @@ def test_generate_feeds_every_output_back():
     generated = generate(MODEL, PARAMS, PRIMER, 6)
     assert generated.shape == (3, 6, 2)
     sequence = PRIMER
-    for step in range(6):  # the long way: everything anew for each step
+    for step in range(6):  # the long way: everything again for each step
         output = MODEL(PARAMS, sequence)[:, -1]
         assert_close(generated[:, step], output, 1e-13, f"step {step}")
         sequence = np.concatenate([sequence, output[:, None]], axis=1)

@@ -74,7 +74,7 @@ def test_chrono_wants_a_time_above_two(max_time):
 
 @pytest.mark.parametrize("shape", [(8, 4), (6,), ()])
 def test_chrono_is_for_the_bias_of_an_lstm(shape):
-    with pytest.raises(ValueError, match=r"Chrono: shape must be that of an LSTM's bias, \(4 \* units,\), got"):
+    with pytest.raises(ValueError, match=r"Chrono: shape must be \(4 \* units,\), as an LSTM's bias has, got"):
         draw(Chrono(20), shape)
 
 

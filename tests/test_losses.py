@@ -141,9 +141,9 @@ def test_mse_is_differentiable_in_its_targets_too():
         (lambda: losses.softmax_cross_entropy(LOGITS, np.zeros((2, 4), int)), r"targets must have shape \(2, 3\)"),
         (
             lambda: losses.sigmoid_cross_entropy(LOGITS, np.full((2, 3, 4), 1.5)),
-            r"targets must lie in \[0, 1\], got 1.5",
+            r"targets must be in \[0, 1\], got 1.5",
         ),
-        (lambda: losses.sigmoid_cross_entropy(LOGITS, np.full((2, 3, 4), np.nan)), r"targets must lie in \[0, 1\]"),
+        (lambda: losses.sigmoid_cross_entropy(LOGITS, np.full((2, 3, 4), np.nan)), r"targets must be in \[0, 1\]"),
         (
             lambda: losses.sigmoid_cross_entropy(LOGITS, np.zeros((2, 3))),
             "sigmoid_cross_entropy: targets must have the shape",

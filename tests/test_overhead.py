@@ -20,9 +20,9 @@ PARAMS = MODEL.init(0, 1)
 
 
 class Alternating(Adam):
-    """Adam that makes a step of the bare loop behind each of its updates: what disturbs one disturbs the other.
+    """Adam that makes a step of the bare loop after each of its updates, so that both are disturbed alike.
 
-    Seconds are those of this thread: what other processes take does not count.
+    Seconds are the CPU time of this thread, without other processes.
     """
 
     def __init__(self):

@@ -34,7 +34,7 @@ def lines(ax):
 
 
 def in_sight(ax):
-    """Every finite point of every line lies within the axes."""
+    """Check that every finite point of every line is within the axes."""
     (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
     for label, (x, y) in lines(ax).items():
         if len(x) and not label.startswith("_"):

@@ -11,7 +11,7 @@ from minilstm.tensorboard import tensorboard
 
 
 class Recorder:
-    """Stands for tensorboardX's SummaryWriter."""
+    """A replacement for tensorboardX's SummaryWriter."""
 
     def __init__(self, logdir):
         self.logdir, self.scalars, self.flushed = logdir, [], 0

@@ -1,3 +1,3 @@
-"""The training loop: `fit`, and all it needs."""
+"""`fit`, the training loop, and its parts: batches, windows, checkpoints, history, signals."""
 
 from .fitting import fit as fit

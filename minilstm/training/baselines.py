@@ -1,4 +1,4 @@
-"""What a forecast without a model scores: the loss to compare a loss with."""
+"""The losses of trivial forecasts, such as the mean or the last value, to compare a model's loss with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .. import losses
 
 
 def baselines(loss: Any, batch: dict[str, Any]) -> dict[str, float]:
-    """Losses of trivial forecasts on a batch, by name; empty for a loss that is not one of `minilstm.losses`.
+    """Return the losses of trivial forecasts on a batch, by name; empty unless `loss` is from `minilstm.losses`.
 
-    For `mse`: ``mean`` (always the targets' mean, a feature each) and, where inputs have the shape of targets,
-    ``persistence`` (the input itself). For `softmax_cross_entropy`: ``unigram`` (the labels' frequencies). For
-    `sigmoid_cross_entropy`: ``rates`` (each feature's mean). Weights count as they do in the loss.
+    For `mse`: ``mean`` (always forecasts the mean of each feature's targets) and, if inputs and targets have the same
+    shape, ``persistence`` (forecasts the input itself). For `softmax_cross_entropy`: ``unigram`` (the labels'
+    frequencies). For `sigmoid_cross_entropy`: ``rates`` (the mean of each feature). Weights count as in the loss.
 
     >>> series = np.array([0.0, 1.0, 0.0, 1.0])[None, :, None]
     >>> baselines(losses.mse, {"inputs": series[:, :-1], "targets": series[:, 1:]})["persistence"]
@@ -41,6 +41,6 @@ def baselines(loss: Any, batch: dict[str, Any]) -> dict[str, float]:
 
 
 def _mean(targets: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """The mean of every feature over all (weighted) entries."""
+    """Return the mean of every feature over all (weighted) entries."""
     rows = targets.reshape(-1, targets.shape[-1])
     return np.average(rows, axis=0, weights=None if weights is None else weights.reshape(-1)).astype(targets.dtype)

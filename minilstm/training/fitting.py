@@ -1,23 +1,24 @@
-"""fit: the training loop, and what is checked before it begins."""
+"""fit: its arguments, and what is checked before training begins."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from .. import losses
 from ..checkpoint import check_describable, latest_checkpoint
-from ..data import as_batch
 from ..layers.base import params_dtype
 from ..params import Tree
 from .baselines import baselines
-from .loop import FitResult, LossFunction, Trainer
-from .runstate import Place, RunState
-from .sources import as_source
-from .truncation import Truncation, check_model, counts, tbptt
+from .evaluation import LossFunction, model_loss
+from .loop import FitResult, Trainer
+from .sources import ArraySource, Source, as_source
+from .truncation import Truncation, as_truncation, has_weight, tbptt
 
 
 def fit(
@@ -51,196 +52,141 @@ def fit(
     Parameters
     ----------
     model, params, loss
-        A model with ``apply``, its parameters, and a loss of `minilstm.losses`; or `params` and `loss_fn`.
+        A model with ``apply``, its parameters, and a loss of `minilstm.losses`. Or give `params` and `loss_fn`.
     data
-        One tree of arrays, which is shuffled every epoch: a dict with `inputs`, `targets` and perhaps `weights`
-        ``[batch, time]``, `sequence_length` ``[batch]``, or ``(inputs, targets)``, or ``(inputs, targets, weights)``;
-        or a callable ``step -> batch``; or an iterable of batches. The last two need `steps_per_epoch`.
+        One tree of arrays, which is shuffled every epoch: ``(inputs, targets)``, or ``(inputs, targets, weights)``, or
+        a dict with `inputs`, `targets` and optionally `weights` ``[batch, time]`` and `sequence_length` ``[batch]``.
+        Or a callable ``step -> batch``, or an iterable of batches; these two need `steps_per_epoch`.
     optimizer
         From `minilstm.optimizers`.
     epochs : int
-        The total over all resumes.
+        The total number of epochs, over all resumes.
     batch_size : int, default 32
-        For arrays.
+        Sequences in a batch, if `data` are arrays.
     seed : int, default 0
-        Randomness is a function of it and of the place: dropout of step s draws from ``default_rng([seed, 0, s])``,
-        the order of epoch k from ``default_rng([seed, 1, k])``.
+        All randomness is a function of it and of the place in the run: the dropout of step s draws from
+        ``default_rng([seed, 0, s])``, the order of epoch k from ``default_rng([seed, 1, k])``.
     loss_fn : callable, optional
-        ``(params, batch, state, rng) -> (loss, state)`` in place of `model` and `loss`.
+        ``(params, batch, state, rng) -> (loss, state)``, in place of `model` and `loss`.
     steps_per_epoch : int, optional
-        How many batches an epoch has; for a callable or an iterable, unless it is a callable with a length.
+        Batches in an epoch, if `data` is a callable or an iterable. A callable with a length needs none.
     validation_data : optional
-        As `data`, arrays or a callable with a length; its loss, without dropout, is `val_loss` in the history.
+        Like `data`: arrays, or a callable with a length. Its loss, without dropout, is `val_loss` in the history.
     clip_norm, clip_value : float, optional
-        Bounds on the global norm of the gradient, and on each of its entries.
+        Upper bounds on the global norm of the gradient, and on the absolute value of each of its entries.
     tbptt : tbptt, optional
-        Truncated backpropagation: see `minilstm.tbptt`. Each batch of arrays is cut into windows along time, with the
-        state carried from one to the next. Batches of a callable or an iterable are such windows themselves: the state
-        is carried from batch to batch, and starts anew in the rows where the batch's ``reset`` ``[batch]`` is True.
-        It is the default for `minilstm.data.contiguous_batches`.
+        Truncated backpropagation through time; see `minilstm.tbptt`. Each batch of arrays is cut into windows along
+        time, and the state is carried from one window to the next. A batch of a callable or an iterable is already one
+        window: the state is carried from batch to batch. It starts again from the initial state at every epoch, and in
+        the rows where the batch's ``reset`` ``[batch]`` is True. Default: off, except for data from
+        `minilstm.data.contiguous_batches`.
     early_stopping : int, optional
-        End after so many epochs without a lower `val_loss`, and return the parameters of the best epoch.
+        End the run after this many epochs without a lower `val_loss`, and return the parameters of the best epoch.
     ema_decay : float, optional
-        Keep a moving average of the parameters, ``a = decay * a + (1 - decay) * w`` after every step; `val_loss` is
-        then the average's.
+        Keep a moving average of the parameters: after every step, ``a = decay * a + (1 - decay) * w``. `val_loss` is
+        then the loss of the average.
     callbacks : functions
-        Each is called with a `FitResult` after every epoch; one that returns True ends the run.
+        Each is called with a `FitResult` after every epoch. If one returns True, the run ends.
     progress : bool, optional
-        Show a progress bar; default where there is a terminal or a notebook.
+        Whether to show a progress bar. Default: if there is a terminal or a notebook.
     checkpoint_dir : path, optional
-        Save there at the end of every epoch, and write ``history.csv``. SIGINT and SIGTERM then save and end the
-        program with one line that says how to go on. A directory that holds a run is refused unless `resume`.
+        Save a checkpoint there at the end of every epoch, and write ``history.csv``. SIGINT and SIGTERM then save and
+        end the program, with one line that says how to resume. A directory that holds a run is refused unless `resume`.
     checkpoint_every : int, optional
-        Save every so many steps in place of every epoch; the end of the run is always saved.
+        Save every `checkpoint_every` steps instead of every epoch. The end of the run is always saved.
     max_to_keep : int or None, default 5
-        How many checkpoints to keep.
+        How many checkpoints to keep; None keeps all.
     resume : bool, default False
-        Go on from the newest checkpoint in `checkpoint_dir`, or start where there is none. The params passed in are
-        then ignored.
+        Resume from the newest checkpoint in `checkpoint_dir`, and ignore `params`. Without one, start a new run.
     extra : optional
-        Anything JSON can hold, saved in every checkpoint (data scaling, a vocabulary).
+        Anything that JSON can hold; saved in every checkpoint (data scaling, a vocabulary).
 
     Returns
     -------
     FitResult
-        ``(params, opt_state, step, history, baselines, averaged)``; history holds `loss`, `grad_norm` (before clipping)
-        and `val_loss`, each the mean over an epoch.
+        ``(params, opt_state, step, history, baselines, averaged)``. The history holds `loss`, `grad_norm` (before
+        clipping) and `val_loss`, each the mean over an epoch.
 
     Raises
     ------
     ValueError
-        For arguments that do not fit, before anything is written.
+        For arguments that do not fit together, before anything is written.
     FloatingPointError
-        Where the loss or a gradient is not finite, with the step and the parameter; what was saved before stays
-        untouched, and ``failed-<step>`` in `checkpoint_dir` replays the step: ``minilstm replay``.
+        If the loss or a gradient is not finite; the message names the step and the parameter. Earlier checkpoints stay
+        untouched. ``failed-<step>`` in `checkpoint_dir` keeps the step for ``minilstm replay``.
     SystemExit
-        After SIGINT or SIGTERM, where there is a `checkpoint_dir`: 128 plus the signal's number.
+        After SIGINT or SIGTERM, if there is a `checkpoint_dir`: the code is 128 plus the signal's number.
     """
-    if params is None or data is None:
-        raise ValueError(f"fit: {'params' if params is None else 'data'} is missing")
-    if loss_fn is not None and (model is not None or loss is not None):
-        raise ValueError("fit: loss_fn stands in place of model and loss; wanted one or the other, got both")
-    if loss_fn is None and (model is None or loss is None):
-        raise ValueError("fit: wanted model and loss, or loss_fn")
-    _check_numbers(
-        epochs=epochs, checkpoint_every=checkpoint_every, early_stopping=early_stopping, ema_decay=ema_decay,
-        clip_norm=clip_norm, clip_value=clip_value,
-    )  # fmt: skip
-    if early_stopping is not None and validation_data is None:
-        raise ValueError("fit: early_stopping needs validation_data")
-
-    plain, dtype = loss_fn is not None, params_dtype(params, np.float32)
-    truncation = _truncation(tbptt, data, model)
-    source_options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "plain": plain, "resume": resume}
-    source = as_source(data, dtype, steps_per_epoch=steps_per_epoch, **source_options)
-    validation = None
+    options = SimpleNamespace(**locals())  # every argument, for the functions below and the trainer
+    _check_options(options)
+    if loss_fn is None:
+        loss_fn = model_loss(model, options.loss)
+    any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32)
+    truncation = as_truncation(tbptt, data, model)
+    read = functools.partial(as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree)
+    source, validation = read(data, steps_per_epoch=steps_per_epoch), None
     if validation_data is not None:
-        validation = as_source(
-            validation_data, dtype, steps_per_epoch=None, where="fit: validation_data", **source_options
-        )
-    if truncation is not None and (plain or (source.continues and truncation.window != truncation.stride)):
-        why = "loss_fn" if plain else "a callable or an iterable, whose batches are the windows, with a longer window"
+        validation = read(validation_data, steps_per_epoch=None, where="fit: validation_data")
+    if truncation is not None and (any_tree or (source.continues and truncation.window != truncation.stride)):
+        why = "loss_fn" if any_tree else "a callable or an iterable (its batches are windows) and a longer window"
         raise ValueError(f"fit: tbptt cannot be used with {why}")
-    checked = {"data": source, "validation_data": validation}
-    compared = {} if plain else _check_before(model, loss, params, checked, truncation)
+    compared = {}
+    if not any_tree:
+        compared = baselines(loss, _check_batches(options, "data", source, truncation))
+        if validation is not None:
+            _check_batches(options, "validation_data", validation, truncation)
     if checkpoint_dir is not None:
         check_describable(model, extra)
-
-    history: dict[str, list[float]] = {"loss": [], "grad_norm": []}
-    if validation is not None:
-        history["val_loss"] = []
-    averaged = None if ema_decay is None else params
-    trainer = Trainer(
-        run=RunState(params, optimizer.init(params), 0, Place(), history, averaged=averaged),
-        loss_fn=model_loss(model, loss) if loss_fn is None else loss_fn,
-        model=model,
-        loss=loss,
-        optimizer=optimizer,
-        source=source,
-        validation=validation,
-        truncation=truncation,
-        epochs=epochs,
-        seed=seed,
-        clip_norm=clip_norm,
-        clip_value=clip_value,
-        early_stopping=early_stopping,
-        ema_decay=ema_decay,
-        callbacks=tuple(callbacks),
-        baselines=compared,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_every=checkpoint_every,
-        max_to_keep=max_to_keep,
-        extra=extra,
-    )
+    trainer = Trainer(options, loss_fn, source, validation, truncation, compared)
     if checkpoint_dir is not None and latest_checkpoint(checkpoint_dir) is not None:
         if not resume:
             raise ValueError(
-                f"fit: checkpoint_dir {os.fspath(checkpoint_dir)!r} already holds a run; pass resume=True to go on "
-                "with it, or choose another directory"
+                f"fit: checkpoint_dir {os.fspath(checkpoint_dir)!r} already holds a run; pass resume=True to continue "
+                "it, or choose another directory"
             )
         trainer.load()
-    return trainer.train(progress)
+    return trainer.train()
 
 
-def model_loss(model: Any, loss: LossFunction | None) -> LossFunction:
-    """The ``loss_fn`` of a model and a loss on batches that are dicts."""
-    assert loss is not None
-
-    def loss_fn(params: Tree, batch: dict[str, Any], state: Any, rng: Any) -> tuple[Any, Any]:
-        outputs, state = model.apply(
-            params, batch["inputs"], state=state, sequence_length=batch.get("sequence_length"), rng=rng
-        )
-        return loss(outputs, batch["targets"], batch.get("weights")), state
-
-    return loss_fn
-
-
-def _check_numbers(*, ema_decay: Any, clip_norm: Any, clip_value: Any, **whole: Any) -> None:
-    """Raise ValueError for a number out of its range; `whole` are to be whole numbers of at least 1, or None."""
-    for name, value in whole.items():
+def _check_options(options: Any) -> None:
+    """Raise ValueError for an argument of `fit` that is missing, out of range, or does not go with another."""
+    for name in ("params", "data"):
+        if getattr(options, name) is None:
+            raise ValueError(f"fit: {name} is missing")
+    given = (options.model is not None, options.loss is not None)
+    if options.loss_fn is not None and any(given):
+        raise ValueError("fit: loss_fn replaces model and loss; wanted one or the other, got both")
+    if options.loss_fn is None and not all(given):
+        raise ValueError("fit: wanted model and loss, or loss_fn")
+    for name in ("epochs", "checkpoint_every", "early_stopping"):
+        value = getattr(options, name)
         if value is not None and (value != int(value) or value < 1):
             raise ValueError(f"fit: {name} must be a whole number of at least 1, got {value!r}")
-    if ema_decay is not None and not 0 <= ema_decay < 1:
-        raise ValueError(f"fit: ema_decay must lie in [0, 1), got {ema_decay!r}")
-    for name, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+    if options.ema_decay is not None and not 0 <= options.ema_decay < 1:
+        raise ValueError(f"fit: ema_decay must be in [0, 1), got {options.ema_decay!r}")
+    for name in ("clip_norm", "clip_value"):
+        bound = getattr(options, name)
         if bound is not None and not bound > 0:
             raise ValueError(f"fit: {name} must be positive, got {bound!r}")
+    if options.early_stopping is not None and options.validation_data is None:
+        raise ValueError("fit: early_stopping needs validation_data")
 
 
-def _truncation(option: tbptt | None, data: Any, model: Any) -> Truncation | None:
-    """What the option `tbptt` of `fit` means; data that are cut into windows of `num_steps` ask for it themselves."""
-    if option is None and hasattr(data, "num_steps"):
-        option = tbptt(data.num_steps)
-    if option is None:
-        return None
-    if not isinstance(option, tbptt):
-        raise ValueError(f"fit: tbptt must be minilstm.tbptt(stride, window), got {option!r}")
-    truncation = option.checked()
-    if model is not None:
-        check_model(model)
-    return truncation
+def _check_batches(options: Any, name: str, source: Source, truncation: Truncation | None) -> dict[str, Any]:
+    """Find wrong shapes and labels before the first step: try model and loss on a batch, and check all labels.
 
-
-def _check_before(
-    model: Any, loss: Any, params: Tree, sources: dict[str, Any], truncation: Truncation | None
-) -> dict[str, float]:
-    """Try out whatever can be wrong with shapes and labels before the first step; returns the baselines of the data."""
-    compared: dict[str, float] = {}
-    for name, source in sources.items():
-        if source is None:
-            continue
-        batch = as_batch(source.first(), f"fit: {name}")
-        if "targets" not in batch:
-            raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
-        rows = getattr(source, "batch_size", None)  # of arrays, as many as the first step will take
-        some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
-        if truncation is not None:  # of a long sequence, as much as one window
-            some = {key: x if key == "sequence_length" else x[:, : truncation.window] for key, x in some.items()}
-            if "sequence_length" in some:
-                some["sequence_length"] = np.minimum(some["sequence_length"], truncation.window)
-        outputs, _ = model.apply(params, some["inputs"], sequence_length=some.get("sequence_length"))
-        losses.check_range(loss, batch["targets"], outputs.shape[-1])
-        loss(outputs, some["targets"], some.get("weights") if counts(some) else None)
-        if name == "data":
-            compared = baselines(loss, batch)
-    return compared
+    Returns what was checked: all data if they are arrays, else the first batch.
+    """
+    model, loss, batch = options.model, options.loss, source.first()
+    if "targets" not in batch:
+        raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
+    rows = source.batch_size if isinstance(source, ArraySource) else None
+    some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
+    if truncation is not None:  # one window of a long sequence is enough
+        some = {key: x if key == "sequence_length" else x[:, : truncation.window] for key, x in some.items()}
+        if "sequence_length" in some:
+            some["sequence_length"] = np.minimum(some["sequence_length"], truncation.window)
+    outputs, _ = model.apply(options.params, some["inputs"], sequence_length=some.get("sequence_length"))
+    losses.check_range(loss, batch["targets"], outputs.shape[-1])
+    loss(outputs, some["targets"], some.get("weights") if has_weight(some) else None)
+    return batch

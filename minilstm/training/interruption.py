@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop at the next good moment."""
+"""Turn Ctrl-C and SIGTERM into a wish to stop, which the training loop reads after each step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """While it is entered, SIGINT and SIGTERM only set `wanted`; a second one acts at once, as it always did.
+    """A context in which SIGINT and SIGTERM only set `wanted`; a second signal has its usual effect at once.
 
-    Handlers are set in the main thread alone and the previous ones are put back. Not `active`, it does nothing.
+    Handlers are set only in the main thread, and the previous ones are restored. If `active` is false, does nothing.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -22,7 +22,7 @@ class Interruption:
         self._previous: dict[int, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._restore()  # whoever presses twice does not want to wait
+        self._restore()  # a user who presses Ctrl-C twice does not want to wait
         self.wanted = number
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""A training step that failed, kept and run again."""
+"""Keep the batch, parameters and state of a training step that failed, and run that step again."""
 
 from __future__ import annotations
 
@@ -8,65 +8,54 @@ from typing import Any
 import numpy as np
 
 from .. import losses
-from ..checkpoint import OWN, load_checkpoint, save_checkpoint
+from ..checkpoint import load_checkpoint, save_checkpoint
 from ..gradients import value_and_grad
-from ..params import Tree, flatten_names, tree_leaves
-from .runstate import RunState, build_structure, describe_structure
+from ..params import flatten_names
+from .evaluation import model_loss
+from .runstate import RunState, describe_structure, own_tensors, read_state, state_tensors
 
-REPLAYABLE = {"mse": losses.mse, "softmax_cross_entropy": losses.softmax_cross_entropy,
-              "sigmoid_cross_entropy": losses.sigmoid_cross_entropy}  # fmt: skip
+REPLAYABLE = {loss.__name__: loss for loss in (losses.mse, losses.softmax_cross_entropy, losses.sigmoid_cross_entropy)}
 
 
 def dump_failure(directory: Any, run: RunState, batch: Any, seed: int, model: Any, loss: Any) -> str | None:
-    """Write ``failed-<step>`` beside the checkpoints: parameters, batch, state, seed; None where that cannot be.
+    """Write ``failed-<step>`` into `directory`: parameters, batch, state and seed. Return its prefix.
 
-    It is no checkpoint of the run: the ``checkpoint`` file does not name it. Only a model and a loss of
-    `minilstm.losses` can be replayed.
+    The ``checkpoint`` file does not name it, so a run never resumes from it. Returns None if the step cannot be
+    replayed: that needs a model that can be described, and a loss of `minilstm.losses`.
     """
-    names = [name for name, function in REPLAYABLE.items() if function is loss]
-    if model is None or not names:
+    name = getattr(loss, "__name__", "")
+    if model is None or REPLAYABLE.get(name) is not loss:
         return None
     own = {f"failed/batch/{key}": value for key, value in batch.items() if value is not None}
-    own.update({f"failed/state/{n}": leaf for n, leaf in enumerate(tree_leaves(run.carried))})
-    facts = {"failed": {"loss": names[0], "seed": seed, "step": run.step, "state": describe_structure(run.carried)}}
+    own.update(state_tensors("failed/state", run.carried))
+    facts = {"failed": {"loss": name, "seed": seed, "step": run.step, "state": describe_structure(run.carried)}}
     try:
         return save_checkpoint(
             os.path.join(directory, "failed"), run.params, step=run.step, model=model, training=facts, own=own,
             publish=False,
         )  # fmt: skip
-    except ValueError:  # a model with functions of one's own has no description
+    except ValueError:  # a model with a user's own functions has no description
         return None
 
 
 def replay(prefix: str) -> str:
-    """Run a step that `dump_failure` kept; returns a report of its loss and of every gradient, as text.
+    """Run a step that `dump_failure` kept. Return a report of its loss and of every gradient, as text.
 
-    Raises ValueError where the file holds no failed step.
+    Raises ValueError if the file holds no failed step.
     """
     loaded = load_checkpoint(prefix)
     facts = loaded.training.get("failed") if isinstance(loaded.training, dict) else None
     if facts is None or loaded.model is None:
         raise ValueError(f"{prefix} holds no failed step of fit")
-    own = {name[len(OWN) + len("failed/") :]: value for name, value in loaded.others.items() if name.startswith(OWN)}
-    batch = {name[len("batch/") :]: value for name, value in own.items() if name.startswith("batch/")}
-    leaves = [own[f"state/{n}"] for n in range(sum(name.startswith("state/") for name in own))]
-    state = build_structure(facts["state"], iter(leaves))
-    loss = REPLAYABLE[facts["loss"]]
-    model = loaded.model
-
-    def step(params: Tree) -> Any:
-        outputs, _ = model.apply(
-            params, batch["inputs"], state=state, sequence_length=batch.get("sequence_length"),
-            rng=[facts["seed"], 0, facts["step"]],
-        )  # fmt: skip
-        return loss(outputs, batch["targets"], batch.get("weights"))
-
-    value, grads = value_and_grad(step)(loaded.params)
+    batch = own_tensors(loaded, "failed/batch")
+    state = read_state(loaded, "failed/state", facts["state"])
+    loss_fn, rng = model_loss(loaded.model, REPLAYABLE[facts["loss"]]), [facts["seed"], 0, facts["step"]]
+    value, grads = value_and_grad(lambda params: loss_fn(params, batch, state, rng)[0])(loaded.params)
     lines = [f"step {facts['step']}: loss {float(value)}"]
-    arrays = [("inputs", batch["inputs"]), ("targets", batch["targets"])]
-    arrays += [(f"parameter {name}", array) for name, array in flatten_names(loaded.params).items()]
-    arrays += [(f"gradient of {name}", array) for name, array in flatten_names(grads).items()]
-    for name, array in arrays:
+    arrays = {"inputs": batch["inputs"], "targets": batch["targets"]}
+    arrays |= {f"parameter {name}": array for name, array in flatten_names(loaded.params).items()}
+    arrays |= {f"gradient of {name}": array for name, array in flatten_names(grads).items()}
+    for name, array in arrays.items():
         wrong = int(np.size(array) - np.isfinite(array).sum())
         with np.errstate(all="ignore"):
             largest = float(np.max(np.abs(np.where(np.isfinite(array), array, 0))))

@@ -1,8 +1,8 @@
-"""All that a run of `fit` needs to go on as if it had never been stopped, in a checkpoint and back.
+"""Where a run resumes: all that changes while `fit` runs, written to a checkpoint and read back.
 
-Parameters, optimizer slots and averages have TensorFlow's names. The place in the data, the history, the carried
-state and the best parameters so far are minilstm's own: JSON in ``minilstm/training``, arrays under
-``minilstm/carried`` and ``minilstm/best``. Randomness is a function of seed and place, so no generator is stored.
+Parameters, optimizer slots and averages have TensorFlow's names. minilstm adds the place in the data, the history, the
+carried state and the best parameters so far: JSON in ``minilstm/training``, arrays under ``minilstm/carried`` and
+``minilstm/best``. Randomness is a function of seed and place, so no random generator is stored.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..cells import LSTMState
-from ..checkpoint import OWN, CheckpointError, load_checkpoint, save_checkpoint
+from ..checkpoint import OWN, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from ..params import Tree, check_same_structure, flatten_names, tree_leaves, unflatten_names
 
-CHECKPOINT_NAME = "model.ckpt"
+KINDS: dict[str, Any] = {"LSTMState": LSTMState._make, "tuple": tuple, "list": list}  # what a state may be made of
 
 
 class Place(NamedTuple):
-    """Where a run stands: the epoch, the batch in it, the window in that, and the sums of the epoch so far."""
+    """The place of a run in its data (epoch, batch of the epoch, window of the batch), and the epoch's sums so far."""
 
     epoch: int = 0
     batch: int = 0
@@ -32,11 +32,11 @@ class Place(NamedTuple):
     entries: float = 0.0
 
     def after_window(self, last: bool) -> Place:
-        """The place after a window; `last` of its batch or not."""
+        """Return the place after a window; `last` says whether it was the last of its batch."""
         return self._replace(batch=self.batch + last, window=0 if last else self.window + 1)
 
     def after_update(self, loss: float, norm: float, entries: float) -> Place:
-        """The place after one update whose loss is the mean over so many (weighted) entries."""
+        """Return the place after one update, whose loss is the mean over `entries` (weighted) entries."""
         return self._replace(
             updates=self.updates + 1,
             loss_sum=self.loss_sum + loss * entries,
@@ -57,7 +57,7 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass
 class RunState:
-    """What changes while a run goes on."""
+    """What changes while a run is training."""
 
     params: Tree
     opt_state: Any
@@ -68,77 +68,88 @@ class RunState:
     averaged: Tree = None  # the exponential moving average of the parameters
     best: Tree = None  # the parameters of the epoch with the lowest validation loss
 
-    def save(self, directory: str | os.PathLike[str], model: Any, extra: Any, max_to_keep: int | None) -> str:
-        """Write a checkpoint; returns its prefix."""
-        own = {f"carried/{n}": leaf for n, leaf in enumerate(tree_leaves(self.carried))}
+    def save(self, directory: str | os.PathLike[str], model: Any, extra: Any, max_to_keep: int | None) -> None:
+        """Write a checkpoint."""
+        own = state_tensors("carried", self.carried)
         own.update({f"best/{name}": value for name, value in flatten_names(self.best or {}).items()})
         training = {
             "place": self.place._asdict(), "history": self.history, "carried": describe_structure(self.carried),
             "state": type(self.opt_state).__name__,
         }  # fmt: skip
-        return save_checkpoint(
-            os.path.join(directory, CHECKPOINT_NAME), self.params, opt_state=self.opt_state, step=self.step,
+        save_checkpoint(
+            os.path.join(directory, "model.ckpt"), self.params, opt_state=self.opt_state, step=self.step,
             model=model, extra=extra, training=training, averaged=self.averaged, own=own, max_to_keep=max_to_keep,
         )  # fmt: skip
 
     def load(self, directory: str | os.PathLike[str]) -> None:
-        """Take everything from the newest checkpoint; what is here now says what it has to fit.
+        """Replace everything by the newest checkpoint in `directory`, which must fit what is here now.
 
         Raises
         ------
         CheckpointError
-            If it was not written by `fit`, or belongs to another model or another optimizer.
+            If `fit` did not write it, or it belongs to another model or another optimizer.
         """
         loaded = load_checkpoint(directory, like=self.params)
         training, wanted = loaded.training, type(self.opt_state).__name__
         if not isinstance(training, dict) or not {"place", "history", "carried", "state"} <= training.keys():
             raise CheckpointError(f"fit: {loaded.prefix} was not written by fit: minilstm/training does not say so")
         if training["state"] != wanted:
-            raise CheckpointError(
-                f"fit: {loaded.prefix} holds {training['state']}, but the optimizer wants {wanted}"
-            )
-        found = loaded.opt_state if len(self.opt_state) > 1 else self.opt_state._replace(step=loaded.step)
-        check_same_structure(self.opt_state, found)
-        own = {name[len(OWN) :]: value for name, value in loaded.others.items() if name.startswith(OWN)}
-        carried = [own[f"carried/{n}"] for n in range(sum(name.startswith("carried/") for name in own))]
-        best = {name[len("best/") :]: value for name, value in own.items() if name.startswith("best/")}
-        had_validation = "val_loss" in self.history
+            raise CheckpointError(f"fit: {loaded.prefix} holds {training['state']}, but the optimizer wants {wanted}")
+        opt_state = loaded.opt_state if len(self.opt_state) > 1 else self.opt_state._replace(step=loaded.step)
+        check_same_structure(self.opt_state, opt_state)
         try:
-            self.place, self.history = Place(**training["place"]), training["history"]
-            self.carried = build_structure(training["carried"], iter(carried))
+            place, history = Place(**training["place"]), training["history"]
+            carried = read_state(loaded, "carried", training["carried"])
         except (TypeError, KeyError, ValueError, StopIteration) as error:
             raise CheckpointError(f"fit: {loaded.prefix}: tensor minilstm/training: {error}") from error
-        for name, was, wanted_now in (
-            ("validation_data", "val_loss" in self.history, had_validation),
-            ("ema_decay", loaded.averaged is not None, self.averaged is not None),
+        for name, has, had in (
+            ("validation_data", "val_loss" in self.history, "val_loss" in history),
+            ("ema_decay", self.averaged is not None, loaded.averaged is not None),
         ):
-            if was != wanted_now:
+            if has != had:
                 raise CheckpointError(
-                    f"fit: {loaded.prefix} was written {'with' if was else 'without'} {name}, and resumes only so"
+                    f"fit: {loaded.prefix} was written {'with' if had else 'without'} {name}, and resumes only so"
                 )
-        self.params, self.opt_state, self.step = loaded.params, found, loaded.step or 0
-        self.averaged = loaded.averaged
+        best = own_tensors(loaded, "best")
+        self.params, self.opt_state, self.step = loaded.params, opt_state, loaded.step or 0
+        self.place, self.history, self.carried, self.averaged = place, history, carried, loaded.averaged
         self.best = unflatten_names({name: best[name] for name in flatten_names(self.params)}) if best else None
 
 
+def own_tensors(loaded: Checkpoint, folder: str) -> dict[str, Any]:
+    """Return the tensors that a checkpoint holds under ``minilstm/<folder>/``, named without that prefix."""
+    start = f"{OWN}{folder}/"
+    return {name.removeprefix(start): value for name, value in loaded.others.items() if name.startswith(start)}
+
+
+def state_tensors(folder: str, state: Tree) -> dict[str, Any]:
+    """Return the arrays of a recurrent state, numbered: ``<folder>/0``, ``<folder>/1``, ..."""
+    return {f"{folder}/{n}": leaf for n, leaf in enumerate(tree_leaves(state))}
+
+
+def read_state(loaded: Checkpoint, folder: str, description: Any) -> Tree:
+    """Return the recurrent state whose arrays `state_tensors` numbered and whose structure is `description`."""
+    tensors = own_tensors(loaded, folder)
+    return build_structure(description, iter([tensors[str(n)] for n in range(len(tensors))]))
+
+
 def describe_structure(tree: Tree) -> Any:
-    """The structure of a state as JSON: a dict as {key: ...}, a tuple as [kind, ...], an array as 0, None as null."""
+    """Describe the structure of a state as JSON: a dict as {key: ...}, a tuple as [kind, ...], an array as 0."""
     if isinstance(tree, dict):
         return {key: describe_structure(value) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):
-        kind = "LSTMState" if isinstance(tree, LSTMState) else type(tree).__name__
-        if kind not in ("LSTMState", "tuple", "list"):
+        kind = type(tree).__name__
+        if kind not in KINDS:
             raise ValueError(f"fit: a carried state may hold dicts, lists, tuples and LSTMState, got {kind}")
         return [kind, *map(describe_structure, tree)]
     return None if tree is None else 0
 
 
 def build_structure(description: Any, leaves: Iterator[Any]) -> Tree:
-    """The tree that `describe_structure` described, with its arrays taken from `leaves`."""
+    """Build the tree that `describe_structure` described; `leaves` yields its arrays."""
     if isinstance(description, dict):
         return {key: build_structure(value, leaves) for key, value in description.items()}
     if isinstance(description, list):
         kind, *parts = description
-        built = [build_structure(part, leaves) for part in parts]
-        return LSTMState(*built) if kind == "LSTMState" else {"tuple": tuple, "list": list}[kind](built)
+        return KINDS[kind]([build_structure(part, leaves) for part in parts])
     return None if description is None else next(leaves)

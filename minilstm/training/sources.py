@@ -1,4 +1,4 @@
-"""Where the batches of a run come from: arrays, a function of the step, or an iterable."""
+"""Where batches come from: arrays that are shuffled every epoch, a function of the step, or an iterable."""
 
 from __future__ import annotations
 
@@ -8,87 +8,70 @@ from typing import Any
 
 import numpy as np
 
-from ..data import as_batch, check_batch, shuffled_batches, to_dtype
+from ..data import prepared, shuffled_batches
+from ..params import tree_leaves
 
 
 class ArraySource:
-    """Batches out of one tree of arrays, shuffled anew every epoch."""
+    """Batches from one tree of arrays, shuffled again every epoch."""
 
-    continues = False  # whether a batch goes on where the one before ended
+    continues = False  # whether a batch continues the sequences of the batch before it
 
-    def __init__(self, data: Any, dtype: Any, batch_size: int, seed: int, where: str = "fit: data") -> None:
+    def __init__(self, data: Any, batch_size: int, seed: int) -> None:
         if batch_size < 1:
             raise ValueError(f"fit: batch_size must be at least 1, got {batch_size}")
-        self.data = to_dtype(data, dtype)
-        self.size = check_batch(self.data, where)
-        self.batch_size, self.seed = batch_size, seed
-        self.batches_per_epoch = -(-self.size // batch_size)
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.batches_per_epoch = -(-len(tree_leaves(data)[0]) // batch_size)
 
     def first(self) -> Any:
-        """All there is: what baselines are computed from."""
+        """Return all data, for the checks before a run and for baselines."""
         return self.data
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from its step `start` on."""
+        """Yield the batches of an epoch, from its batch number `start` on."""
         return itertools.islice(shuffled_batches(self.data, self.batch_size, self.seed, epoch), start, None)
 
 
-class CallableSource:
-    """Batches from a function ``step -> batch``: any place can be gone to directly."""
+class StepSource:
+    """Batches from a function ``step -> batch``, which can start at any step.
+
+    ``prepare(batch, place)`` returns a checked batch; its errors name the place.
+    """
 
     continues = True
 
-    def __init__(self, data: Callable[[int], Any], dtype: Any, steps_per_epoch: int, prepare: Any) -> None:
-        self.data, self.dtype, self.batches_per_epoch, self.prepare = data, dtype, steps_per_epoch, prepare
+    def __init__(self, data: Callable[[int], Any], batches_per_epoch: int, prepare: Callable[[Any, str], Any]) -> None:
+        self.data, self.batches_per_epoch, self.prepare = data, batches_per_epoch, prepare
+
+    def _batch(self, step: int) -> Any:
+        return self.prepare(self.data(step), f", batch of step {step}")
 
     def first(self) -> Any:
-        """The first batch, for the checks before a run and for baselines."""
-        return _checked(self.prepare(self.data(0)), self.dtype, 0)
+        """Return the first batch, for the checks before a run and for baselines."""
+        return self._batch(0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from its step `start` on."""
-        for step in range(epoch * self.batches_per_epoch + start, (epoch + 1) * self.batches_per_epoch):
-            yield _checked(self.prepare(self.data(step)), self.dtype, step)
+        """Yield the batches of an epoch, from its batch number `start` on."""
+        return map(self._batch, range(epoch * self.batches_per_epoch + start, (epoch + 1) * self.batches_per_epoch))
 
 
-class IterableSource:
-    """Batches from an iterable, which may be endless; a new iterator is taken from it when a run starts."""
+class NumberedBatches:
+    """An iterable of batches as a function of the step. Steps must not decrease; batches in between are skipped."""
 
-    continues = True
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.iterator, self.consumed, self.latest = iter(batches), 0, None
 
-    def __init__(self, data: Iterable[Any], dtype: Any, steps_per_epoch: int, prepare: Any) -> None:
-        self.iterator = iter(data)
-        self.dtype, self.batches_per_epoch, self.prepare = dtype, steps_per_epoch, prepare
-        self.consumed = 0
-
-    def first(self) -> Any:
-        """The first batch, for the checks before a run and for baselines; it is not lost."""
-        batch = next(self.iterator, None)
-        if batch is None:
-            raise ValueError("fit: data is an iterable without a batch")
-        self.iterator = itertools.chain([batch], self.iterator)
-        return _checked(self.prepare(batch), self.dtype, 0)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from its step `start` on; what lies before is consumed and thrown away."""
-        for step in range(epoch * self.batches_per_epoch + start, (epoch + 1) * self.batches_per_epoch):
-            while True:
-                try:
-                    batch = next(self.iterator)
-                except StopIteration:
-                    raise ValueError(
-                        f"fit: data ended after {self.consumed} batches, wanted one for step {step}"
-                    ) from None
-                self.consumed += 1
-                if self.consumed > step:
-                    break
-            yield _checked(self.prepare(batch), self.dtype, step)
+    def __call__(self, step: int) -> Any:
+        """Return the batch of a step: the one that was returned last, or a later one."""
+        while self.consumed <= step:
+            self.latest = next(self.iterator, None)
+            if self.latest is None:
+                raise ValueError(f"fit: data ended after {self.consumed} batches, wanted one for step {step}")
+            self.consumed += 1
+        return self.latest
 
 
-def _checked(batch: Any, dtype: Any, step: int) -> Any:
-    batch = to_dtype(batch, dtype)
-    check_batch(batch, f"fit: data, batch of step {step}")
-    return batch
+Source = ArraySource | StepSource
 
 
 def as_source(
@@ -99,36 +82,37 @@ def as_source(
     seed: int,
     steps_per_epoch: int | None,
     resume: bool,
-    plain: bool,
+    any_tree: bool,
     where: str = "fit: data",
-) -> Any:
-    """The source that `data` means: a tree of arrays, a callable ``step -> batch`` or an iterable of batches.
+) -> Source:
+    """Return the source for `data`: a tree of arrays, a callable ``step -> batch`` or an iterable of batches.
 
-    With `plain`, batches are any trees; otherwise each is made a dict by `as_batch`.
+    With `any_tree` a batch may be any tree; otherwise `as_batch` makes it a dict.
 
-    Raises ValueError for anything else, without the `steps_per_epoch` that the last two need (a callable that has a
-    length needs none), and for a one-shot generator together with `resume`.
+    Raises ValueError for other data; for a callable (unless it has a length) or an iterable without `steps_per_epoch`;
+    and for a one-shot iterator with `resume`.
     """
-    prepare = (lambda batch: batch) if plain else (lambda batch: as_batch(batch, where))
-    of_arrays = isinstance(data, list) and not plain and not any(isinstance(part, (dict, tuple)) for part in data)
-    is_tree = isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None)
-    if is_tree:
+
+    def prepare(batch: Any, place: str = "") -> Any:
+        return prepared(batch, dtype, where + place, any_tree)
+
+    of_arrays = isinstance(data, list) and not any_tree and not any(isinstance(part, (dict, tuple)) for part in data)
+    if isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None):
         if steps_per_epoch is not None:
             raise ValueError("fit: steps_per_epoch is for a callable or an iterable; arrays have their own length")
-        return ArraySource(prepare(data), dtype, batch_size, seed, where)
+        return ArraySource(prepare(data), batch_size, seed)
+    kind = type(data).__name__
     if not callable(data) and not isinstance(data, Iterable):
-        raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {type(data).__name__}")
+        raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {kind}")
     if steps_per_epoch is None and callable(data) and hasattr(data, "__len__"):
         steps_per_epoch = len(data)
     if steps_per_epoch is None or steps_per_epoch < 1:
-        raise ValueError(
-            f"fit: steps_per_epoch must be at least 1 for {type(data).__name__} data, got {steps_per_epoch}"
-        )
-    if callable(data):
-        return CallableSource(data, dtype, steps_per_epoch, prepare)
-    if resume and isinstance(data, Iterator):
-        raise ValueError(
-            "fit: data is a one-shot iterator, which cannot be consumed again on resume; pass a list, an object with "
-            "__iter__, or a callable step -> batch"
-        )
-    return IterableSource(data, dtype, steps_per_epoch, prepare)
+        raise ValueError(f"fit: steps_per_epoch must be at least 1 for {kind} data, got {steps_per_epoch}")
+    if not callable(data):
+        if resume and isinstance(data, Iterator):
+            raise ValueError(
+                "fit: data is a one-shot iterator, which cannot be read again on resume; pass a list, an object with "
+                "__iter__, or a callable step -> batch"
+            )
+        data = NumberedBatches(data)
+    return StepSource(data, steps_per_epoch, prepare)

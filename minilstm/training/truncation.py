@@ -1,8 +1,8 @@
-"""Truncated backpropagation through time: how a long sequence becomes windows with the state carried between them.
+"""Truncated backpropagation through time: cut a long sequence into windows and carry the state between them.
 
-At every `stride` steps one update is made from the loss of those steps, and its gradient goes back through `window`
-steps, no further: the state that a window starts from is a number, not a function of the parameters. This is
-BPTT(h; h') of Williams and Peng 1990, with h = window and h' = stride.
+After every `stride` steps, one update is made from the loss of those steps. Its gradient goes back through `window`
+steps at most: the state that a window starts from is a number, not a function of the parameters. This is BPTT(h; h') of
+Williams and Peng 1990, with h = window and h' = stride.
 """
 
 from __future__ import annotations
@@ -12,35 +12,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..cells import check_size
 from ..params import Tree, tree_map
 
 
-class tbptt(NamedTuple):  # in small letters, since it reads as an option: fit(..., tbptt=tbptt(stride=20))
-    """How far apart updates are and how far back their gradients go, in time steps.
+class tbptt(NamedTuple):  # lower case, because it reads as an option: fit(..., tbptt=tbptt(stride=20))
+    """An option of `fit`: how far apart updates are, and how far back their gradients go, in time steps.
 
     Parameters
     ----------
     stride : int
-        Steps whose loss one update is made from.
+        Time steps between two updates. Each update uses the loss of these steps.
     window : int, optional
-        Steps that its gradient goes back through; at least `stride`, which is the default.
+        Time steps that its gradient goes back through. At least `stride`, which is the default.
     """
 
     stride: int
     window: int | None = None
 
     def checked(self) -> Truncation:
-        """Both numbers with the default filled in; ValueError where one is out of range."""
-        window = self.stride if self.window is None else self.window
-        for name, value in (("stride", self.stride), ("window", window)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise ValueError(f"tbptt: {name} must be a whole number of steps, got {value!r}")
-        if self.stride < 1 or window < self.stride:
-            raise ValueError(
-                "tbptt: stride must be at least 1 and window at least stride, "
-                f"got stride={self.stride}, window={window}"
-            )
-        return Truncation(self.stride, window)
+        """Return both numbers, with the default filled in; raise ValueError if one is out of range."""
+        stride = check_size(self.stride, "stride", "tbptt")
+        window = stride if self.window is None else check_size(self.window, "window", "tbptt")
+        if window < stride:
+            raise ValueError(f"tbptt: wanted a window at least stride, got stride={stride}, window={window}")
+        return Truncation(stride, window)
 
 
 class Truncation(NamedTuple):
@@ -51,52 +47,65 @@ class Truncation(NamedTuple):
 
 
 class Window(NamedTuple):
-    """One window of a batch: what the model reads, how many steps count, and where the next window starts.
+    """One window of a batch: what the model reads, and where the next window starts.
 
-    `advance` is the number of steps from this window's start to the next one's; the state there is carried on. `last`
-    says that the batch has no further window.
+    `advance` is the number of steps from the start of this window to the start of the next, whose state is carried on.
+    `last` says that this is the last window of the batch.
     """
 
     batch: dict[str, Any]
-    counted: int
     advance: int
     last: bool
 
 
-def count_windows(time: int, truncation: Truncation) -> int:
-    """How many updates a sequence of `time` steps makes."""
-    return -(-time // truncation.stride)
+def as_truncation(option: tbptt | None, data: Any, model: Any) -> Truncation | None:
+    """Check the option `tbptt` of `fit`. Its default for data with `num_steps`, which are windows, is that stride.
+
+    Raises ValueError if it is not a `tbptt`, or if the state of `model` cannot be carried from window to window.
+    """
+    if option is None and hasattr(data, "num_steps"):
+        option = tbptt(data.num_steps)
+    if option is None:
+        return None
+    if not isinstance(option, tbptt):
+        raise ValueError(f"fit: tbptt must be minilstm.tbptt(stride, window), got {option!r}")
+    truncation = option.checked()
+    for name, layer in () if model is None else zip(model.names, model.layers, strict=True):
+        if layer.recurrent and getattr(layer, "return_sequences", True) is False:
+            raise ValueError(f"fit: tbptt needs outputs of every step, but layer {name!r} has return_sequences=False")
+        if layer.recurrent and getattr(layer, "reverse", True):  # a Bidirectional has no such option: it runs both ways
+            raise ValueError(f"fit: tbptt carries the state forwards in time, but layer {name!r} runs backwards")
+    return truncation
 
 
 def windows(batch: dict[str, Any], truncation: Truncation, first: int = 0) -> Iterator[Window]:
-    """The windows of a batch, from number `first` on.
+    """Cut a batch into windows along its second dimension, and yield them from number `first` on.
 
-    Inputs and targets are cut along their second dimension. Steps that an earlier window counted get the weight 0.
+    A step whose loss was used by an earlier window has the weight 0.
     """
     stride, length = truncation
     time = batch["inputs"].shape[1]
-    count = count_windows(time, truncation)
+    count = -(-time // stride)
     for number in range(first, count):
-        begin_counted, end = number * stride, min((number + 1) * stride, time)
+        new, end = number * stride, min((number + 1) * stride, time)  # the loss of steps new..end - 1 is used here
         begin, next_begin = (max(0, (n + 1) * stride - length) for n in (number, number + 1))
         part = {key: batch[key][:, begin:end] for key in ("inputs", "targets")}
-        weights = batch.get("weights")
-        if weights is not None or begin < begin_counted:
-            if weights is None:
-                dtype = batch["inputs"].dtype if batch["inputs"].dtype.kind == "f" else np.float32
-                part["weights"] = np.ones((len(part["inputs"]), end - begin), dtype)
-            else:
-                part["weights"] = weights[:, begin:end].copy()
-            part["weights"][:, : begin_counted - begin] = 0
+        if batch.get("weights") is not None:
+            part["weights"] = batch["weights"][:, begin:end].copy()
+        elif begin < new:
+            dtype = batch["inputs"].dtype if batch["inputs"].dtype.kind == "f" else np.float32
+            part["weights"] = np.ones(part["inputs"].shape[:2], dtype)
+        if "weights" in part:
+            part["weights"][:, : new - begin] = 0
         if batch.get("sequence_length") is not None:
             part["sequence_length"] = np.clip(batch["sequence_length"] - begin, 0, end - begin)
-        yield Window(part, end - begin_counted, min(next_begin, end) - begin, number == count - 1)
+        yield Window(part, min(next_begin, end) - begin, number == count - 1)
 
 
-def reset_rows(state: Tree, reset: Any, initial: Callable[[], Tree] | None = None) -> Tree:
-    """`state` with that of a new start in the rows where `reset` ``[batch]`` is True.
+def reset_rows(state: Tree, reset: Any, initial: Callable[[], Tree]) -> Tree:
+    """Return `state` with the initial state in the rows where `reset` ``[batch]`` is True.
 
-    ``initial()`` gives the new start's state, without it zeros; None, which means a new start too, comes back where all
+    ``initial()`` returns the initial state of all rows. The result is None, which also means the initial state, if all
     rows are reset.
     """
     if state is None or reset is None:
@@ -106,19 +115,9 @@ def reset_rows(state: Tree, reset: Any, initial: Callable[[], Tree] | None = Non
         return None
     if not reset.any():
         return state
-    new = tree_map(np.zeros_like, state) if initial is None else initial()
-    return tree_map(lambda part, start: np.where(reset[:, None], start, part), state, new)
+    return tree_map(lambda part, start: np.where(reset[:, None], start, part), state, initial())
 
 
-def counts(batch: Any) -> bool:
-    """Whether any step of a window has a weight: without one there is nothing to learn from it."""
+def has_weight(batch: Any) -> bool:
+    """Whether any step of a batch has a weight other than 0: if none has, the batch has no loss to learn from."""
     return not (isinstance(batch, dict) and batch.get("weights") is not None and not np.any(batch["weights"]))
-
-
-def check_model(model: Any) -> None:
-    """Raise ValueError for a model whose state cannot be carried from window to window."""
-    for name, layer in zip(model.names, model.layers, strict=True):
-        if layer.recurrent and getattr(layer, "return_sequences", True) is False:
-            raise ValueError(f"fit: tbptt needs outputs of every step, but layer {name!r} has return_sequences=False")
-        if layer.recurrent and getattr(layer, "reverse", True):  # a Bidirectional has no such option: it runs both ways
-            raise ValueError(f"fit: tbptt carries the state forwards in time, but layer {name!r} runs backwards")

@@ -1,8 +1,9 @@
-"""Runs of `fit` that want to be killed: ``python kill_run.py DIR SCENARIO ... [--stop]``, for test_kill.py.
+"""Runs of `fit` to be killed by test_kill.py: ``python kill_run.py DIR SCENARIO ... [--stop]``.
 
-Every start passes ``resume=True``. Where DIR holds no checkpoint it begins from weights of a fixed seed, elsewhere from
-weights that no other start has: only what was saved can make the end the same. At the end ``<DIR>/<scenario>.json``
-holds a digest of all that a run must not lose: parameters, optimizer state, averages, history (without timings).
+Every start passes ``resume=True``. If DIR holds no checkpoint, the run begins with weights of a fixed seed, otherwise
+with weights that no other start has: then only what was saved can lead to the same end. At the end
+``<DIR>/<scenario>.json`` holds a digest of all that a run must not lose: parameters, optimizer state, averages, history
+(without timings).
 """
 
 import hashlib
@@ -65,7 +66,7 @@ SCENARIOS |= {
     f"middle-{name}": {**PLAIN, "optimizer": optimizer, "checkpoint_every": 2} for name, optimizer in OPTIMIZERS.items()
 }
 SCENARIOS |= {
-    "windows": {  # two windows a batch of three: the state is carried in the midst of a batch
+    "windows": {  # two windows a batch of three: the state is carried within a batch
         **PLAIN, "optimizer": Adam(0.01), "tbptt": tbptt(2, 3), "checkpoint_every": 1, "epochs": 2,
     },
     "stream": {
@@ -85,11 +86,11 @@ SCENARIOS |= {
 
 
 class Stopped(Exception):
-    """A run is left in the midst of a step, as a kill would leave it."""
+    """A run ends within a step, as if it were killed."""
 
 
 def stopping(optimizer, steps):
-    """The optimizer, which gives up at the update after so many (the second half of a run never starts)."""
+    """The optimizer, which raises `Stopped` at the update after `steps` of them."""
 
     class Stopping(type(optimizer)):
         def update(self, params, grads, state):

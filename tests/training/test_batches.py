@@ -1,4 +1,4 @@
-"""Batches of streams and of sequences of different lengths: which step lies where. test_data.py has the rest."""
+"""Batches of streams and of sequences of different lengths: which batch has which step. test_data.py has the rest."""
 
 import numpy as np
 import pytest

@@ -44,7 +44,7 @@ def test_the_params_passed_in_are_not_changed():
 
 
 def test_what_a_callback_is_shown_stays_as_it_was():
-    """fit lets the optimizer write over its own state, but not over one that somebody else has seen."""
+    """fit lets the optimizer write into its own state, but not into one that a callback has seen."""
     shown = []
 
     def callback(result):
@@ -66,7 +66,7 @@ def test_the_optimizer_may_write_over_its_own_state():
             return super().update(params, grads, state, donate)
 
     result = run(optimizer=Watched(0.01), epochs=2, callbacks=[lambda result: None])
-    assert donated == [False, True, True, False, True, True]  # three steps an epoch; the first state may be anybody's
+    assert donated == [False, True, True, False, True, True]  # three steps an epoch; others may hold the first
     assert_trees_equal(result.params, run(epochs=2).params)
 
 
@@ -164,7 +164,7 @@ def batches():
 
 
 class Again:
-    """An iterable that starts anew each time."""
+    """An iterable that starts from the beginning each time."""
 
     def __iter__(self):
         return iter(batches())

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what was done is saved, one line says how to go on, and nothing of it stays behind."""
+"""Ctrl-C and SIGTERM: the run is saved, one line says how to resume, and the previous handlers are restored."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def run(directory=None, params=PARAMS, **options):
 
 
 def assert_same_end(directory, **options):
-    """The run in the directory goes on, from other weights, to the bits of one that was never stopped."""
+    """The run in the directory resumes from other weights and ends with the bits of one that was never stopped."""
     whole = run(**options)
     rest = run(directory, MODEL.init(99, 1, np.float64), resume=True, **options)
     assert_trees_equal(rest.params, whole.params)
@@ -49,7 +49,7 @@ def assert_same_end(directory, **options):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Whatever happens in a test, the handlers are those from before; and so they shall be after every run."""
+    """Restore the handlers after a test, and check that its runs have restored them too."""
     outside = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -164,7 +164,7 @@ def test_without_a_directory_ctrl_c_is_what_it_always_was(handlers):
 
 
 def test_a_second_signal_acts_at_once(run_dir):
-    """Whoever presses twice does not want to wait for the end of a step."""
+    """A user who presses Ctrl-C twice does not want to wait for the end of a step."""
 
     class Twice(Adam):
         def update(self, params, grads, state):

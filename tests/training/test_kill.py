@@ -35,12 +35,12 @@ def finish(process):
     return out
 
 
-# --- another process goes on ----------------------------------------------------------------------------------
+# --- another process resumes ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """Every scenario, left in the midst of its eighth step by one process and finished by another."""
+    """One process leaves each scenario within its eighth step, and another finishes it."""
     folder = tmp_path_factory.mktemp("resumed")
     finish(kill_run.start(folder, *STOPPED, "--stop"))
     assert not list(folder.glob("*.json"))
@@ -169,7 +169,7 @@ def test_no_row_is_lost_between_the_checkpoint_and_the_file(epoch, moment, run_d
 
 @pytest.mark.parametrize("every", [None, 2, 5])
 def test_a_run_that_dies_in_any_save_goes_on_from_the_one_before(every, run_dir, monkeypatch):
-    """At every save of a run in turn, before it and behind it: the next start ends with the same bits."""
+    """A run dies before or after each of its saves in turn, and the next start ends with the same bits."""
     import minilstm.training.runstate as runstate
 
     original = runstate.save_checkpoint
@@ -181,13 +181,13 @@ def test_a_run_that_dies_in_any_save_goes_on_from_the_one_before(every, run_dir,
                    resume=directory is not None, **options)  # fmt: skip
 
     whole = run(None, 0)
-    for behind in (False, True):
+    for after in (False, True):
         for fatal in range(30):
-            saves, folder = [], run_dir / f"{behind}-{fatal}"
+            saves, folder = [], run_dir / f"{after}-{fatal}"
 
-            def save(*args, saves=saves, fatal=fatal, behind=behind, **kwargs):
+            def save(*args, saves=saves, fatal=fatal, after=after, **kwargs):
                 saves.append(1)
-                if len(saves) == fatal + 1 and not behind:
+                if len(saves) == fatal + 1 and not after:
                     raise Killed
                 written = original(*args, **kwargs)
                 if len(saves) == fatal + 1:
@@ -198,7 +198,7 @@ def test_a_run_that_dies_in_any_save_goes_on_from_the_one_before(every, run_dir,
                 patch.setattr(runstate, "save_checkpoint", save)
                 try:
                     run(folder, 0)
-                    break  # there was no such save any more
+                    break  # there was no such save
                 except Killed:
                     pass
             rest = run(folder, 99 if newest(folder) else 0)

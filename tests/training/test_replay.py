@@ -85,7 +85,7 @@ def test_a_gradient_names_the_step_and_the_first_parameter(run_dir):
         )  # fmt: skip
     message = str(caught.value)
     assert message.startswith("fit: the gradient of deep/b is not finite at step 0 (epoch 1)")
-    assert "replay" not in message  # a function of one's own cannot be stored
+    assert "replay" not in message  # a user's own function cannot be stored
     assert not run_dir.exists()
 
 

@@ -1,4 +1,4 @@
-"""fit and its directory: what it writes, how it goes on, and what it never overwrites."""
+"""fit and its directory: what it writes, how it resumes, and what it never overwrites."""
 
 import csv
 

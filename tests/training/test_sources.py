@@ -8,7 +8,7 @@ from minilstm.training.sources import as_source
 
 
 def source(given_, **options):
-    options = {"batch_size": 2, "seed": 0, "steps_per_epoch": None, "resume": False, "plain": False, **options}
+    options = {"batch_size": 2, "seed": 0, "steps_per_epoch": None, "resume": False, "any_tree": False, **options}
     return as_source(given_, np.float64, **options)
 
 
@@ -26,7 +26,7 @@ def test_sources_of_batches_start_within_an_epoch(kind):
     given_ = {"callable": numbered, "list": batches, "iterable": iter(batches)}[kind]
     first = source(given_, steps_per_epoch=3)
     assert first.batches_per_epoch == 3
-    assert steps(first.epoch(1, 1)) == [4, 5]  # what lies before is passed over
+    assert steps(first.epoch(1, 1)) == [4, 5]  # earlier batches are skipped
 
 
 def test_an_iterable_goes_on_from_epoch_to_epoch():

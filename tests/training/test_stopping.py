@@ -1,4 +1,4 @@
-"""Early stopping, and averages of the parameters: what is returned, what is saved, how it goes on."""
+"""Early stopping, and averages of the parameters: what is returned, what is saved, how it resumes."""
 
 import numpy as np
 import pytest
@@ -215,7 +215,7 @@ def test_a_resumed_run_keeps_the_average(every, run_dir):
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, 2, np.nan])
 def test_a_decay_that_makes_no_sense_is_refused(decay, run_dir):
-    with pytest.raises(ValueError, match=r"fit: ema_decay must lie in \[0, 1\), got"):
+    with pytest.raises(ValueError, match=r"fit: ema_decay must be in \[0, 1\), got"):
         run(run_dir, ema_decay=decay)
     assert not run_dir.exists()
 

@@ -32,7 +32,7 @@ from minilstm import (
 )
 from minilstm.data import contiguous_batches
 from minilstm.params import tree_leaves, tree_map
-from minilstm.training.truncation import Truncation, Window, count_windows, reset_rows, windows
+from minilstm.training.truncation import Truncation, Window, reset_rows, windows
 
 TIME = 10
 RNG = np.random.default_rng(5)
@@ -110,7 +110,7 @@ def test_every_gradient_is_that_of_the_traced_window_with_the_state_held_constan
     optimizer = Recorder()
     result = run(optimizer=optimizer, tbptt=tbptt(stride, window))
     wanted, params = by_hand(stride, window)
-    assert len(optimizer.grads) == len(wanted) == result.step == count_windows(TIME, Truncation(stride, window))
+    assert len(optimizer.grads) == len(wanted) == result.step == -(-TIME // stride)
     for n, (found, traced) in enumerate(zip(optimizer.grads, wanted, strict=True)):
         assert largest(traced) > 1e-3, n
         assert_trees_close(found, traced, 1e-12)
@@ -145,7 +145,7 @@ def test_nothing_past_the_window_gets_a_gradient(stride, window):
 def test_the_inputs_gradient_is_exactly_zero_outside_the_window_and_nowhere_in_it(stride, window):
     """Inputs reach an update through their window alone, and all of it counts, also what was counted before."""
     state = None
-    for n in range(count_windows(TIME, Truncation(stride, window))):
+    for n in range(-(-TIME // stride)):
 
         def loss(inputs, n=n, state=state):
             window_ = next(windows({**DATA, "inputs": inputs}, Truncation(stride, window), n))
@@ -227,7 +227,7 @@ def test_every_step_counts_in_one_window_and_windows_reach_as_far_back_as_they_m
         batch["weights"] = np.where(steps < [[time], [time // 2]], 0.25, 0.0)
         batch["sequence_length"] = np.array([time, time // 2])
     cut = list(windows(batch, truncation))
-    assert len(cut) == count_windows(time, truncation) == -(-time // stride)
+    assert len(cut) == -(-time // stride)
     assert [window.last for window in cut] == [False] * (len(cut) - 1) + [True]
     weights, begin = np.zeros((2, time)), 0
     for n, window in enumerate(cut):
@@ -236,9 +236,9 @@ def test_every_step_counts_in_one_window_and_windows_reach_as_far_back_as_they_m
         assert seen.tolist() == list(range(begin, end))
         assert begin == max(0, (n + 1) * stride - truncation.window) if n < len(cut) - 1 else begin <= n * stride
         assert window.batch["targets"][1].tolist() == seen.tolist()
-        assert window.counted == end - n * stride
         part = window.batch.get("weights", np.ones((2, len(seen))))
         assert part.shape == (2, len(seen))
+        assert np.count_nonzero(part[0]) == end - n * stride  # the steps whose loss counts in this window
         weights[:, begin:end] += part
         if padded:
             lengths = np.clip([time, time // 2] - seen[:1], 0, len(seen))
@@ -247,7 +247,6 @@ def test_every_step_counts_in_one_window_and_windows_reach_as_far_back_as_they_m
             assert "sequence_length" not in window.batch
         begin += window.advance
     np.testing.assert_array_equal(weights, batch["weights"] if padded else np.ones((2, time)))
-    assert sum(window.counted for window in cut) == time
 
 
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(0, 5), st.integers(0, 19))
@@ -291,7 +290,7 @@ def test_weights_and_lengths_within_windows_are_those_of_the_loss_over_their_ste
 
 @pytest.mark.parametrize("batch_size", [4, 2])
 def test_windows_without_a_weight_make_no_update(batch_size):
-    """Where all sequences of a batch have ended there is nothing to learn, and the next batch starts anew."""
+    """All sequences of a batch have ended: nothing is left to learn. The next batch starts from the initial state."""
     padded = {**DATA, "weights": np.repeat([[1.0] * 4 + [0.0] * 6], 4, axis=0)}
     short = {"inputs": INPUTS[:, :4], "targets": TARGETS[:, :4]}
     options = {"tbptt": tbptt(4), "epochs": 2, "batch_size": batch_size}
@@ -435,14 +434,15 @@ def test_reset_rows_start_from_the_learned_state(role):
 
 def test_reset_reaches_every_part_of_a_state():
     state = {"rnn": (LSTMState(np.ones((3, 2)), np.ones((3, 2))), LSTMState(np.ones((3, 4)), np.ones((3, 4))))}
-    found = reset_rows(state, np.array([False, True, False]))
+    zeros = lambda: tree_map(np.zeros_like, state)  # noqa: E731
+    found = reset_rows(state, np.array([False, True, False]), zeros)
     for part in tree_leaves(found):
         assert (part[1] == 0).all()
         assert (part[[0, 2]] == 1).all()
-    assert reset_rows(state, [True] * 3) is None
-    assert reset_rows(None, [False] * 3) is None
-    assert reset_rows(state, None) is state
-    assert reset_rows(state, [False] * 3) is state
+    assert reset_rows(state, [True] * 3, zeros) is None
+    assert reset_rows(None, [False] * 3, zeros) is None
+    assert reset_rows(state, None, zeros) is state
+    assert reset_rows(state, [False] * 3, zeros) is state
     assert (tree_leaves(state)[0] == 1).all()
 
 
@@ -487,7 +487,7 @@ def test_memory_does_not_grow_with_the_length_of_a_stream(traced_memory):
     arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
 
     def held(count):
-        """The bytes of all arrays when the last of so many batches is asked for."""
+        """The bytes of all arrays when the last of `count` batches is requested."""
         data, found = contiguous_batches(np.zeros((2 * 5 * count + 1, 1), np.float32), 2, 5), []
 
         def watched(step):
@@ -507,7 +507,7 @@ def test_memory_does_not_grow_with_the_length_of_a_stream(traced_memory):
 
 
 def test_memory_does_not_grow_with_the_length_of_arrays(traced_memory):
-    """But for the batch itself, which is a copy of its arrays."""
+    """Apart from the batch itself, which is a copy of its arrays."""
     model = Sequential(LSTM(16), Dense(1))
     params = model.init(0, 1)
 

@@ -1,0 +1,57 @@
+"""The loss of a model on a batch, and its mean over validation data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..params import Tree, tree_leaves
+from .sources import Source
+from .truncation import has_weight, reset_rows
+
+LossFunction = Callable[..., Any]
+
+
+def model_loss(model: Any, loss: LossFunction) -> LossFunction:
+    """Return the ``loss_fn(params, batch, state, rng) -> (loss, state)`` of a model and a loss; a batch is a dict."""
+
+    def loss_fn(params: Tree, batch: dict[str, Any], state: Any, rng: Any) -> tuple[Any, Any]:
+        outputs, state = model.apply(
+            params, batch["inputs"], state=state, sequence_length=batch.get("sequence_length"), rng=rng
+        )
+        return loss(outputs, batch["targets"], batch.get("weights")), state
+
+    return loss_fn
+
+
+def evaluate(loss_fn: LossFunction, params: Tree, source: Source, carry: Any = None) -> float:
+    """Return the mean loss over a source, without dropout.
+
+    With `carry`, the model, its state is carried from batch to batch if the source's batches continue each other.
+    """
+    total, entries, state = 0.0, 0.0, None
+    for batch in source.epoch(0):
+        reset = batch.pop("reset", None) if isinstance(batch, dict) else None
+        if carry is None or not source.continues:
+            state = None
+        else:
+            state = reset_rows(state, reset, functools.partial(carry.initial_state, params, len(batch["inputs"])))
+        # A batch without a weight has no loss, but the state runs through it.
+        value, state = loss_fn(params, batch if has_weight(batch) else {**batch, "weights": None}, state, None)
+        count = entries_of(batch)
+        total += float(value) * count if count else 0.0
+        entries += count
+    return total / entries
+
+
+def entries_of(batch: Any) -> float:
+    """Return the number of entries that a batch's loss is the mean over; with weights, their sum."""
+    if isinstance(batch, dict) and batch.get("weights") is not None:
+        return float(np.sum(batch["weights"], dtype=np.float64))
+    first = tree_leaves(batch)[0]
+    targets: tuple[int, ...] = np.shape(batch["targets"]) if isinstance(batch, dict) and "targets" in batch else ()
+    every_step = len(targets) > 1 and targets[:2] == first.shape[:2]
+    return float(len(first) * (targets[1] if every_step else 1))
