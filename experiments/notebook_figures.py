@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minilstm import RNN, BasicLSTMCell, LSTMCell, pack_gates, trace
+from minilstm import RNN, BasicLSTMCell, LSTMCell, gate_activations, pack_gates
 
 DATA = Path(__file__).parent / "data" / "notebook.txt"
 PRINTS = dict(block.split("\n", 1) for block in DATA.read_text().split("\n\n"))  # title -> rows of digits
@@ -56,7 +56,7 @@ def notebook_network() -> tuple[BasicLSTMCell, dict[str, np.ndarray]]:
 def notebook_trace() -> dict[str, np.ndarray]:
     """Gates and states of every step of the notebook, each ``[sequence, step, unit]``."""
     cell, params = notebook_network()
-    return trace(RNN(cell), {"basic_lstm_cell": params}, np.swapaxes(NOTEBOOK_INPUTS, 0, 1))
+    return gate_activations(RNN(cell), {"basic_lstm_cell": params}, np.swapaxes(NOTEBOOK_INPUTS, 0, 1))
 
 
 # --- the thread: LSTMCell(3), seven steps of four inputs, zero state, zero bias -------------------------------
@@ -83,4 +83,4 @@ def seed_0_network() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def seed_0_trace(forget_bias: float = 1.0) -> dict[str, np.ndarray]:
     """Gates and states of every step of the thread's cell, each ``[1, step, unit]``."""
     inputs, weights = seed_0_network()
-    return trace(RNN(LSTMCell(3, forget_bias=forget_bias)), {"lstm_cell": weights}, inputs)
+    return gate_activations(RNN(LSTMCell(3, forget_bias=forget_bias)), {"lstm_cell": weights}, inputs)

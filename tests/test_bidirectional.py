@@ -93,7 +93,7 @@ def test_gradcheck_compares_both_directions_with_the_trace(monkeypatch):
         return sweep._replace(weights=[None if w is None else w * (1 + 1e-8) for w in sweep.weights])
 
     monkeypatch.setattr(bptt, "lstm_backward", wrong)
-    model = Sequential(Bidirectional(*(RNN(cell, backprop="reference") for cell in (FORWARD, BACKWARD))))
+    model = Sequential(Bidirectional(*(RNN(cell, backprop="readable") for cell in (FORWARD, BACKWARD))))
     wrong_rows = {row.name for row in gradcheck.report(model, time=4, entries=4).rows if not row.agrees}
     for way, cell in (("fw", FORWARD), ("bw", BACKWARD)):
         assert f"bidirectional_rnn/{way}/{cell.name}/bias" in wrong_rows
@@ -157,7 +157,7 @@ def test_directions_draw_masks_of_their_own():
 
 
 def test_options_of_the_given_layers_are_kept_and_the_direction_is_set():
-    layer = Bidirectional(LSTM(3, backprop="reference", learn_initial_state=True, reverse=True), GRUCell(2))
+    layer = Bidirectional(LSTM(3, backprop="readable", learn_initial_state=True, reverse=True), GRUCell(2))
     assert (layer.forward.reverse, layer.backward.reverse) == (False, True)
     assert (layer.forward.backprop, layer.forward.learn_initial_state) == ("readable", True)
     assert (layer.backward.backprop, layer.backward.learn_initial_state) == ("fast", False)

@@ -21,7 +21,7 @@ from helpers import (
 from minilstm import RNN, value_and_grad
 from minilstm.params import tree_leaves
 
-BACKPROPS = ("bptt", "reference", "autograd")
+BACKPROPS = ("fast", "readable", "autograd")
 WRAPPED = [name for name in cell_cases() if name not in plain_cell_cases()]
 
 

@@ -69,10 +69,10 @@ def test_a_layer_alone_and_given_params_are_checked():
 
 
 # --- planted bugs ---------------------------------------------------------------------------------------------
-# They are put into minilstm/bptt.py, so the layers say "reference": "bptt" may run a faster module.
+# They are put into minilstm/bptt.py, so the layers say "readable": "fast" may run a faster module.
 
-REFERENCE = Sequential(LSTM(4, backprop="reference"), Dense(1))
-FULL = Sequential(LSTM(4, use_peepholes=True, num_proj=3, cell_clip=2.0, proj_clip=1.5, backprop="reference"), Dense(2))
+REFERENCE = Sequential(LSTM(4, backprop="readable"), Dense(1))
+FULL = Sequential(LSTM(4, use_peepholes=True, num_proj=3, cell_clip=2.0, proj_clip=1.5, backprop="readable"), Dense(2))
 
 
 def plant(monkeypatch, change):

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minilstm import LSTM, gradient_flow, plotting, trace
+from minilstm import LSTM, gate_activations, gradient_flow, plotting
 
 RNG = np.random.default_rng(21)
 BATCH, TIME, UNITS = 3, 6, 4
@@ -216,7 +216,8 @@ def test_plot_gates_draws_the_mean_and_the_range_of_one_sequence(sequence):
 
 def test_plot_gates_draws_a_trace_that_ends_early():
     layer = LSTM(3)
-    seen = trace(layer, layer.init(0, 2), RNG.normal(size=(2, 5, 2)).astype(np.float32), sequence_length=[5, 2])
+    inputs = RNG.normal(size=(2, 5, 2)).astype(np.float32)
+    seen = gate_activations(layer, layer.init(0, 2), inputs, sequence_length=[5, 2])
     (_, y) = lines(plotting.plot_gates(seen, sequence=1))["f"]
     assert np.isfinite(y).tolist() == [True, True, False, False, False]
 
@@ -226,7 +227,7 @@ def test_plot_gates_keeps_an_unbounded_gate_in_sight():
     layer = LSTM(3, activation="relu")
     params = layer.init(0, 2)
     params["lstm_cell"]["bias"][3:6] = 4
-    ax = plotting.plot_gates(trace(layer, params, np.ones((1, 5, 2), np.float32)))
+    ax = plotting.plot_gates(gate_activations(layer, params, np.ones((1, 5, 2), np.float32)))
     assert lines(ax)["j"][1].max() > 2
     in_sight(ax)
 

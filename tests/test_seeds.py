@@ -52,7 +52,7 @@ def test_the_second_output_gate_follows_from_what_is_printed():
     assert np.abs(found - array(SECOND_STEP["i"])).min() > 1e-3  # what was printed in its place is no output gate
 
 
-@pytest.mark.parametrize("backprop", ["bptt", "reference", "autograd"])
+@pytest.mark.parametrize("backprop", ["fast", "readable", "autograd"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_notebooks_tensorflow_half_is_ours(dtype, backprop):
     cell, params = notebook_network()
@@ -125,7 +125,7 @@ def test_the_counting_prints_are_in_reach_of_a_cell():
     kernel[:4, 9:] = [[-0.3, -0.1, -0.4]] * 4  # an output gate that closes as the inputs grow
     for dtype in (np.float32, np.float64):
         params = {"lstm_cell": {"kernel": kernel.astype(dtype), "bias": np.zeros(12, dtype)}}
-        outputs = np.abs(RNN(LSTMCell(3), backprop="reference")(params, inputs)[0])
+        outputs = np.abs(RNN(LSTMCell(3), backprop="readable")(params, inputs)[0])
         assert (np.diff(outputs, axis=0) < 0).all()
         assert np.isfinite(outputs).all()
         assert outputs[-1].min() < np.abs(COUNTING_LAST).min() * 10

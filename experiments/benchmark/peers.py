@@ -20,7 +20,7 @@ LEARNING_RATE = 1e-3
 class Minilstm:
     """minilstm with its default, hand-derived passes, in pure NumPy."""
 
-    name, backprop = "minilstm", "bptt"
+    name, backprop = "minilstm", "fast"
     modules: tuple[str, ...] = ("minilstm",)
     environment: ClassVar[dict[str, str]] = {"MINILSTM_COMPILED": "0"}
 

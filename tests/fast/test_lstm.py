@@ -68,7 +68,7 @@ def test_the_fast_pass_equals_the_reference(sizes, forget_bias, seed, dtype):
     data = case(*sizes, seed, dtype)
     fast, reference = (
         layer_gradients(LSTM(sizes[3], forget_bias=forget_bias, backprop=backprop), *data, seed)
-        for backprop in ("bptt", "reference")
+        for backprop in ("fast", "readable")
     )
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
@@ -78,10 +78,10 @@ def test_long_sequences_are_worked_off_in_pieces_that_fit_together():
     """Pieces of 12 and 1 steps, and of 409 and 41: the factors of a piece take 512 kB at most."""
     assert [CACHE_BYTES // (5 * 8 * entries) for entries in (8 * 128, 4 * 8)] == [12, 409]
     data = case(batch=8, time=13, input_dim=3, units=128)
-    fast, reference = (layer_gradients(LSTM(128, backprop=b), *data) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(128, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12)
     data = case(batch=4, time=450, input_dim=1, units=8)
-    fast, reference = (layer_gradients(LSTM(8, backprop=b), *data) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(8, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-11)
 
 
@@ -113,7 +113,7 @@ def test_one_sequence_of_few_units_has_a_sweep_of_its_own(passes, units, input_d
     of_more = LargeLoops if passes == "large steps" else Loops
     assert kinds == [OneSequence if units == FEW_UNITS else of_more, of_more]
     data = case(batch=1, time=60, input_dim=input_dim, units=units, dtype=dtype)
-    fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
 
@@ -134,7 +134,7 @@ def test_sequences_that_are_crowded_in_the_cache_are_brought_together_first(time
     assert (by_step is x) == (not staged)
     assert_trees_equal(by_step, x)
     assert workspace._by_step(np.ascontiguousarray(x)).strides[1] == input_dim * x.itemsize  # lies right already
-    fast, reference = (layer_gradients(LSTM(64, backprop=b), params, inputs, state) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(64, backprop=b), params, inputs, state) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
 
 
@@ -146,7 +146,7 @@ def test_rows_of_a_kernel_that_are_crowded_in_the_cache_are_moved_apart(units, i
     assert (room.strides[0] > 4 * units * 8) == (units != 60)
     assert not is_crowded(len(room), room.strides[0])
     data = case(time=4, input_dim=input_dim, units=units)
-    fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12)
 
 
@@ -197,7 +197,7 @@ def test_a_large_step_makes_the_gradients_of_the_reference(dtype, input_dim):
     """At its true size: 17 kB a gate in float32."""
     data = case(batch=32, time=4, input_dim=input_dim, units=136, dtype=dtype)
     data[0]["lstm_cell"]["kernel"] *= dtype(0.1)  # sums of 265 entries do not saturate the gates
-    fast, reference = (layer_gradients(LSTM(136, backprop=b), *data) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(136, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
 
@@ -208,7 +208,7 @@ def test_a_large_kernel_makes_the_gradients_of_the_reference(dtype):
     data = case(batch=2, time=3, input_dim=100, units=600, dtype=dtype)
     data[0]["lstm_cell"]["kernel"] *= dtype(0.1)  # sums of 700 entries do not saturate the gates
     assert data[0]["lstm_cell"]["kernel"].nbytes > LARGE_KERNEL
-    fast, reference = (layer_gradients(LSTM(600, backprop=b), *data) for b in ("bptt", "reference"))
+    fast, reference = (layer_gradients(LSTM(600, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
 
@@ -258,7 +258,7 @@ def test_a_second_sweep_over_one_pass_gives_the_same_bits(batch, input_dim, dtyp
     first = pull(g).copy()
     pull(-2 * g)
     assert_trees_equal(pull(g), first)
-    wanted = make_vjp(lambda x: LSTM(4, backprop="reference").apply(params, x, state=state)[0], inputs)[0](g)
+    wanted = make_vjp(lambda x: LSTM(4, backprop="readable").apply(params, x, state=state)[0], inputs)[0](g)
     assert_close(first, wanted, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(wanted) > 1e-3
 
@@ -267,7 +267,7 @@ def test_a_jacobian_takes_one_sweep_for_every_output():
     params, inputs, state = case()
     derived, traced = (
         autograd.jacobian(lambda x, b=b: LSTM(4, backprop=b).apply(params, x, state=state)[0])(inputs)
-        for b in ("bptt", "autograd")
+        for b in ("fast", "autograd")
     )
     assert derived.shape == (3, 5, 4, 3, 5, 2)
     assert_close(derived, traced, 1e-12)
@@ -412,5 +412,5 @@ def test_a_layer_says_reference_where_it_is_asked_for(monkeypatch):
     params, inputs, state = case()
     layer_gradients(RNN(LSTMCell(4)), params, inputs, state)
     assert calls == []
-    layer_gradients(RNN(LSTMCell(4), backprop="reference"), params, inputs, state)
+    layer_gradients(RNN(LSTMCell(4), backprop="readable"), params, inputs, state)
     assert calls == [1]

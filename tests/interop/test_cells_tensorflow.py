@@ -35,7 +35,7 @@ from minilstm.params import flatten_names, tree_leaves, tree_map
 
 pytestmark = pytest.mark.interop
 FULL = bool(os.environ.get("MINILSTM_FULL"))
-BACKPROPS = ("bptt", "reference", "autograd")
+BACKPROPS = ("fast", "readable", "autograd")
 
 
 def examples(number):

@@ -117,7 +117,7 @@ def test_the_compiled_pass_is_as_exact_as_numpys(sizes, forget_bias, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINILSTM_COMPILED", "0")
         numpys = pulled_back(layer, *data, seed)
-    reference = LSTM(sizes[3], forget_bias=forget_bias, backprop="reference")
+    reference = LSTM(sizes[3], forget_bias=forget_bias, backprop="readable")
     exact = pulled_back(reference, *in_float64(data), seed)
     assert_trees_close(found, exact, 1e-6)
     assert_trees_close(numpys, exact, 1e-6)
@@ -160,7 +160,7 @@ def test_a_diverged_run_is_seen(batch, bad):
     params["lstm_cell"]["kernel"][0, 7] = bad
     with np.errstate(all="ignore"):
         found = layer_gradients(LSTM(5), params, inputs, state)
-        readable = layer_gradients(LSTM(5, backprop="reference"), params, inputs, state)
+        readable = layer_gradients(LSTM(5, backprop="readable"), params, inputs, state)
     for (name, ours), (_, theirs) in zip(named_leaves(found), named_leaves(readable), strict=True):
         finite = np.isfinite(theirs)
         assert np.array_equal(np.isfinite(ours), finite), f"{name}: ours {ours}, readable {theirs}"

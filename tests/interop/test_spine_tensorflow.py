@@ -67,7 +67,7 @@ def check_against_tensorflow(tf, network, dynamic, seed, tolerance):
     shapes = ((*network.inputs.shape[:2], network.cell.output_size), network.state.c.shape, network.state.h.shape)
     cotangents = [rng.normal(size=shape).astype(dtype) for shape in shapes]
     theirs, their_grads, their_others = in_tensorflow(tf, network, dynamic, cotangents)
-    for backprop in ("bptt", "reference", "autograd"):
+    for backprop in ("fast", "readable", "autograd"):
         layer = RNN(network.cell, backprop=backprop)
 
         def loss(tree, layer=layer):
