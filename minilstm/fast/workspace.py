@@ -23,13 +23,12 @@ from typing import Any
 import numpy as np
 
 from .loops import SCALE, F, O, loops_class
-from .memory import LINE, aligned, copy_rows, recycled
+from .memory import aligned, copy_rows, recycled
 
 Array = Any
 
 FOLD_INPUTS = 128  # inputs, at most, that the recurrent product includes: nothing to store and to add for them
 BLOCK = 96  # rows of the kernel that are transposed together: their columns stay in the cache
-PAGE, CROWD = 4096, 16  # addresses PAGE bytes apart share 8 lines of the first-level cache; more than CROWD are slow
 
 
 class ColumnWorkspace:
@@ -54,12 +53,9 @@ class ColumnWorkspace:
         self.first = first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
         self.factor = aligned((gates, rows - first), dtype)  # their rows of the kernel, transposed; then the bias
         self.from_inputs = aligned((first, gates), dtype)  # the other rows of the kernel
-        itemsize = np.dtype(dtype).itemsize
-        # A few scaled rows of the kernel, at a distance at which their first entries do not share a cache line.
-        distance = gates + LINE // itemsize if is_crowded(BLOCK, gates * itemsize) else gates
-        self.scaled = aligned((BLOCK, distance), dtype)[:, :gates]
+        self.scaled = aligned((BLOCK, gates), dtype)  # some rows of the kernel, times the scale of each column
         self.scale = np.repeat(np.array(SCALE, dtype), units)
-        columns, kind = self.columns[:, first:], loops_class(batch, units, itemsize)
+        columns, kind = self.columns[:, first:], loops_class(batch, units, np.dtype(dtype).itemsize)
         self.loops = kind(columns, input_dim - first, units, adds=not self.folded)
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 
@@ -71,7 +67,6 @@ class ColumnWorkspace:
         The memory of the outputs is in the order ``[batch, time, units]``.
         """
         time, _, input_dim = inputs.shape
-        inputs = self._by_step(inputs)
         if self.folded:
             np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
         else:
@@ -97,20 +92,6 @@ class ColumnWorkspace:
         outputs = recycled((batch, time, units), h.dtype)
         copy_rows(outputs, by_step.transpose(1, 0, 2))
         return outputs.transpose(1, 0, 2)
-
-    def _by_step(self, x: Array) -> Array:
-        """`x` ``[time, batch, features]``, in a layout that is transposed fast.
-
-        If the first entries of the sequences are crowded in the cache, they evict each other while the numbers of a
-        step are gathered. Then a copy in which these numbers are neighbours comes first: two copies take half as long
-        as one.
-        """
-        is_by_step = x.strides[0] >= x.strides[1]
-        if is_by_step or not is_crowded(x.shape[1], x.strides[1]) or x.shape[2] > len(self.by_gate):
-            return x
-        by_step = self._room(*x.shape)
-        np.copyto(by_step, x)
-        return by_step
 
     def _room(self, *shape: int) -> Array:
         """`by_gate`, while it is free, as an array of another shape."""
@@ -139,7 +120,7 @@ class ColumnWorkspace:
             self._forward(c)
         with unbuffered():
             recurrent = np.ascontiguousarray(kernel[input_dim:])
-            dc, dh = self.loops.backward(self._by_step(d_outputs), dc, dh, recurrent, wants_h)
+            dc, dh = self.loops.backward(d_outputs, dc, dh, recurrent, wants_h)
         self.has_dz = True
         copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
         # If inputs are not folded, all_columns holds them since the forward pass.
@@ -176,12 +157,3 @@ def unbuffered() -> Iterator[None]:
         yield
     finally:
         np.setbufsize(before)
-
-
-def is_crowded(count: int, distance: int) -> bool:
-    """Whether `count` places, `distance` bytes apart, are too many for the lines of the first-level cache they share.
-
-    At a distance of whole pages they share 8 lines, at half pages 16, and so on. If more places than that are read in
-    turn, they evict each other, and each number costs a line from the second-level cache.
-    """
-    return count * math.gcd(distance, PAGE) > CROWD * PAGE

@@ -33,7 +33,7 @@ from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, LargeLoops, Loops, OneSequence
 from minilstm.fast.lstm import can_run
 from minilstm.fast.row_workspace import LARGE_KERNEL, RowWorkspace
-from minilstm.fast.workspace import CROWD, FOLD_INPUTS, ColumnWorkspace, is_crowded
+from minilstm.fast.workspace import FOLD_INPUTS, ColumnWorkspace
 
 
 @pytest.fixture(scope="module", params=["small", "large steps", "large kernels"], autouse=True)
@@ -116,47 +116,6 @@ def test_one_sequence_of_few_units_has_a_sweep_of_its_own(passes, units, input_d
     fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("fast", "readable"))
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assert largest(reference[1]) > 1e-3
-
-
-@DTYPES
-@pytest.mark.parametrize(
-    ("time", "input_dim", "staged"), [(16, 64, True), (16, 256, True), (15, 64, False), (16, 320, False)]
-)
-def test_sequences_that_are_crowded_in_the_cache_are_brought_together_first(time, input_dim, staged, dtype):
-    """Folded inputs and others; 15 steps are no whole pages, and for 320 inputs `by_gate` of 64 units has no room."""
-    batch = CROWD + 1
-    params, inputs, state = case(batch, time, input_dim, 64, dtype=dtype)
-    params["lstm_cell"]["kernel"] *= 0.05  # sums of so many entries do not saturate the gates
-    x = inputs.transpose(1, 0, 2)
-    workspace = ColumnWorkspace(time, batch, input_dim, 64, x.dtype)
-    by_step = workspace._by_step(x)
-    assert np.shares_memory(by_step, workspace.by_gate) == staged
-    assert (by_step is x) == (not staged)
-    assert_trees_equal(by_step, x)
-    assert workspace._by_step(np.ascontiguousarray(x)).strides[1] == input_dim * x.itemsize  # lies right already
-    fast, reference = (layer_gradients(LSTM(64, backprop=b), params, inputs, state) for b in ("fast", "readable"))
-    assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
-
-
-@BOTH_SIDES
-@pytest.mark.parametrize("units", [60, 64, 128])
-def test_rows_of_a_kernel_that_are_crowded_in_the_cache_are_moved_apart(units, input_dim):
-    """Rows of 64 units are 2 kB long; 128 units, and 64 with inputs, are more than one block of rows."""
-    room = ColumnWorkspace(4, 3, input_dim, units, np.dtype(float)).scaled
-    assert (room.strides[0] > 4 * units * 8) == (units != 60)
-    assert not is_crowded(len(room), room.strides[0])
-    data = case(time=4, input_dim=input_dim, units=units)
-    fast, reference = (layer_gradients(LSTM(units, backprop=b), *data) for b in ("fast", "readable"))
-    assert_trees_close(fast, reference, 1e-12)
-
-
-def test_places_are_crowded_where_they_share_few_lines():
-    assert is_crowded(17, 4096)
-    assert is_crowded(17, 3 * 4096)
-    assert is_crowded(33, 2048)
-    assert not is_crowded(16, 4096)
-    assert not is_crowded(32, 2048)
-    assert not is_crowded(1000, 4096 + 64)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
