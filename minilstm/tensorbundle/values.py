@@ -43,7 +43,7 @@ def read_entry(file: SourceFile, entry: Entry, big_endian: bool, keep: bool) -> 
     Returns
     -------
     array
-        Of the entry's shape, in native byte order; without elements if it is not to be kept.
+        Of the entry's shape, in native byte order; without elements if `keep` is false.
 
     Raises
     ------
@@ -63,9 +63,7 @@ def read_entry(file: SourceFile, entry: Entry, big_endian: bool, keep: bool) -> 
             f"stored checksum {entry.crc32c:#010x}, computed {found:#010x}: the file is damaged, or index and data are "
             "of two different checkpoints"
         )
-    if entry.dtype == dtypes.STRING:
-        return array
-    return dtypes.from_stored(array, entry.dtype, big_endian)
+    return array if entry.dtype == dtypes.STRING else dtypes.from_stored(array, entry.dtype, big_endian)
 
 
 def _read_numbers(file: SourceFile, entry: Entry, keep: bool) -> tuple[NDArray[Any], int]:

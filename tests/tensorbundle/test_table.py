@@ -164,9 +164,9 @@ BROKEN = {
     "first entry shares": (assembled(b"\1\1\0a" + GOOD[-8:]), "shares 1 bytes"),
     "entry over the end": (assembled(b"\0\1\5a" + GOOD[-8:]), "over the end of its block"),
     "entry cut": (assembled(b"\0\1" + GOOD[-8:]), "runs over the end"),
-    "keys out of order": (assembled(contents((b"b", b""), (b"a", b""))), "stands behind"),
-    "a key twice": (assembled(contents((b"a", b""), (b"a", b""))), "stands behind"),
-    "blocks out of order": (assembled(contents((b"b", b"")), contents((b"a", b""))), "stands behind"),
+    "keys out of order": (assembled(contents((b"b", b""), (b"a", b""))), "comes after"),
+    "a key twice": (assembled(contents((b"a", b""), (b"a", b""))), "comes after"),
+    "blocks out of order": (assembled(contents((b"b", b"")), contents((b"a", b""))), "comes after"),
     "key behind its separator": (assembled(GOOD, separators=[b"Z"]), "in the wrong data block"),
     "key before its block": (
         assembled(contents((b"a", b"")), contents((b"b", b"")), separators=[b"c", b"d"]),
