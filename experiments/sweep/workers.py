@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from minilstm.export.parts import library
+from minilstm.optional import library
 
 from .points import Point
 from .results import FAILED, OK, numbers

@@ -1,9 +1,9 @@
-"""Where other libraries keep what an LSTM's kernel and bias hold: every permutation of gates, written down once.
+"""How other libraries store what an LSTM's kernel and bias hold: every permutation of gates, written down once.
 
-Our kernel ``[input_dim + output_size, 4 * units]`` has the rows of the input first, then those of the previous output;
-its columns are the gates in the order `GATES` of `minilstm.cells`. Elsewhere these are two matrices, the gates come in
-another order, and nobody adds a forget bias at run time: it is stored, inside the only bias (Keras) or in the second of
-two biases that are added (PyTorch, ONNX), where it can be told from what was learned.
+Our kernel ``[input_dim + output_size, 4 * units]`` has the rows of the input first, then the rows of the previous
+output; its columns are the gates in the order `minilstm.gates.GATES`. Other libraries have two matrices and another
+order of the gates, and none adds a forget bias at run time. They store it: Keras inside its only bias, PyTorch and ONNX
+as the second of two biases that are added, where it stays apart from what was learned.
 
     library    order          matrices                        bias
     Keras      i, f, j, o     gates in columns                one: ours with the forget bias in it
@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from ..cells import GATES, LSTMCell, pack_gates, split_gates
+from ..cells import LSTMCell, pack_gates, split_gates
 
 KERAS_ORDER = TORCH_ORDER = ("i", "f", "j", "o")
 ONNX_ORDER = ("i", "o", "f", "j")
-ONNX_PEEPHOLES = tuple(gate for gate in ONNX_ORDER if gate != "j")
+ONNX_PEEPHOLES = tuple(gate for gate in ONNX_ORDER if gate != "j")  # the new input has none
 
 Weights = dict[str, Any]
 
@@ -42,12 +42,12 @@ def from_order(columns: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
 
 def forget_block(cell: LSTMCell, dtype: Any) -> np.ndarray:
     """A bias ``[4 * units]`` in our order that is the cell's forget bias for the gate f and 0 elsewhere."""
-    parts = [np.full(cell.units, cell.forget_bias if gate == "f" else 0.0, dtype) for gate in GATES]
-    return np.concatenate(parts)
+    zeros = np.zeros(cell.units, dtype)
+    return np.asarray(pack_gates(i=zeros, j=zeros, f=np.full(cell.units, cell.forget_bias, dtype), o=zeros))
 
 
 def plus_where_not_zero(bias: np.ndarray, addend: np.ndarray) -> np.ndarray:
-    """``bias + addend``, except that adding 0 leaves every bit, the sign of -0.0 too."""
+    """``bias + addend``, except that adding 0 changes no bit, not even the sign of -0.0."""
     return np.where(addend == 0, bias, bias + addend)
 
 
@@ -80,7 +80,7 @@ def to_keras(cell: LSTMCell, weights: Weights) -> Weights:
 
 
 def from_keras(cell: LSTMCell, weights: Weights) -> Weights:
-    """The inverse of `to_keras`; the bias of f is off by one rounding where the cell's forget bias is not 0."""
+    """The inverse of `to_keras`; the bias of f is off by one rounding if the cell's forget bias is not 0."""
     matrices = [from_order(weights[name], KERAS_ORDER) for name in ("kernel", "recurrent_kernel")]
     bias = from_order(weights["bias"], KERAS_ORDER)
     return {
@@ -146,7 +146,6 @@ def from_onnx(cell: LSTMCell, tensors: Weights) -> Weights:
         "bias": plus_where_not_zero(bias, second - forget_block(cell, bias.dtype)),
     }
     if "P" in tensors:
-        parts = np.split(tensors["P"][0], len(ONNX_PEEPHOLES))
-        diagonals = dict(zip(ONNX_PEEPHOLES, parts, strict=True))
-        weights.update({f"w_{gate}_diag": diagonals[gate] for gate in "fio"})
+        diagonals = np.split(tensors["P"][0], len(ONNX_PEEPHOLES))
+        weights |= {f"w_{gate}_diag": part for gate, part in zip(ONNX_PEEPHOLES, diagonals, strict=True)}
     return weights
