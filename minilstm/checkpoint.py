@@ -205,6 +205,15 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
     return tensorbundle.latest(directory)
 
 
+def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
+    """A prefix as it is, of a directory its newest checkpoint; FileNotFoundError if the directory has none."""
+    path = os.fspath(prefix_or_directory)
+    prefix = latest_checkpoint(path) if os.path.isdir(path) else path
+    if prefix is None:
+        raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
+    return prefix
+
+
 def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = None) -> Checkpoint:
     """Read a checkpoint, written here or by TensorFlow.
 
@@ -223,22 +232,12 @@ def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = Non
         If a file is damaged, or does not fit `like`: everything missing, extra or of another shape or dtype is
         listed at once.
     """
-    prefix = _resolve(prefix_or_directory)
+    prefix = prefix_of(prefix_or_directory)
     tensors = tensorbundle.read(prefix)
     try:
         return _sorted_out(prefix, tensors, like)
     except ValueError as error:
         raise CheckpointError(f"{prefix}: {error}") from error
-
-
-def _resolve(prefix_or_directory: str | os.PathLike[str]) -> str:
-    path = os.fspath(prefix_or_directory)
-    if not os.path.isdir(path):
-        return path
-    latest = tensorbundle.latest(path)
-    if latest is None:
-        raise FileNotFoundError(f"load_checkpoint: no checkpoint in the directory {path!r}")
-    return latest
 
 
 def _sorted_out(prefix: str, tensors: dict[str, Any], like: Any) -> Checkpoint:

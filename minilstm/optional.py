@@ -1,4 +1,4 @@
-"""Optional libraries: imported where they are used, and if they are absent, reported with the line that installs them."""
+"""Optional libraries: imported where they are used; if one is absent, the error has the line that installs it."""
 
 from __future__ import annotations
 

@@ -112,8 +112,7 @@ def convert(
     written, code = _write(target, kind, found)
     report(f"{written}: {kind}")
     _report_mapping(kind, model, params, "->", report)
-    for line in _left_behind(found, kind):
-        report(line)
+    _report_left_behind(found, kind, report)
     report("\n" + code)
     return _verify(kind, written, code, model, params, report)
 
@@ -138,19 +137,11 @@ def source_format(path: str) -> str:
         return told
     if os.path.isfile(path):
         raise ValueError(f"SRC must be a checkpoint's prefix or have one of {', '.join(SUFFIXES)}, got {path!r}")
-    return "tf2" if tf2.is_object_based(_newest(path)) else "tf"
+    return "tf2" if tf2.is_object_based(checkpoint.prefix_of(path)) else "tf"
 
 
 def _suffix_format(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if path.endswith(suffix)), None)
-
-
-def _newest(path: str) -> str:
-    """The newest checkpoint of a directory; another path stays as it is."""
-    prefix = checkpoint.latest_checkpoint(path) if os.path.isdir(path) else path
-    if prefix is None:
-        raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
-    return prefix
 
 
 # --- reading --------------------------------------------------------------------------------------------------
@@ -162,7 +153,7 @@ def read(path: str, options: Options) -> Source:
     Raises ValueError if the file does not tell enough, or contradicts `options`.
     """
     kind, stored = source_format(path), None
-    path = _newest(path)
+    path = checkpoint.prefix_of(path)
     if kind == "tf":
         stored = checkpoint.load_checkpoint(path)
         shapes = shapes_of(flatten_names(stored.params))
@@ -192,18 +183,12 @@ def _check_options(model: Sequential, options: Options, where: str) -> None:
 def _write(target: str, kind: str, found: Source) -> tuple[str, str]:
     """The path that was written, and the lines of Python that open it."""
     model, params, extra = found.loaded
-    folder = os.path.dirname(target)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
+    os.makedirs(os.path.dirname(target) or os.curdir, exist_ok=True)
     if kind in FORMATS:
         return target, FORMATS[kind].save(target, model, params, extra=extra)
-    stored = found.checkpoint
-    training = {} if stored is None else {
-        "opt_state": stored.opt_state, "step": stored.step, "training": stored.training
-    }  # fmt: skip
-    prefix = checkpoint.save_checkpoint(
-        target, params, model=model, extra=extra, max_to_keep=None, names=kind, **training
-    )
+    options: dict[str, Any] = {key: getattr(found.checkpoint, key, None) for key in ("opt_state", "step", "training")}
+    options |= {"model": model, "extra": extra, "max_to_keep": None, "names": kind}
+    prefix = checkpoint.save_checkpoint(target, params, **options)
     return prefix, f"from minilstm import load_checkpoint\n\ncheckpoint = load_checkpoint({prefix!r})\n"
 
 
@@ -217,16 +202,13 @@ def _report_mapping(kind: str, model: Sequential, params: Any, arrow: str, repor
         report(f"  {path}: {', '.join(ours)} {arrow} {', '.join(theirs)}")
 
 
-def _left_behind(found: Source, kind: str) -> list[str]:
+def _report_left_behind(found: Source, kind: str, report: Callable[[str], None]) -> None:
+    """A line for what a training checkpoint holds and the target does not."""
     stored = found.checkpoint
-    if stored is None:
-        return []
-    lines = []
-    if kind in FORMATS and (stored.opt_state is not None or stored.step is not None):
-        lines.append("  left behind: the step and the optimizer's state")
-    if stored.others:
-        lines.append(f"  left behind: {', '.join(stored.others)}")
-    return lines
+    if stored is not None and kind in FORMATS and (stored.opt_state is not None or stored.step is not None):
+        report("  left behind: the step and the optimizer's state")
+    if stored is not None and stored.others:
+        report(f"  left behind: {', '.join(stored.others)}")
 
 
 # --- verifying ------------------------------------------------------------------------------------------------

@@ -162,20 +162,18 @@ def _orders(group: list[Found]) -> list[tuple[Found, ...]]:
 # --- names and shapes -----------------------------------------------------------------------------------------
 
 
-class Sorted(NamedTuple):
-    """Shapes by layer and array: `cells` has those of LSTMs, by layer, depth and name of the cell."""
-
-    cells: dict[str, dict[tuple[int, str], dict[str, Shape]]]
-    others: dict[str, dict[str, Shape]]
+CellArrays = dict[tuple[int, str], dict[str, Shape]]  # depth and name of the cell -> array -> shape
 
 
-def sorted_out(shapes: Mapping[str, Shape], cell_array: re.Pattern[str], separator: str) -> Sorted:
-    """Sort the arrays of a file by layer.
+def sorted_out(
+    shapes: Mapping[str, Shape], cell_array: re.Pattern[str], separator: str
+) -> tuple[dict[str, CellArrays], dict[str, dict[str, Shape]]]:
+    """The arrays of the LSTMs of a file by layer and cell, and those of other layers by layer.
 
-    `cell_array` matches the full name of an array of an LSTM cell. Its groups are ``layer``, ``depth``, ``array`` and, if
-    cells have names, ``cell``. Every other name is a layer, `separator`, and an array.
+    `cell_array` matches the full name of an array of an LSTM cell. Its groups are ``layer``, ``depth``, ``array`` and,
+    if cells have names, ``cell``. Every other name is a layer, `separator` and an array.
     """
-    cells: dict[str, dict[tuple[int, str], dict[str, Shape]]] = {}
+    cells: dict[str, CellArrays] = {}
     others: dict[str, dict[str, Shape]] = {}
     for name, shape in shapes.items():
         match = cell_array.fullmatch(name)
@@ -185,7 +183,7 @@ def sorted_out(shapes: Mapping[str, Shape], cell_array: re.Pattern[str], separat
         else:
             layer, _, array = name.rpartition(separator)
             others.setdefault(layer, {})[array] = shape
-    return Sorted(cells, others)
+    return cells, others
 
 
 def in_checkpoint(shapes: Mapping[str, Shape], where: str) -> list[Found]:

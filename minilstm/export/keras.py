@@ -172,9 +172,8 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def keras_parts(model: Sequential, where: str) -> list[Part]:
     """The parts of a model, each of which Keras can express; ValueError otherwise, naming the option."""
-    parts = parts_of(model, where)
+    parts = parts_of(model, where, UNSUPPORTED)
     for part in parts:
-        refuse(part, UNSUPPORTED, where)
         if part.is_lstm and part.return_sequences:
             refuse(part, {"reverse": "Keras returns the sequences of go_backwards=True in reversed order"}, where)
     return parts

@@ -33,7 +33,7 @@ from .format import Loaded, Place, assembled, checked_params, described, model_a
 from .infer import Options
 from .layout import Weights, from_onnx
 from .onnx_graph import build, tensor_names
-from .parts import Part, activation_name, parts_of, refuse
+from .parts import Part, activation_name, parts_of
 
 SUFFIXES: tuple[str, ...] = (".onnx",)
 RUNTIME = "onnxruntime"
@@ -154,9 +154,8 @@ def opened(code: str) -> Callable[..., np.ndarray]:
 
 
 def _onnx_parts(model: Sequential, where: str) -> list[Part]:
-    parts = [part for part in parts_of(model, where) if not isinstance(part.layer, Dropout)]
+    parts = [part for part in parts_of(model, where, UNSUPPORTED) if not isinstance(part.layer, Dropout)]
     for part in parts:
-        refuse(part, UNSUPPORTED, where)
         activation_name(getattr(part.layer, "activation", None), where)
     return parts
 

@@ -19,9 +19,9 @@ from ..wrappers import DropoutWrapper, MultiRNNCell
 class Part(NamedTuple):
     """One layer as the other libraries see it.
 
-    `layer` is an LSTMCell, Dense, Embedding or Dropout; `path` is the path of its weights in the parameter tree, `owner`
-    the layer of the model it comes from. The rest is for an LSTM: the runner it belongs to, and the path of its learned
-    initial state, if it has one.
+    `layer` is an LSTMCell, Dense, Embedding or Dropout; `owner` is the layer of the model it comes from, and `path` the
+    path of its weights in the parameter tree. The rest is for an LSTM: the runner it belongs to, and the path of its
+    learned initial state, if it has one.
     """
 
     name: str
@@ -46,13 +46,14 @@ class Part(NamedTuple):
         return {key: getattr(self.layer, key) for key in cell} | {key: getattr(self.runner, key) for key in runner}
 
 
-def parts_of(model: Sequential, where: str) -> list[Part]:
+def parts_of(model: Sequential, where: str, unsupported: Mapping[str, str] | None = None) -> list[Part]:
     """The parts of a model, in the order in which they act.
 
     Raises
     ------
     ValueError
-        For a layer, cell or wrapper that has no counterpart; `where` begins the message.
+        For a layer, cell or wrapper that has no counterpart, and for an option in `unsupported` (see `refuse`); `where`
+        begins the message.
     """
     if not isinstance(model, Sequential):
         raise ValueError(f"{where}: model must be a Sequential, got {type(model).__name__}")
@@ -65,6 +66,8 @@ def parts_of(model: Sequential, where: str) -> list[Part]:
         else:
             raise ValueError(f"{where}: {name!r} is a {type(layer).__name__}, which cannot be exported")
     check_distinct([part.name for part in parts], where)
+    for part in parts:
+        refuse(part, unsupported or {}, where)
     return parts
 
 

@@ -24,7 +24,7 @@ from ..optional import library
 from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import CellShape, Found, Options, Shape, lstm_found, model_from, shapes_of, sorted_out
 from .layout import Weights, from_torch, to_torch
-from .parts import Part, activation_name, features_in, parts_of, refuse, weights_of
+from .parts import Part, activation_name, features_in, parts_of, weights_of
 
 SUFFIXES: tuple[str, ...] = (".safetensors",)
 RUNTIME = "torch"
@@ -183,7 +183,7 @@ def in_state_dict(shapes: Mapping[str, Shape], where: str) -> list[Found]:
 
 def _stacks(model: Sequential, where: str) -> list[Stack]:
     """The parts of a model, all the cells of a runner together if one ``nn.LSTM`` can hold them as its layers."""
-    parts = parts_of(model, where)
+    parts = parts_of(model, where, UNSUPPORTED)
     for part in parts:
         _check(part, where)
     stacks: list[Stack] = []
@@ -196,7 +196,6 @@ def _stacks(model: Sequential, where: str) -> list[Stack]:
 
 
 def _check(part: Part, where: str) -> None:
-    refuse(part, UNSUPPORTED, where)
     if "." in part.name:
         raise ValueError(f"{where}: the layer name {part.name!r} has a dot, which no PyTorch module name can have")
     if part.is_lstm and part.layer.num_proj is not None and part.layer.num_proj >= part.layer.units:

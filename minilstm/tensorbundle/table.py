@@ -17,15 +17,15 @@ where the first `shared` bytes of a key are those of the key before it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, zip_longest
 from typing import Protocol
 
 from minilstm.tensorbundle import crc32c, snappy
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.varint import decode_varint, encode_varint
 
-BLOCK_SIZE = 262144  # a block that has reached this size, in bytes, is written
+BLOCK_SIZE = 262144  # a block that has reached this size, in bytes, is complete
 RESTART_INTERVAL = 16
 TRAILER_SIZE = 5
 FOOTER_SIZE = 48
@@ -47,11 +47,13 @@ class BlockBuilder:
         self._entries = bytearray()
         self._restarts: list[int] = []
         self._count = 0
-        self.last_key = b""
+        self.first_key = self.last_key = b""
 
     def add(self, key: bytes, value: bytes) -> None:
         """Append an entry."""
         shared = 0
+        if self._count == 0:
+            self.first_key = key
         if self._count % self._interval == 0:
             self._restarts.append(len(self._entries))
         else:
@@ -61,10 +63,6 @@ class BlockBuilder:
         self._entries += key[shared:] + value
         self._count += 1
         self.last_key = key
-
-    def __len__(self) -> int:
-        """The number of entries."""
-        return self._count
 
     @property
     def size(self) -> int:
@@ -77,51 +75,26 @@ class BlockBuilder:
         return bytes(self._entries) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
 
 
-class TableWriter:
-    """Writes a table through `write`, a function that appends bytes to a file."""
+def encode_table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of a table; the keys must ascend."""
+    blocks: list[BlockBuilder] = []
+    for key, value in items:
+        if not blocks or blocks[-1].size >= BLOCK_SIZE:
+            blocks.append(BlockBuilder(RESTART_INTERVAL))
+        blocks[-1].add(key, value)
+    output, index = bytearray(), BlockBuilder(1)
+    for block, following in zip_longest(blocks, blocks[1:]):
+        separator = separate(block.last_key, following.first_key) if following else successor(block.last_key)
+        index.add(separator, _encode_handle(_append_block(output, block)))
+    handles = [_append_block(output, block) for block in (BlockBuilder(1), index)]  # the metaindex is empty
+    return bytes(output) + _footer(*handles)
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-        self._position = 0
-        self._block = BlockBuilder(RESTART_INTERVAL)
-        self._index = BlockBuilder(1)
-        self._waiting: tuple[bytes, Handle] | None = None  # last key and handle of the block written last
 
-    def add(self, key: bytes, value: bytes) -> None:
-        """Append an entry; the keys must ascend."""
-        self._index_waiting(key)
-        self._block.add(key, value)
-        if self._block.size >= BLOCK_SIZE:
-            self._write_data_block()
-
-    def finish(self) -> None:
-        """Write what remains: the last block, the index and the footer."""
-        if len(self._block):
-            self._write_data_block()
-        self._index_waiting(None)
-        metaindex = self._write_block(BlockBuilder(1))
-        index = self._write_block(self._index)
-        self._write(_footer(metaindex, index))
-
-    def _write_data_block(self) -> None:
-        self._waiting = self._block.last_key, self._write_block(self._block)
-        self._block = BlockBuilder(RESTART_INTERVAL)
-
-    def _index_waiting(self, next_key: bytes | None) -> None:
-        # The index's key of a block depends on the first key of the next block, so it has to wait for that key.
-        if self._waiting is not None:
-            last_key, handle = self._waiting
-            separator = successor(last_key) if next_key is None else separate(last_key, next_key)
-            self._index.add(separator, _encode_handle(handle))
-            self._waiting = None
-
-    def _write_block(self, block: BlockBuilder) -> Handle:
-        stored = block.contents() + bytes([_STORED])
-        handle = self._position, len(stored) - 1
-        stored += crc32c.mask(crc32c.crc32c(stored)).to_bytes(4, "little")
-        self._write(stored)
-        self._position += len(stored)
-        return handle
+def _append_block(output: bytearray, block: BlockBuilder) -> Handle:
+    stored = block.contents() + bytes([_STORED])
+    handle = len(output), len(stored) - 1
+    output += stored + crc32c.mask(crc32c.crc32c(stored)).to_bytes(4, "little")
+    return handle
 
 
 def _shared_length(a: bytes, b: bytes) -> int:

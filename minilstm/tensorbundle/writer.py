@@ -35,7 +35,7 @@ from minilstm.tensorbundle import crc32c, dtypes
 from minilstm.tensorbundle.paths import checked_prefix, data_path, index_path
 from minilstm.tensorbundle.proto import Entry, Header, encode_entry, encode_header
 from minilstm.tensorbundle.strings import encode_strings, to_bytes
-from minilstm.tensorbundle.table import TableWriter
+from minilstm.tensorbundle.table import encode_table
 
 _PIECE = 1 << 20  # bytes checked and written at once, small enough to be still in the cache for the second
 _SUPPORTED = ", ".join(dtypes.NAMES.values())
@@ -107,14 +107,12 @@ def _write_temporaries(index: str, data: str, token: str, tensors: list[tuple[by
     with files.open_temporary(data, token) as data_file:
         entries = [(name, _write_tensor(data_file, array)) for name, array in tensors]
         files.fsync_file(data_file)
+    items, offset = [(b"", encode_header(Header(num_shards=1, producer=1)))], 0
+    for name, entry in entries:
+        items.append((name, encode_entry(entry._replace(offset=offset))))
+        offset += entry.size
     with files.open_temporary(index, token) as index_file:
-        table = TableWriter(index_file.write)
-        table.add(b"", encode_header(Header(num_shards=1, producer=1)))
-        offset = 0
-        for name, entry in entries:
-            table.add(name, encode_entry(entry._replace(offset=offset)))
-            offset += entry.size
-        table.finish()
+        index_file.write(encode_table(items))
         files.fsync_file(index_file)
 
 

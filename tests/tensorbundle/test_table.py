@@ -29,12 +29,7 @@ class Bytes:
 
 
 def written(items):
-    output = bytearray()
-    writer = table.TableWriter(output.extend)
-    for key, value in items:
-        writer.add(key, value)
-    writer.finish()
-    return bytes(output)
+    return table.encode_table(items)
 
 
 def read(data):
