@@ -120,15 +120,13 @@ def _layer(found: Found, options: Options) -> Any:
 
 
 def _cell(shape: CellShape, options: Options) -> LSTMCell:
-    assert options.forget_bias is not None
-    assert options.activation is not None
+    known: dict[str, Any] = {"forget_bias": options.forget_bias, "activation": options.activation}
     is_plain = not shape.has_peepholes and shape.num_proj is None and options.cell_clip is None
     if shape.name == BasicLSTMCell.default_name and is_plain:
-        return BasicLSTMCell(shape.units, forget_bias=options.forget_bias, activation=options.activation)
+        return BasicLSTMCell(shape.units, **known)
     return LSTMCell(
-        shape.units, forget_bias=options.forget_bias, activation=options.activation, name=shape.name,
-        use_peepholes=shape.has_peepholes, num_proj=shape.num_proj, cell_clip=options.cell_clip,
-        proj_clip=options.proj_clip if shape.num_proj is not None else None,
+        shape.units, **known, name=shape.name, use_peepholes=shape.has_peepholes, num_proj=shape.num_proj,
+        cell_clip=options.cell_clip, proj_clip=options.proj_clip if shape.num_proj is not None else None,
     )  # fmt: skip
 
 

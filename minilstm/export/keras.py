@@ -42,7 +42,7 @@ from .format import (
     zipped,
 )
 from .infer import CellShape, Found, Options, Shape, dense_or_embedding, lstm_found, model_from, shapes_of
-from .keras_config import from_keras_config, keras_config, stack_lines
+from .keras_config import code_of, from_keras_config, keras_config, stack_lines
 from .layout import Weights, from_keras, to_keras
 from .parts import Part, parts_of, refuse, weights_of
 
@@ -94,14 +94,12 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     params = checked_params(model, params, where)
     parts = keras_parts(model, where)
     content = _hdf5(parts, params, described(model, extra))
-    lines = ["import keras", ""]
+    lines = [*stack_lines(parts, params, "keras"), f"model.load_weights({name!r})"]
     if name.endswith(".keras"):
         content = _keras_file(keras_config(parts, params), content)
-        lines += [f"model = keras.saving.load_model({name!r})"]
-    else:
-        lines += [*stack_lines(parts, params, "keras"), f"model.load_weights({name!r})"]
+        lines = [f"model = keras.saving.load_model({name!r})"]
     files.write_bytes(path, content)
-    return "\n".join([*lines, "", "def forward(inputs):", "    return model(inputs)", ""])
+    return code_of("import keras", lines)
 
 
 def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
@@ -225,27 +223,23 @@ def in_weights_h5(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     return in_keras_layers(layers, where)
 
 
-def _folders(parts: list[Part]) -> Iterator[tuple[Part, str]]:
-    """Each part with the group its layer has in the HDF5 file: the class in lower case, counted."""
+def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
+    """Each part with its layer's group in the HDF5 file, and the places there of its arrays by Keras's names.
+
+    The group is called after the class in lower case, and counted.
+    """
     counts: dict[str, int] = {}
     for part in parts:
         kind = kind_of(part)
         count = counts[kind] = counts.get(kind, -1) + 1
-        yield part, f"layers/{kind}_{count}" if count else f"layers/{kind}"
-
-
-def _numbered(part: Part, folder: str) -> dict[str, str]:
-    """The places in the HDF5 file of a part's arrays, by Keras's names."""
-    inner = f"{folder}/cell/vars" if part.is_lstm else f"{folder}/vars"
-    return {name: f"{inner}/{k}" for k, name in enumerate(array_names(part))}
+        group = f"layers/{kind}_{count}" if count else f"layers/{kind}"
+        inner = f"{group}/cell/vars" if part.is_lstm else f"{group}/vars"
+        yield part, group, {name: f"{inner}/{k}" for k, name in enumerate(array_names(part))}
 
 
 def _places(model: Sequential, where: str) -> list[Place]:
-    return [
-        Place(part.path, _numbered(part, folder), partial(own_weights, part))
-        for part, folder in _folders(keras_parts(model, where))
-        if array_names(part)
-    ]
+    numbered = _numbered(keras_parts(model, where))
+    return [Place(part.path, names, partial(own_weights, part)) for part, _, names in numbered if names]
 
 
 def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> bytes:
@@ -253,11 +247,11 @@ def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> b
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_group("vars")
-        for part, folder in _folders(parts):
-            file.create_group(f"{folder}/vars")
+        for part, group, names in _numbered(parts):
+            file.create_group(f"{group}/vars")
             arrays = keras_weights(part, weights_of(params, part))
-            for name, place in _numbered(part, folder).items():
-                file[place] = arrays[name]
+            for key, name in names.items():
+                file[name] = arrays[key]
         for name, text in texts.items():
             file[name] = text
     return buffer.getvalue()

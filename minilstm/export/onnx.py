@@ -80,7 +80,9 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     proto = build(onnx, parts, params, texts)
     onnx.checker.check_model(proto, full_check=True)
     files.write_bytes(path, proto.SerializeToString(deterministic=True))
-    begins_embedded, dtype = isinstance(parts[0].layer, Embedding), str(params_dtype(params, np.float32))
+    shape, dtype = "[batch, time, features]", str(params_dtype(params, np.float32))
+    if isinstance(parts[0].layer, Embedding):
+        shape, dtype = "[batch, time]", "int64"
     return "\n".join(
         [
             "import numpy as np",
@@ -90,9 +92,8 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
             "options.log_severity_level = 3  # errors alone: every optional input would be warned of",
             f"session = onnxruntime.InferenceSession({os.fspath(path)!r}, options)",
             "",
-            "def forward(inputs, **optional):  # "
-            + ("[batch, time]" if begins_embedded else "[batch, time, features]"),
-            f"    feeds = {{'inputs': np.asarray(inputs, np.{'int64' if begins_embedded else dtype}), **optional}}",
+            f"def forward(inputs, **optional):  # {shape}",
+            f"    feeds = {{'inputs': np.asarray(inputs, np.{dtype}), **optional}}",
             "    return session.run(['outputs'], feeds)[0]",
             "",
         ]

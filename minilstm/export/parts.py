@@ -103,10 +103,8 @@ def _cell_parts(part: Part, where: str) -> list[Part]:
         raise ValueError(f"{where}: {part.name!r} is a {type(cell).__name__}, which cannot be exported")
     if cell.variational_recurrent or cell.state_keep_prob != 1:
         option = "variational_recurrent" if cell.variational_recurrent else "state_keep_prob"
-        raise ValueError(
-            f"{where}: {part.name!r} has a DropoutWrapper with {option}={getattr(cell, option)}, which cannot be "
-            f"exported; only input_keep_prob and output_keep_prob can"
-        )
+        used = f"a DropoutWrapper with {option}={getattr(cell, option)}"
+        raise ValueError(f"{where}: {part.name!r} has {used}; only input and output dropout can be exported")
     inner = _cell_parts(part._replace(layer=cell.cell), where)
     for side, keep in (("input", cell.input_keep_prob), ("output", cell.output_keep_prob)):
         if keep != 1:

@@ -27,7 +27,7 @@ from ..layers import Dropout, Sequential
 from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options, model_from, shapes_of
 from .keras import array_names, in_keras_layers, keras_parts, keras_weights, own_weights
-from .keras_config import layer_names, stack_lines
+from .keras_config import code_of, layer_names, stack_lines
 from .object_graph import Node, decode, encode
 from .parts import Part, weights_of
 
@@ -69,19 +69,8 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     texts = {name: text.encode() for name, text in described(model, extra).items()}
     strings = {name: np.asarray(text, object) for name, text in {GRAPH: graph, **texts}.items()}
     tensorbundle.write(path, {**tensors, **strings})
-    stack = stack_lines(parts, params, "tf.keras")
-    return "\n".join(
-        [
-            "import tensorflow as tf",
-            "",
-            *stack,
-            f"tf.train.Checkpoint(model=model).restore({os.fspath(path)!r}).assert_consumed()",
-            "",
-            "def forward(inputs):",
-            "    return model(inputs)",
-            "",
-        ]
-    )
+    restore = f"tf.train.Checkpoint(model=model).restore({os.fspath(path)!r}).assert_consumed()"
+    return code_of("import tensorflow as tf", [*stack_lines(parts, params, "tf.keras"), restore])
 
 
 def load(prefix: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,13 @@ ACTIVATIONS = {
     "softsign": "torch.nn.functional.softsign",
 }
 CELL_ARRAY = re.compile(r"(?P<layer>.+)\.(?P<array>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(?P<depth>\d+)")
-Stack = list[Part]  # parts that are one module: the layers of an nn.LSTM, or one other part
+
+
+class Module(NamedTuple):
+    """A module of the ``ModuleDict``: an ``nn.LSTM`` with its layers, the first one first, or one other part."""
+
+    name: str
+    parts: list[Part]
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -75,15 +81,14 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     """
     where = "export.torch.save"
     params = checked_params(model, params, where)
-    stacks = _stacks(model, where)
+    modules = _modules(model, where)
     tensors: dict[str, np.ndarray] = {}
-    for stack in stacks:
-        for depth, part in enumerate(stack):
-            weights = _their_weights(part, weights_of(params, part))
-            tensors |= {name: np.ascontiguousarray(weights[key]) for key, name in _tensor_names(stack, depth).items()}
+    for part, names in _tensor_names(modules):
+        weights = _their_weights(part, weights_of(params, part))
+        tensors |= {name: np.ascontiguousarray(weights[key]) for key, name in names.items()}
     safetensors = library("safetensors.numpy", where, INSTALL)
     files.write_bytes(path, safetensors.save(tensors, metadata={"format": "pt", **described(model, extra)}))
-    return _code(os.fspath(path), stacks, params)
+    return _code(os.fspath(path), modules, params)
 
 
 def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
@@ -171,66 +176,56 @@ def in_state_dict(shapes: Mapping[str, Shape], where: str) -> list[Found]:
         elif set(arrays) == {"weight"} and len(arrays["weight"]) == 2 and "emb" in layer.lower():
             found.append(Found("embedding", layer, *arrays["weight"]))
         else:
-            raise ValueError(
-                f"{where}: {layer} has {sorted(arrays)}, which is no LSTM, no Linear with a bias and not "
-                f"called an embedding"
-            )
+            wanted = "no LSTM, no Linear with a bias, and not called an embedding"
+            raise ValueError(f"{where}: {layer} has {sorted(arrays)}: {wanted}")
     return found
 
 
 # --- modules --------------------------------------------------------------------------------------------------
 
 
-def _stacks(model: Sequential, where: str) -> list[Stack]:
-    """The parts of a model, all the cells of a runner together if one ``nn.LSTM`` can hold them as its layers."""
+def _modules(model: Sequential, where: str) -> list[Module]:
+    """The modules of a model. The cells of a runner are one module if one ``nn.LSTM`` can hold them as its layers."""
     parts = parts_of(model, where, UNSUPPORTED)
     for part in parts:
         _check(part, where)
-    stacks: list[Stack] = []
-    for _, group in itertools.groupby(parts, key=lambda part: part.owner):
+    modules: list[Module] = []
+    for owner, group in itertools.groupby(parts, key=lambda part: part.owner):
         members = list(group)
         sizes = {(part.layer.units, part.layer.num_proj) for part in members if part.is_lstm}
         are_one = len(sizes) == 1 and all(part.is_lstm for part in members)
-        stacks += [members] if are_one else [[part] for part in members]
-    return stacks
+        for held in [members] if are_one else [[part] for part in members]:
+            runner = held[0].runner
+            is_whole_layer = runner is not None and len(getattr(runner.cell, "cells", [None])) == len(held)
+            modules.append(Module(owner if is_whole_layer else held[0].name, held))
+    return modules
 
 
 def _check(part: Part, where: str) -> None:
     if "." in part.name:
         raise ValueError(f"{where}: the layer name {part.name!r} has a dot, which no PyTorch module name can have")
-    if part.is_lstm and part.layer.num_proj is not None and part.layer.num_proj >= part.layer.units:
-        raise ValueError(
-            f"{where}: {part.name!r} has num_proj={part.layer.num_proj} with {part.layer.units} units, "
-            f"and torch.nn.LSTM takes only a proj_size below its hidden_size"
-        )
+    if part.is_lstm and (part.layer.num_proj or 0) >= part.layer.units:
+        sizes = f"num_proj={part.layer.num_proj} with {part.layer.units} units"
+        raise ValueError(f"{where}: {part.name!r} has {sizes}, and the proj_size of torch.nn.LSTM must be smaller")
 
 
-def _module_name(stack: Stack) -> str:
-    """The name of a module: its layer's if the layer has no other LSTM, else the part's own."""
-    first = stack[0]
-    is_alone = first.runner is not None and len(getattr(first.runner.cell, "cells", [None])) == len(stack)
-    return first.owner if is_alone else first.name
-
-
-def _tensor_names(stack: Stack, depth: int) -> dict[str, str]:
-    """The names in the file of the tensors of one part of a module, by what `to_torch` or our own tree calls them."""
-    layer, module = stack[depth].layer, _module_name(stack)
-    if stack[depth].is_lstm:
-        keys = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-        keys += ["weight_hr"] if layer.num_proj is not None else []
-        return {key: f"{module}.{key}_l{depth}" for key in keys}
-    if isinstance(layer, Dense):
-        return {"kernel": f"{module}.weight", "bias": f"{module}.bias"}
-    return {"embeddings": f"{module}.weight"} if isinstance(layer, Embedding) else {}
+def _tensor_names(modules: list[Module]) -> Iterator[tuple[Part, dict[str, str]]]:
+    """Each part with weights, and its tensors' names in the file by what `to_torch` or our own tree calls them."""
+    for module in modules:
+        for depth, part in enumerate(module.parts):
+            if part.is_lstm:
+                keys = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+                keys += ["weight_hr"] if part.layer.num_proj is not None else []
+                yield part, {key: f"{module.name}.{key}_l{depth}" for key in keys}
+            elif isinstance(part.layer, Dense):
+                yield part, {"kernel": f"{module.name}.weight", "bias": f"{module.name}.bias"}
+            elif isinstance(part.layer, Embedding):
+                yield part, {"embeddings": f"{module.name}.weight"}
 
 
 def _places(model: Sequential, where: str) -> list[Place]:
-    return [
-        Place(part.path, _tensor_names(stack, depth), partial(_own_weights, part))
-        for stack in _stacks(model, where)
-        for depth, part in enumerate(stack)
-        if not isinstance(part.layer, Dropout)
-    ]
+    named = _tensor_names(_modules(model, where))
+    return [Place(part.path, names, partial(_own_weights, part)) for part, names in named]
 
 
 def _their_weights(part: Part, weights: Weights) -> Weights:
@@ -248,54 +243,51 @@ def _own_weights(part: Part, tensors: Weights) -> Weights:
 # --- the lines ------------------------------------------------------------------------------------------------
 
 
-def _code(path: str, stacks: list[Stack], params: dict[str, Any]) -> str:
+def _code(path: str, modules: list[Module], params: dict[str, Any]) -> str:
     dtype = params_dtype(params, np.float32)
-    modules = [f"    {_module_name(stack)!r}: torch.nn.{_module(stack, params)}," for stack in stacks]
-    steps = [line for stack in stacks for line in _steps(stack)]
-    begins_embedded = isinstance(stacks[0][0].layer, Embedding)
+    shape, inputs = "[batch, time, features]", f"inputs, dtype=torch.{dtype}"
+    if isinstance(modules[0].parts[0].layer, Embedding):
+        shape, inputs = "[batch, time]", "inputs"
     return "\n".join(
         [
             "import torch",
             "from safetensors.torch import load_file",
             "",
             "model = torch.nn.ModuleDict({",
-            *modules,
+            *(f"    {module.name!r}: torch.nn.{_constructor(module, params)}," for module in modules),
             "})" if dtype == np.float32 else f"}}).to(torch.{dtype})",
             f"model.load_state_dict(load_file({path!r}))",
             "model.eval()  # train() to train: then Dropout acts",
             "",
-            "def forward(inputs):  # " + ("[batch, time]" if begins_embedded else "[batch, time, features]"),
-            f"    x = torch.as_tensor(inputs{'' if begins_embedded else f', dtype=torch.{dtype}'})",
-            *(f"    {line}" for line in steps),
+            f"def forward(inputs):  # {shape}",
+            f"    x = torch.as_tensor({inputs})",
+            *(f"    {line}" for module in modules for line in _steps(module)),
             "    return x",
             "",
         ]
     )
 
 
-def _module(stack: Stack, params: dict[str, Any]) -> str:
-    first = stack[0]
+def _constructor(module: Module, params: dict[str, Any]) -> str:
+    first = module.parts[0]
     if isinstance(first.layer, Dropout):
         return f"Dropout({first.layer.rate!r})"
     width = features_in(first, weights_of(params, first))
-    if not first.is_lstm:
+    if first.runner is None:
         return f"{'Linear' if isinstance(first.layer, Dense) else 'Embedding'}({width}, {first.layer.units})"
-    assert first.runner is not None
-    options = {"num_layers": len(stack)} if len(stack) > 1 else {}
+    options = {"num_layers": len(module.parts)} if len(module.parts) > 1 else {}
     options |= {"batch_first": not first.runner.time_major}
     options |= {"proj_size": first.layer.num_proj} if first.layer.num_proj is not None else {}
     return f"LSTM({width}, {first.layer.units}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"
 
 
-def _steps(stack: Stack) -> list[str]:
-    first, last, module = stack[0], stack[-1], f"model[{_module_name(stack)!r}]"
-    if not first.is_lstm:
-        name = activation_name(getattr(first.layer, "activation", None), "export.torch.save")
-        call = f"{module}(x)"
-        return [f"x = {ACTIVATIONS[name]}({call})" if name in ACTIVATIONS else f"x = {call}"]
+def _steps(module: Module) -> list[str]:
+    first, last, call = module.parts[0], module.parts[-1], f"model[{module.name!r}](x)"
     runner = first.runner
-    assert runner is not None
+    if runner is None:
+        name = activation_name(getattr(first.layer, "activation", None), "export.torch.save")
+        return [f"x = {ACTIVATIONS[name]}({call})" if name in ACTIVATIONS else f"x = {call}"]
     time = 0 if runner.time_major else 1
     flip = [f"x = x.flip({time})"] if runner.reverse else []
     step = f"x = x[{'-1' if runner.time_major else ':, -1'}]"
-    return [*flip, f"x, _ = {module}(x)", *(flip if last.return_sequences else [step])]
+    return [*flip, f"x, _ = {call}", *(flip if last.return_sequences else [step])]

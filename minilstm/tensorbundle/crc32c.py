@@ -33,16 +33,10 @@ _LANES = (16384, 2048, 256, 32)  # a row of 64 KiB stays in the cache and makes 
 _BITS = np.arange(32, dtype=np.uint32)
 
 
-def _byte_table() -> tuple[int, ...]:
-    table = []
-    for register in range(256):
-        for _ in range(8):
-            register = (register >> 1) ^ (_POLYNOMIAL if register & 1 else 0)
-        table.append(register)
-    return tuple(table)
-
-
-_AFTER_BYTE = _byte_table()
+_AFTER_BYTE = np.arange(256, dtype=np.uint32)  # the register after a byte, by the low byte of what it was before
+for _ in range(8):
+    _AFTER_BYTE = _AFTER_BYTE >> 1 ^ (_AFTER_BYTE & 1) * np.uint32(_POLYNOMIAL)
+_AFTER: list[int] = _AFTER_BYTE.tolist()
 
 
 def _image(matrix: Words, words: Words) -> Words:
@@ -54,7 +48,7 @@ def _image(matrix: Words, words: Words) -> Words:
 def _zero_bytes(count: int) -> Words:
     """The linear map "`count` zero bytes pass", by repeated squaring."""
     result = np.uint32(1) << _BITS
-    power = result >> 8 ^ np.array(_AFTER_BYTE, np.uint32)[result & 0xFF]  # one zero byte
+    power = result >> 8 ^ _AFTER_BYTE[result & 0xFF]  # one zero byte
     while count:
         if count & 1:
             result = _image(power, result)
@@ -100,7 +94,7 @@ def numpy_update(crc: int, data: Buffer) -> int:
             words = np.concatenate([_fold(register, words[:whole], lanes), words[whole:]])
             register = 0  # it went into the first word
     for octet in words.astype("<u4", copy=False).tobytes() + octets[octets.size // 4 * 4 :].tobytes():
-        register = (register >> 8) ^ _AFTER_BYTE[(register ^ octet) & 0xFF]
+        register = (register >> 8) ^ _AFTER[(register ^ octet) & 0xFF]
     return register ^ _ALL_ONES
 
 

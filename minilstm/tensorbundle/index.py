@@ -34,15 +34,13 @@ class Stored(NamedTuple):
         return [part for _, part in self.parts] or [self.entry]
 
 
-class Index(NamedTuple):
-    """What an index file says; the tensors in the order of their UTF-8 names."""
-
-    header: Header
-    tensors: dict[str, Stored]
-
-
-def read_index(path: str) -> Index:
+def read_index(path: str) -> tuple[Header, dict[str, Stored]]:
     """Read an index file.
+
+    Returns
+    -------
+    tuple
+        The header, and the tensors in the order of their UTF-8 names.
 
     Raises
     ------
@@ -57,7 +55,7 @@ def read_index(path: str) -> Index:
         return _judged(read_table(file))
 
 
-def _judged(items: Iterator[tuple[bytes, bytes]]) -> Index:
+def _judged(items: Iterator[tuple[bytes, bytes]]) -> tuple[Header, dict[str, Stored]]:
     key, value = next(items, (None, b""))
     if key != b"":
         raise CheckpointError("there is no header")
@@ -66,25 +64,20 @@ def _judged(items: Iterator[tuple[bytes, bytes]]) -> Index:
     for key, value in items:
         with about(_label(key)):
             entries[key] = _judged_entry(decode_entry(value), header)
-    # Parts have entries of their own, but are no tensors: first join them to their variables.
-    parts: dict[bytes, tuple[tuple[Region, Entry], ...]] = {}
-    claimed: set[bytes] = set()
-    for key, entry in entries.items():
-        if entry.slices:
-            with about(_label(key)):
-                parts[key] = _parts(key, entry, entries)
-            claimed.update(part_key(key, extents) for extents in entry.slices)
+    # The parts of a variable have entries of their own, but are no tensors.
+    claimed = {part_key(key, extents) for key, entry in entries.items() for extents in entry.slices}
     tensors = {}
     for key, entry in entries.items():
         if key not in claimed:
-            try:
-                name = key.decode("utf-8")
-            except UnicodeDecodeError:
-                if key[0] == 0:  # a part whose variable is not there; no such key is UTF-8
-                    continue
-                raise CheckpointError(f"{_label(key)}: the name is not UTF-8") from None
-            tensors[name] = Stored(entry, parts.get(key, ()))
-    return Index(header, tensors)
+            with about(_label(key)):
+                try:
+                    name = key.decode("utf-8")
+                except UnicodeDecodeError:
+                    if key[0] == 0:  # a part whose variable is not there
+                        continue
+                    raise CheckpointError("the name is not UTF-8") from None
+                tensors[name] = Stored(entry, _parts(key, entry, entries) if entry.slices else ())
+    return header, tensors
 
 
 def _label(key: bytes) -> str:
@@ -100,10 +93,8 @@ def _judged_header(value: bytes) -> Header:
     if header.endianness not in (0, 1):
         raise CheckpointError(f"the header says byte order {header.endianness}, neither little (0) nor big (1)")
     if header.min_consumer > _VERSION or _VERSION in header.bad_consumers:
-        raise CheckpointError(
-            f"written for newer readers: it wants version {header.min_consumer} or more and none of "
-            f"{list(header.bad_consumers)}, this is version {_VERSION}"
-        )
+        wanted = f"version {header.min_consumer} or more and none of {list(header.bad_consumers)}"
+        raise CheckpointError(f"written for newer readers: it wants {wanted}, this is version {_VERSION}")
     return header
 
 

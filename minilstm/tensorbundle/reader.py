@@ -185,9 +185,8 @@ class Bundle:
             with about(f"{path}: tensor {name!r}"), SourceFile(path) as file:
                 yield file
         except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{path}: not there, but the index {self.index_path} says that tensor {name!r} is in it"
-            ) from error
+            said = f"the index {self.index_path} says that tensor {name!r} is in it"
+            raise CheckpointError(f"{path}: not there, but {said}") from error
 
     def _check_overlap(self, entries: Iterable[Entry]) -> None:
         """Refuse tensors that together are much larger than the files they claim to be in.
@@ -198,12 +197,11 @@ class Bundle:
         for entry in entries:
             claimed += entry.size
             shards.add(entry.shard_id)
-        if claimed > _OVERLAP_ALLOWED:
-            there = sum(os.path.getsize(path) for path in map(self._data_path, shards) if os.path.exists(path))
-            if claimed > 2 * there + _OVERLAP_ALLOWED:
-                raise CheckpointError(
-                    f"{self.index_path}: tensors of {claimed} bytes in data files of {there} bytes in all"
-                )
+        if claimed <= _OVERLAP_ALLOWED:
+            return
+        there = sum(os.path.getsize(path) for path in map(self._data_path, shards) if os.path.exists(path))
+        if claimed > 2 * there + _OVERLAP_ALLOWED:
+            raise CheckpointError(f"{self.index_path}: tensors of {claimed} bytes in data files of {there} bytes")
 
     def _read(self, name: str, entry: Entry, keep: bool) -> NDArray[Any]:
         with self._data_file(entry.shard_id, name) as file:

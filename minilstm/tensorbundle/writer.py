@@ -105,33 +105,28 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
 def _write_temporaries(index: str, data: str, token: str, tensors: list[tuple[bytes, NDArray[Any]]]) -> None:
     """Write and flush both files under their temporary names."""
     with files.open_temporary(data, token) as data_file:
-        entries = [(name, _write_tensor(data_file, array)) for name, array in tensors]
+        entries = [(name, encode_entry(_write_tensor(data_file, array))) for name, array in tensors]
         files.fsync_file(data_file)
-    items, offset = [(b"", encode_header(Header(num_shards=1, producer=1)))], 0
-    for name, entry in entries:
-        items.append((name, encode_entry(entry._replace(offset=offset))))
-        offset += entry.size
+    header = encode_header(Header(num_shards=1, producer=1))
     with files.open_temporary(index, token) as index_file:
-        index_file.write(encode_table(items))
+        index_file.write(encode_table([(b"", header), *entries]))
         files.fsync_file(index_file)
 
 
 def _write_tensor(file: BinaryIO, array: NDArray[Any]) -> Entry:
-    """Append a tensor to the data file; returns its entry, without the offset."""
-    code = dtypes.code_of(array.dtype)
+    """Append a tensor to the data file; returns its entry."""
+    code, offset = dtypes.code_of(array.dtype), file.tell()
     assert code is not None  # `_checked` made sure of that
     if code == dtypes.STRING:
         pieces, crc = encode_strings(array)
         file.writelines(pieces)
-        size = sum(len(piece) for piece in pieces)
     else:
         stored, crc = dtypes.to_octets(array), 0
-        size = stored.size
-        for start in range(0, size, _PIECE):
+        for start in range(0, stored.size, _PIECE):
             octets = stored[start : start + _PIECE]
             crc = crc32c.update(crc, octets)
             file.write(octets.data)
-    return Entry(dtype=code, shape=array.shape, size=size, crc32c=crc32c.mask(crc))
+    return Entry(code, array.shape, offset=offset, size=file.tell() - offset, crc32c=crc32c.mask(crc))
 
 
 def _checked(tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[tuple[bytes, NDArray[Any]]]:
