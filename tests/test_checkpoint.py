@@ -212,6 +212,12 @@ def test_a_model_is_something_to_fit_too(tmp_path):
         load_checkpoint(prefix, like=Sequential(*MODEL.layers, Dense(1)))
 
 
+def test_weights_that_no_model_could_have_do_not_fit(tmp_path):
+    tensorbundle.write(tmp_path / "m", {"dense/kernel": np.float32(1), "dense/bias": np.zeros(1, np.float32)})
+    with pytest.raises(CheckpointError, match=r"shape of dense/kernel: wanted \(1, 1\), got \(\)"):
+        load_checkpoint(tmp_path / "m", like=Sequential(Dense(1)))
+
+
 @pytest.mark.parametrize("path", ["nothing", "empty", "absent/model.ckpt-3"])
 def test_where_nothing_is_there_the_error_is_file_not_found(path, tmp_path):
     (tmp_path / "empty").mkdir()

@@ -20,6 +20,7 @@ from minilstm import (
     tensorbundle,
 )
 from minilstm.export import convert, npz, tf2
+from minilstm.export.format import Format
 from minilstm.params import flatten_names
 
 
@@ -73,6 +74,13 @@ def test_a_target_that_tells_nothing_or_two_things_is_refused():
         convert.target_format("out", None)
     with pytest.raises(ValueError, match=r"'m.onnx' is a name for onnx, and --to says torch"):
         convert.target_format("m.onnx", "torch")
+
+
+def test_every_format_has_the_same_names():
+    wanted = {name for name in vars(Format) if not name.startswith("_")} | set(Format.__annotations__)
+    assert {"SUFFIXES", "RUNTIME", "RUNS", "save", "load", "mapping", "opened"} <= wanted
+    for module in convert.FORMATS.values():
+        assert not [name for name in wanted if not hasattr(module, name)], module
 
 
 def test_a_described_checkpoint_becomes_an_npz_and_comes_back(tmp_path, saved, case, capsys):

@@ -308,6 +308,14 @@ def test_parts_of_a_variable_are_joined(tmp_path):
     assert tensorbundle.read(put_items(tmp_path / "m", items, DATA))["v"].tolist() == [1.5, 1.5]
 
 
+def test_a_part_whose_key_happens_to_be_utf8_is_no_tensor(tmp_path):
+    """640, as a start or a length, is c2 80 in a key, which is a character."""
+    half = Entry(1, (640,), 0, 0, 2560, checksum(bytes(2560)))
+    items = partitioned((1280,), [((0, 640),), ((640, 640),)], [half, half])
+    assert items[-2][0].decode().endswith("\x80\x80")
+    assert list(tensorbundle.read(put_items(tmp_path / "m", items, bytes(2560)))) == ["v"]
+
+
 def test_a_part_without_its_variable_is_hidden(tmp_path):
     items = [HEADER, (part_key(b"v", [(0, 1)]), PART), (b"w", GOOD)]
     assert list(tensorbundle.read(put_items(tmp_path / "m", items, DATA))) == ["w"]
