@@ -241,7 +241,7 @@ def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = Non
 
 
 def _sorted_out(prefix: str, tensors: dict[str, Any], like: Any) -> Checkpoint:
-    """The tensors of a file, each where it belongs; ValueError, without the prefix, if that cannot be."""
+    """Sort the tensors of a file into a `Checkpoint`; ValueError, without the file's name, if they make no sense."""
     own = {name: _from_json(tensors.pop(name, None), name) for name in (MODEL, EXTRA, TRAINING)}
     model = None if own[MODEL] is None else _described(own[MODEL])
     folders = cell_folders(model, like)

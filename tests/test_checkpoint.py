@@ -113,7 +113,7 @@ def test_a_cells_own_name_is_renamed_too(tmp_path):
     assert_trees_equal(load_checkpoint(prefix).params, params)
 
 
-# --- what lies beside the weights -----------------------------------------------------------------------------
+# --- what is stored beside the weights --------------------------------------------------------------------------
 
 
 def test_a_checkpoint_opens_without_its_script(tmp_path):

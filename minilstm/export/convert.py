@@ -53,8 +53,8 @@ def add_parser(commands: Any) -> None:
     known = "for a SRC that does not describe its model: "
     choices = sorted(ACTIVATIONS)
     parser.add_argument("--forget-bias", type=float, help=known + "what is added to the forget gate at run time")
-    parser.add_argument("--activation", choices=choices, help=known + "that of the LSTM cells")
-    parser.add_argument("--dense-activation", choices=choices, help=known + "that of Dense layers")
+    parser.add_argument("--activation", choices=choices, help=known + "the activation of the LSTM cells")
+    parser.add_argument("--dense-activation", choices=choices, help=known + "the activation of Dense layers")
     parser.add_argument("--cell-clip", type=float, help=known + "default none")
     parser.add_argument("--proj-clip", type=float, help=known + "default none")
     parser.set_defaults(run=run)
@@ -112,7 +112,7 @@ def convert(
     written, code = _write(target, kind, found)
     report(f"{written}: {kind}")
     _report_mapping(kind, model, params, "->", report)
-    _report_left_behind(found, kind, report)
+    _report_left_out(found, kind, report)
     report("\n" + code)
     return _verify(kind, written, code, model, params, report)
 
@@ -202,13 +202,13 @@ def _report_mapping(kind: str, model: Sequential, params: Any, arrow: str, repor
         report(f"  {path}: {', '.join(ours)} {arrow} {', '.join(theirs)}")
 
 
-def _report_left_behind(found: Source, kind: str, report: Callable[[str], None]) -> None:
+def _report_left_out(found: Source, kind: str, report: Callable[[str], None]) -> None:
     """A line for what a training checkpoint holds and the target does not."""
     stored = found.checkpoint
     if stored is not None and kind in FORMATS and (stored.opt_state is not None or stored.step is not None):
-        report("  left behind: the step and the optimizer's state")
+        report("  left out: the step and the optimizer's state")
     if stored is not None and stored.others:
-        report(f"  left behind: {', '.join(stored.others)}")
+        report(f"  left out: {', '.join(stored.others)}")
 
 
 # --- verifying ------------------------------------------------------------------------------------------------

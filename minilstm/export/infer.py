@@ -142,7 +142,7 @@ def _in_order(found: list[Found], where: str) -> list[Found]:
         layers = ", ".join(f"{layer.name} ({layer.width_in} to {layer.width_out})" for layer in found)
         raise ValueError(
             f"{where}: names and widths leave {len(fitting)} orders of the layers {layers}; read the file in Python, "
-            f"where load takes the model"
+            f"and give load the model"
         )
     return fitting[0]
 
@@ -166,7 +166,7 @@ CellArrays = dict[tuple[int, str], dict[str, Shape]]  # depth and name of the ce
 def sorted_out(
     shapes: Mapping[str, Shape], cell_array: re.Pattern[str], separator: str
 ) -> tuple[dict[str, CellArrays], dict[str, dict[str, Shape]]]:
-    """The arrays of the LSTMs of a file by layer and cell, and those of other layers by layer.
+    """The arrays of a file's LSTMs by layer and cell, and the arrays of its other layers by layer.
 
     `cell_array` matches the full name of an array of an LSTM cell. Its groups are ``layer``, ``depth``, ``array`` and,
     if cells have names, ``cell``. Every other name is a layer, `separator` and an array.

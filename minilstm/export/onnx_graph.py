@@ -87,7 +87,7 @@ class _Graph:
         return model
 
     def _declare(self, values: list[Any], name: str, shape: list[Any], dtype: Any = None) -> None:
-        """Append an input or an output of the graph; its dtype is that of the weights, unless another is given."""
+        """Append an input or an output of the graph; the default `dtype` is the weights'."""
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype or self.dtype))
         values.append(self.onnx.helper.make_tensor_value_info(name, kind, shape))
 

@@ -133,6 +133,8 @@ def layers_with_weights(tensors: Mapping[str, Any], where: str) -> list[dict[str
 
     Raises ValueError unless the checkpoint holds exactly one model.
     """
+    if GRAPH not in tensors:
+        raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
     nodes = decode(np.asarray(tensors[GRAPH], object).item())
     models: dict[tuple[int, ...], list[dict[str, np.ndarray]]] = {}
     for node in nodes:

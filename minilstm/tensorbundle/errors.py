@@ -27,6 +27,6 @@ class about:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, CheckpointError):
             raise CheckpointError(f"{self.what}: {error}") from error

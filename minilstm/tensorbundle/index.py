@@ -30,7 +30,7 @@ class Stored(NamedTuple):
 
     @property
     def pieces(self) -> list[Entry]:
-        """The entries that have bytes in a data file: those of the parts, or the tensor's own."""
+        """The entries that have bytes in a data file: the parts, or the tensor's own."""
         return [part for _, part in self.parts] or [self.entry]
 
 
@@ -115,7 +115,7 @@ def _judged_entry(entry: Entry, header: Header) -> Entry:
         raise CheckpointError(f"{entry.size} bytes at offset {entry.offset}")
     elements = math.prod(shape)
     if entry.slices:
-        return entry  # its bytes are those of its parts
+        return entry  # only its parts have bytes
     if entry.dtype == STRING and entry.size < elements + 4:  # a length takes at least one byte
         raise CheckpointError(f"{entry.size} bytes cannot hold {elements} strings")
     if entry.dtype != STRING and entry.size != elements * item:

@@ -1,7 +1,7 @@
-"""Reading a checkpoint: the index first, and of the data files only what is asked for.
+"""Reading a checkpoint: the index first, then the tensors that the caller requests.
 
-A checkpoint is taken for hostile. Sizes are compared with the files' before any memory is allocated, every checksum is
-verified, and whatever is wrong with the bytes raises CheckpointError.
+A file may be hostile. Sizes are compared with the sizes of the files before any memory is allocated, every checksum is
+verified, and any fault of the bytes raises CheckpointError.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TensorInfo(NamedTuple):
 
 
 class Bundle:
-    """An open checkpoint: a read-only mapping of names to arrays that reads each array when it is asked for.
+    """An open checkpoint: a read-only mapping of names to arrays, which reads an array when it is requested.
 
     No file stays open, so there is nothing to close; a ``with`` block is accepted all the same.
 
@@ -156,7 +156,7 @@ class Bundle:
         CheckpointError
             If one is not.
         """
-        ends: dict[int, tuple[int, str]] = {}  # for each data file where its last tensor ends, and which one that is
+        ends: dict[int, tuple[int, str]] = {}  # data file -> the end of its last tensor, and that tensor's name
         for name, stored in self._tensors.items():
             for piece in stored.pieces:
                 ends[piece.shard_id] = max(ends.get(piece.shard_id, (0, name)), (piece.offset + piece.size, name))

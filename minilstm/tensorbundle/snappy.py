@@ -58,5 +58,5 @@ def decompress(data: bytes) -> bytes:
         if len(output) > announced:
             break
     if len(output) != announced:
-        raise CheckpointError(f"Snappy yields {len(output)} bytes or more where it announced {announced}")
+        raise CheckpointError(f"Snappy yields {len(output)} bytes or more, but it announced {announced}")
     return bytes(output)

@@ -11,7 +11,7 @@ Snappy) and 4 bytes of masked CRC-32C of contents and type. Its contents are
     entries                        varint(shared), varint(unshared), varint(value length), unshared key bytes, value
     restart array                  uint32 offsets of the entries that share nothing, then uint32, their number
 
-where the first `shared` bytes of a key are those of the key before it.
+where a key begins with the first `shared` bytes of the key before it.
 """
 
 from __future__ import annotations
@@ -172,11 +172,11 @@ def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
         for key, value in read_block(_block_contents(source, handle, what)):
             budget -= len(key)
             if budget < 0:
-                raise CheckpointError("its keys would fill more memory than those of any real index")
+                raise CheckpointError("its keys would fill more memory than the keys of any real index")
             yield key, value
 
     for _ in entries(metaindex, "metaindex block"):
-        pass  # nothing in it is of use, but whatever it holds must be sound
+        pass  # its entries are not used, but they must be sound
     previous_separator: bytes | None = None
     last_key: bytes | None = None
     free = 0  # data blocks follow one another, so each byte of the file is read once at most

@@ -5,8 +5,8 @@
     wire type 2    a varint length, and that many bytes      messages, texts, packed integers
     wire type 5    4 bytes, little-endian                    fixed32
 
-The functions write single fields, to be joined in ascending order. `Message` reads fields in any order and skips those
-that nobody asks for.
+The functions write single fields, to be joined in ascending order. `Message` reads fields in any order and ignores
+fields that no method is called for.
 """
 
 from __future__ import annotations

@@ -337,7 +337,7 @@ def check(prefix, original, must_be_harmless):
 
 @contextlib.contextmanager
 def time_limit(seconds):
-    """Raise TimeoutError after so many seconds, where there are alarms."""
+    """Raise TimeoutError after this time, if the system has alarms."""
     if not hasattr(signal, "SIGALRM"):
         yield
         return
@@ -355,7 +355,7 @@ def time_limit(seconds):
 
 
 def run(count, seed, only=None):
-    """Run so many cases; how often each outcome came."""
+    """Run `count` cases; returns how often each outcome occurred."""
     outcomes = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         starts = list(bases(Path(folder)))

@@ -193,7 +193,7 @@ def variant(**changes):
 
 ACCEPTED = {
     "as it is": (variant(), DATA),
-    "bytes behind the last tensor": (variant(), DATA + b"more"),
+    "bytes after the last tensor": (variant(), DATA + b"more"),
     "an offset": (variant(offset=3), b"xyz" + DATA),
     "a header without version": ([(b"", b"\x08\x01"), (b"a", GOOD)], DATA),
     "another producer": ([(b"", Header(1, producer=99)), (b"a", GOOD)], DATA),

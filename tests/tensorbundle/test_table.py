@@ -119,10 +119,10 @@ def test_separators(last, following, separator):
 
 
 @pytest.mark.parametrize(
-    ("last", "behind"), [(b"v/Adam", b"w"), (b"", b""), (b"\xff\xff", b"\xff\xff"), (b"\xffab", b"\xffb")]
+    ("last", "after"), [(b"v/Adam", b"w"), (b"", b""), (b"\xff\xff", b"\xff\xff"), (b"\xffab", b"\xffb")]
 )
-def test_the_separator_behind_the_last_block(last, behind):
-    assert table.successor(last) == behind
+def test_the_separator_after_the_last_block(last, after):
+    assert table.successor(last) == after
 
 
 @given(st.binary(max_size=4), st.binary(max_size=4))
@@ -150,7 +150,7 @@ BROKEN = {
     "first restart not zero": (assembled(GOOD[:-8] + b"\1\0\0\0\1\0\0\0"), "does not ascend from zero"),
     "restarts descend": (assembled(GOOD[:-8] + b"\0\0\0\0\0\0\0\0\2\0\0\0"), "does not ascend from zero"),
     "restart at no entry": (assembled(GOOD[:-8] + b"\0\0\0\0\1\0\0\0\2\0\0\0"), "at no entry"),
-    "restart behind the entries": (assembled(GOOD[:-8] + b"\0\0\0\0\x63\0\0\0\2\0\0\0"), "at no entry"),
+    "restart after the entries": (assembled(GOOD[:-8] + b"\0\0\0\0\x63\0\0\0\2\0\0\0"), "at no entry"),
     "restart that shares": (
         assembled(b"\0\1\0a" + b"\1\1\0b" + b"\0\0\0\0\4\0\0\0\2\0\0\0"),
         "shares 1 bytes with one of 1",
@@ -162,7 +162,7 @@ BROKEN = {
     "keys out of order": (assembled(contents((b"b", b""), (b"a", b""))), "comes after"),
     "a key twice": (assembled(contents((b"a", b""), (b"a", b""))), "comes after"),
     "blocks out of order": (assembled(contents((b"b", b"")), contents((b"a", b""))), "comes after"),
-    "key behind its separator": (assembled(GOOD, separators=[b"Z"]), "in the wrong data block"),
+    "key after its separator": (assembled(GOOD, separators=[b"Z"]), "in the wrong data block"),
     "key before its block": (
         assembled(contents((b"a", b"")), contents((b"b", b"")), separators=[b"c", b"d"]),
         "in the wrong data block",
