@@ -26,7 +26,7 @@ from ..layers.base import params_dtype
 from ..params import flatten_names
 from ..wrappers import MultiRNNCell
 from . import keras, npz, onnx, tf2, torch
-from .format import DTYPES, Format, Loaded, checked_params
+from .format import Format, Loaded, checked_params
 from .infer import Options, in_checkpoint, model_from, shapes_of
 
 FORMATS: dict[str, Format] = {"tf2": tf2, "keras": keras, "torch": torch, "onnx": onnx, "npz": npz}
@@ -215,16 +215,16 @@ def _report_left_out(found: Source, kind: str, report: Callable[[str], None]) ->
 
 
 def _verify(kind: str, path: str, code: str, model: Sequential, params: Any, report: Callable[[str], None]) -> bool:
-    dtype = str(params_dtype(params, np.float32))
-    runs = FORMATS[kind].RUNS if kind in FORMATS else DTYPES
-    if dtype not in runs:
-        report(f"not verified: {FORMATS[kind].RUNTIME} runs LSTMs in {', '.join(runs)} alone, and this is {dtype}")
+    module, dtype = FORMATS.get(kind), str(params_dtype(params, np.float32))
+    if module is not None and dtype not in module.RUNS:
+        runs = ", ".join(module.RUNS)
+        report(f"not verified: {module.RUNTIME} runs LSTMs in {runs} alone, and this is {dtype}")
         return True
     inputs = random_inputs(model, params)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets on stderr otherwise
     try:
-        if kind in FORMATS:
-            forward = FORMATS[kind].opened(code)
+        if module is not None:
+            forward = module.opened(code)
         else:
             forward = partial(model, checkpoint.load_checkpoint(path).params)
         found = error(forward(inputs), model(params, inputs))

@@ -1,4 +1,4 @@
-"""The ONNX graph of a model: one node a line of what `minilstm.export.onnx` promises."""
+"""The ONNX graph of a model: its inputs, outputs, constants and nodes, as `minilstm.export.onnx` describes them."""
 
 from __future__ import annotations
 
