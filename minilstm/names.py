@@ -6,6 +6,7 @@ every RNN cell: ``kernel`` and ``bias`` were ``weights`` and ``biases`` before.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .layers import Sequential
@@ -65,9 +66,7 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
     faults = []
     for name, array in wanted.items():
         if name not in flat:
-            import difflib  # only needed to help after a failure
-
-            near = difflib.get_close_matches(name, flat, n=3)
+            near = nearest(name, flat)
             faults.append(f"missing: {name} {array.shape}" + (f" (there is {', '.join(near)})" if near else ""))
         elif flat[name].shape != array.shape:
             faults.append(f"shape of {name}: wanted {array.shape}, got {flat[name].shape}")
@@ -77,6 +76,13 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
     if faults:
         raise ValueError("the parameters do not fit:\n  " + "\n  ".join(faults))
     return {name: flat[name] for name in wanted}
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """At most `n` known names that are spelled like `name`."""
+    import difflib  # only needed to help after a failure
+
+    return difflib.get_close_matches(name, list(known), n)
 
 
 def _initialised(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:

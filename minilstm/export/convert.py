@@ -114,7 +114,7 @@ def convert(
     _report_mapping(kind, model, params, "->", report)
     _report_left_out(found, kind, report)
     report("\n" + code)
-    return _verify(kind, written, code, model, params, report)
+    return _agrees(kind, written, code, model, params, report)
 
 
 # --- formats --------------------------------------------------------------------------------------------------
@@ -214,7 +214,8 @@ def _report_left_out(found: Source, kind: str, report: Callable[[str], None]) ->
 # --- verifying ------------------------------------------------------------------------------------------------
 
 
-def _verify(kind: str, path: str, code: str, model: Sequential, params: Any, report: Callable[[str], None]) -> bool:
+def _agrees(kind: str, path: str, code: str, model: Sequential, params: Any, report: Callable[[str], None]) -> bool:
+    """Whether a random batch gives the same outputs here and there; also True, and reported, if that cannot be run."""
     module, dtype = FORMATS.get(kind), str(params_dtype(params, np.float32))
     if module is not None and dtype not in module.RUNS:
         runs = ", ".join(module.RUNS)

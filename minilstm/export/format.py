@@ -6,7 +6,6 @@ description, under the names that checkpoints use, so that it can be read withou
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import zipfile
@@ -18,7 +17,7 @@ import numpy as np
 
 from ..checkpoint import EXTRA, MODEL, as_json
 from ..layers import Sequential, from_config
-from ..names import arranged
+from ..names import arranged, nearest
 from ..optional import library
 from ..params import flatten_names, set_path, unflatten_names
 from .infer import Options
@@ -108,7 +107,7 @@ def _taken(tensors: Mapping[str, Any], names: Mapping[str, str], where: str) -> 
     """``{key: tensors[name]}`` for every ``key: name``; ValueError naming all that is missing and what is near."""
     missing = [name for name in names.values() if name not in tensors]
     if missing:
-        near = {close for name in missing for close in difflib.get_close_matches(name, tensors, n=2)}
+        near = {close for name in missing for close in nearest(name, tensors, n=2)}
         hint = f" (the file has {', '.join(sorted(near))})" if near else ""
         raise ValueError(f"{where}: the file has no {', '.join(missing)}{hint}")
     return {key: np.asarray(tensors[name]) for key, name in names.items()}

@@ -83,16 +83,20 @@ class _Parser:
             name = self._take(_NAME, "the name of a field").decode("ascii")
             if name not in state:
                 raise self._error(f"the field {name!r} is none of {list(state)}")
-            if not self._accept(b":"):
+            if not self._is_at(b":"):
                 raise self._error(f"no ':' after {name}")
-            if name.startswith("all_") and self._accept(b"["):
-                while not self._accept(b"]"):
+            self._skip(b":")
+            if name.startswith("all_") and self._is_at(b"["):
+                self._skip(b"[")
+                while not self._is_at(b"]"):
                     state[name].append(self._value(name))
-                    if not self._accept(b",") and not self._is_at(b"]"):
+                    if not self._is_at(b",", b"]"):
                         raise self._error("a list without its ']'")
+                    self._skip(b",")
+                self._skip(b"]")
             else:
                 state[name].append(self._value(name))
-            self._accept(b",", b";")
+            self._skip(b",", b";")
         newest, paths, times, preserved = state.values()
         if not newest:
             raise CheckpointError("no model_checkpoint_path in it")
@@ -138,11 +142,9 @@ class _Parser:
     def _is_at(self, *symbols: bytes) -> bool:
         return self._data.startswith(symbols, self._skip_space())
 
-    def _accept(self, *symbols: bytes) -> bool:
+    def _skip(self, *symbols: bytes) -> None:
         """Skip one of these symbols, each a single byte, if it is next."""
-        found = self._is_at(*symbols)
-        self._at += found
-        return found
+        self._at += self._is_at(*symbols)
 
     def _take(self, pattern: re.Pattern[bytes], wanted: str) -> bytes:
         match = pattern.match(self._data, self._skip_space())

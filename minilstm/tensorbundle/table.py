@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Protocol
 
 from minilstm.tensorbundle import crc32c, snappy
@@ -46,22 +46,20 @@ class BlockBuilder:
         self._interval = restart_interval
         self._entries = bytearray()
         self._restarts: list[int] = []
-        self._count = 0
-        self.first_key = self.last_key = b""
+        self.count = 0
+        self.last_key = b""
 
     def add(self, key: bytes, value: bytes) -> None:
         """Append an entry."""
         shared = 0
-        if self._count == 0:
-            self.first_key = key
-        if self._count % self._interval == 0:
+        if self.count % self._interval == 0:
             self._restarts.append(len(self._entries))
         else:
             shared = _shared_length(self.last_key, key)
         for number in (shared, len(key) - shared, len(value)):
             self._entries += encode_varint(number)
         self._entries += key[shared:] + value
-        self._count += 1
+        self.count += 1
         self.last_key = key
 
     @property
@@ -77,17 +75,16 @@ class BlockBuilder:
 
 def encode_table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The bytes of a table; the keys must ascend."""
-    blocks: list[BlockBuilder] = []
+    output, index, block = bytearray(), BlockBuilder(1), BlockBuilder(RESTART_INTERVAL)
     for key, value in items:
-        if not blocks or blocks[-1].size >= BLOCK_SIZE:
-            blocks.append(BlockBuilder(RESTART_INTERVAL))
-        blocks[-1].add(key, value)
-    output, index = bytearray(), BlockBuilder(1)
-    for block, following in zip_longest(blocks, blocks[1:]):
-        separator = separate(block.last_key, following.first_key) if following else successor(block.last_key)
-        index.add(separator, _encode_handle(_append_block(output, block)))
-    handles = [_append_block(output, block) for block in (BlockBuilder(1), index)]  # the metaindex is empty
-    return bytes(output) + _footer(*handles)
+        if block.size >= BLOCK_SIZE:
+            index.add(separate(block.last_key, key), _encode_handle(_append_block(output, block)))
+            block = BlockBuilder(RESTART_INTERVAL)
+        block.add(key, value)
+    if block.count:
+        index.add(successor(block.last_key), _encode_handle(_append_block(output, block)))
+    metaindex_handle, index_handle = _append_block(output, BlockBuilder(1)), _append_block(output, index)
+    return bytes(output) + _footer(metaindex_handle, index_handle)
 
 
 def _append_block(output: bytearray, block: BlockBuilder) -> Handle:
