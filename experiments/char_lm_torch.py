@@ -22,7 +22,7 @@ import numpy as np
 from minilstm import Adam, Sequential, fit, losses
 from minilstm.data import ContiguousBatches
 from minilstm.export.layout import to_torch
-from minilstm.export.parts import library
+from minilstm.optional import library
 from minilstm.wrappers import innermost
 
 from . import common

@@ -1,22 +1,22 @@
 """Parameter trees and training state as TensorFlow checkpoints, and back.
 
 What has a name in TensorFlow is stored under that name: the variables, an optimizer's slots ``<variable>/<slot>``,
-``beta1_power``, ``beta2_power`` and ``global_step``. What TensorFlow has no name for lies under ``minilstm/`` as JSON
-in string tensors, which ``tf.compat.v1.train.Saver`` ignores: ``minilstm/model`` (the model's description),
-``minilstm/extra`` (the caller's own, such as data scaling) and ``minilstm/training`` (where `fit` goes on).
+``beta1_power``, ``beta2_power`` and ``global_step``. The rest is stored under ``minilstm/`` as JSON in string tensors,
+which ``tf.compat.v1.train.Saver`` ignores: ``minilstm/model`` (the model's description), ``minilstm/extra`` (the
+caller's own, such as data scaling) and ``minilstm/training`` (where `fit` resumes).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import tensorbundle
 from .layers import Sequential, from_config
+from .names import arranged, cell_folders, new_name, old_name
 from .optimizers import AdagradState, AdamState, CenteredRMSPropState, MomentumState, RMSPropState
 from .params import Tree, flatten_names, unflatten_names
 from .tensorbundle import CheckpointError
@@ -33,14 +33,13 @@ SCALARS = ("beta1_power", "beta2_power")
 AVERAGE = "ExponentialMovingAverage"
 OTHER_SLOTS = {"Adadelta", "Adadelta_1", "Ftrl", "Ftrl_1", AVERAGE}
 KNOWN_SLOTS = {slot for slots in SLOTS.values() for slot in slots.values()} | OTHER_SLOTS
-OWN = "minilstm/"
 NAMINGS = ("tf", "tf1.0")
-NEW_TO_OLD = {"kernel": "weights", "bias": "biases"}  # renamed by TensorFlow 1.2 in every RNN cell
-OLD_TO_NEW = {old: new for new, old in NEW_TO_OLD.items()}
+OWN = "minilstm/"  # the folder of what TensorFlow has no name for
+MODEL, EXTRA, TRAINING = OWN + "model", OWN + "extra", OWN + "training"
 
 
 class Checkpoint(NamedTuple):
-    """What `load_checkpoint` found; None, or an empty dict, where the file has no such thing.
+    """What `load_checkpoint` found; a field is None, or an empty dict, if the file has no such thing.
 
     `averaged` is the tree of TensorFlow's ``ExponentialMovingAverage`` of every parameter. `others` holds tensors that
     are neither parameters nor known training state, by name.
@@ -55,6 +54,9 @@ class Checkpoint(NamedTuple):
     training: Any
     others: dict[str, np.ndarray]
     averaged: dict[str, Any] | None = None
+
+
+# --- saving ---------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(
@@ -77,11 +79,11 @@ def save_checkpoint(
     Parameters
     ----------
     prefix : path
-        Such as ``runs/demo/model.ckpt``; ``-<step>`` is added where there is a step.
+        Such as ``runs/demo/model.ckpt``; ``-<step>`` is added if there is a step.
     params : dict
         A parameter tree; the paths are the variables' names.
     opt_state : optional
-        An optimizer's state; its slots go beside the variables.
+        An optimizer's state; its slots are stored beside the variables.
     step : int, optional
         Default ``opt_state.step``. Stored as ``global_step`` (int64).
     model : Sequential, optional
@@ -91,13 +93,13 @@ def save_checkpoint(
     averaged : dict, optional
         Moving averages of the parameters, in their structure; stored as TensorFlow's ``ExponentialMovingAverage``.
     own : dict, optional
-        Further arrays, stored under ``minilstm/<key>``; they come back in `others`.
+        Further arrays, stored under ``minilstm/<key>``; loading returns them in `others`.
     max_to_keep : int or None, default 5
         Older checkpoints that the ``checkpoint`` file lists are removed once this one is complete. 0 or None keeps all.
     names : {"tf", "tf1.0"}
         "tf1.0" writes a cell's ``kernel`` and ``bias`` as TensorFlow 1.0 and 1.1 named them: ``weights``, ``biases``.
     publish : bool, default True
-        Whether the folder's ``checkpoint`` file shall name it as the newest.
+        Whether to name the checkpoint as the newest in the folder's ``checkpoint`` file.
 
     Returns
     -------
@@ -136,14 +138,15 @@ def save_checkpoint(
     if averaged is not None:
         tensors.update({f"{name}/{AVERAGE}": np.asarray(value) for name, value in flatten_names(averaged).items()})
     if names == "tf1.0":
-        tensors = {_old_name(name, _cell_names(model)): value for name, value in tensors.items()}
+        folders = cell_folders(model)
+        tensors = {old_name(name, folders): value for name, value in tensors.items()}
     if step is not None:
         tensors["global_step"] = np.asarray(step, np.int64)
     tensors.update({OWN + key: np.asarray(value) for key, value in (own or {}).items()})
-    described = {"model": _described(model, params), "extra": extra, "training": training}
-    for key, value in described.items():
+    for name, value in ((MODEL, _description(model, variables)), (EXTRA, extra), (TRAINING, training)):
         if value is not None:
-            tensors[OWN + key] = np.asarray(_to_json(value, key), object)
+            text = as_json(value, f"save_checkpoint: {name.removeprefix(OWN)}")
+            tensors[name] = np.asarray(text.encode(), object)
     path = os.fspath(prefix) if step is None else f"{os.fspath(prefix)}-{step}"
     tensorbundle.write(path, tensors)
     if publish:
@@ -153,13 +156,22 @@ def save_checkpoint(
 
 def check_describable(model: Sequential | None, extra: Any) -> None:
     """Raise the ValueError that `save_checkpoint` would raise for a model or an `extra` that cannot be stored."""
-    if model is not None:
-        _checked_config(model)
-    _to_json(extra, "extra")
+    _description(model, {})
+    as_json(extra, "save_checkpoint: extra")
 
 
-def _checked_config(model: Sequential) -> dict[str, Any]:
-    """The model's description, from which it can be built again; ValueError where it cannot: a cell of one's own."""
+def as_json(value: Any, what: str) -> str:
+    """A value as JSON, the same text for equal values; ValueError, which begins with `what`, if JSON cannot hold it."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except TypeError as error:
+        raise ValueError(f"{what} must be what JSON can hold: {error}") from error
+
+
+def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[str, Any] | None:
+    """What `from_config` builds the model from again, and the parameters' dtype; ValueError for a user's own cell."""
+    if model is None:
+        return None
     config = model.config()
     try:
         from_config(config)
@@ -168,12 +180,38 @@ def _checked_config(model: Sequential) -> dict[str, Any]:
             f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({error}); save "
             "the parameters of others without model=, and train them with fit(loss_fn=...)"
         ) from error
-    return config
+    dtypes = {str(value.dtype) for value in variables.values()}
+    return {**config, "dtype": dtypes.pop() if len(dtypes) == 1 else None}
+
+
+def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    tensors: dict[str, np.ndarray] = {}
+    for field, slot in SLOTS.get(type(opt_state), {}).items():
+        values = flatten_names(getattr(opt_state, field))
+        if values.keys() != variables.keys():
+            raise ValueError("save_checkpoint: opt_state must belong to params, but its names differ")
+        tensors.update({f"{name}/{slot}": np.asarray(value) for name, value in values.items()})
+    for scalar in SCALARS:
+        if hasattr(opt_state, scalar):
+            tensors[scalar] = np.asarray(getattr(opt_state, scalar), np.float32)
+    return tensors
+
+
+# --- loading --------------------------------------------------------------------------------------------------
 
 
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
     """The prefix of the newest complete checkpoint in a directory, or None."""
     return tensorbundle.latest(directory)
+
+
+def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
+    """A prefix as it is, of a directory its newest checkpoint; FileNotFoundError if the directory has none."""
+    path = os.fspath(prefix_or_directory)
+    prefix = latest_checkpoint(path) if os.path.isdir(path) else path
+    if prefix is None:
+        raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
+    return prefix
 
 
 def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = None) -> Checkpoint:
@@ -194,99 +232,62 @@ def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = Non
         If a file is damaged, or does not fit `like`: everything missing, extra or of another shape or dtype is
         listed at once.
     """
-    prefix = _resolve(prefix_or_directory)
+    prefix = prefix_of(prefix_or_directory)
     tensors = tensorbundle.read(prefix)
-    own = {key: _from_json(tensors.pop(OWN + key, None), prefix, key) for key in ("model", "extra", "training")}
-    model = None
-    if own["model"] is not None:
-        try:
-            model = from_config(own["model"])
-        except ValueError as error:
-            raise CheckpointError(f"{prefix}: tensor {OWN}model: {error}") from error
-    cell_names = _cell_names(model) | _cell_names(like)
-    tensors = {_new_name(name, cell_names): value for name, value in tensors.items()}
-    step_tensor = tensors.pop("global_step", None)
-    step = None if step_tensor is None else _as_step(step_tensor, prefix)
+    try:
+        return _sorted_out(prefix, tensors, like)
+    except ValueError as error:
+        raise CheckpointError(f"{prefix}: {error}") from error
+
+
+def _sorted_out(prefix: str, tensors: dict[str, Any], like: Any) -> Checkpoint:
+    """Sort the tensors of a file into a `Checkpoint`; ValueError, without the file's name, if they make no sense."""
+    own = {name: _from_json(tensors.pop(name, None), name) for name in (MODEL, EXTRA, TRAINING)}
+    model = None if own[MODEL] is None else _described(own[MODEL])
+    folders = cell_folders(model, like)
+    tensors = {new_name(name, folders): value for name, value in tensors.items()}
+    step = _as_step(tensors.pop("global_step", None))
     scalars = {name: tensors.pop(name) for name in SCALARS if name in tensors}
     slots = {name: tensors.pop(name) for name in list(tensors) if _is_slot(name, tensors)}
     averages = {name: slots.pop(name) for name in list(slots) if name.endswith("/" + AVERAGE)}
-    flat = {name: value for name, value in tensors.items() if _is_parameter(name, value)}
+    flat = {name: value for name, value in tensors.items() if value.dtype.kind == "f" and not name.startswith(OWN)}
     others = {name: value for name, value in tensors.items() if name not in flat}
     if like is not None:
-        flat = _fit(flat, like, prefix)
+        flat = arranged(flat, like)
     opt_state = _opt_state(flat, slots, scalars, step or 0)
     if opt_state is None:
         others.update(slots, **scalars)
-    try:
-        params = unflatten_names(flat)
-        averaged = None
-        if averages and {f"{name}/{AVERAGE}" for name in flat} == averages.keys():
-            averaged = unflatten_names({name: averages[f"{name}/{AVERAGE}"] for name in flat})
-        else:
-            others.update(averages)
-    except ValueError as error:
-        raise CheckpointError(f"{prefix}: {error}") from error
-    return Checkpoint(prefix, params, opt_state, step, model, own["extra"], own["training"], others, averaged)
+    averaged = None
+    if averages and averages.keys() == {f"{name}/{AVERAGE}" for name in flat}:
+        averaged = _slot_tree(flat, averages, AVERAGE)
+    else:
+        others.update(averages)
+    params = unflatten_names(flat)
+    return Checkpoint(prefix, params, opt_state, step, model, own[EXTRA], own[TRAINING], others, averaged)
 
 
-def _resolve(prefix_or_directory: str | os.PathLike[str]) -> str:
-    path = os.fspath(prefix_or_directory)
-    if not os.path.isdir(path):
-        return path
-    latest = tensorbundle.latest(path)
-    if latest is None:
-        raise FileNotFoundError(f"load_checkpoint: no checkpoint in the directory {path!r}")
-    return latest
-
-
-# --- what minilstm alone stores -------------------------------------------------------------------------------
-
-
-def _described(model: Sequential | None, params: Tree) -> dict[str, Any] | None:
-    if model is None:
-        return None
-    dtypes = {str(value.dtype) for value in flatten_names(params).values()}
-    return {**_checked_config(model), "dtype": dtypes.pop() if len(dtypes) == 1 else None}
-
-
-def _to_json(value: Any, key: str) -> bytes:
-    try:
-        return json.dumps(value, sort_keys=True).encode()
-    except TypeError as error:
-        raise ValueError(f"save_checkpoint: {key} must be what JSON can hold: {error}") from error
-
-
-def _from_json(tensor: Any, prefix: str, key: str) -> Any:
+def _from_json(tensor: Any, name: str) -> Any:
     if tensor is None:
         return None
     try:
         return json.loads(np.asarray(tensor, object).item())
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{prefix}: tensor {OWN}{key} is not JSON: {error}") from error
+        raise ValueError(f"tensor {name} is not JSON: {error}") from error
 
 
-def _as_step(tensor: np.ndarray, prefix: str) -> int:
+def _described(config: Any) -> Sequential:
+    try:
+        return from_config(config)
+    except ValueError as error:
+        raise ValueError(f"tensor {MODEL}: {error}") from error
+
+
+def _as_step(tensor: Any) -> int | None:
+    if tensor is None:
+        return None
     if tensor.shape != () or tensor.dtype.kind not in "iu" or tensor < 0:
-        raise CheckpointError(
-            f"{prefix}: global_step must be a whole number of 0 or more, got {tensor.dtype} {tensor.shape}"
-        )
+        raise ValueError(f"global_step must be a whole number of 0 or more, got {tensor.dtype} {tensor.shape}")
     return int(tensor)
-
-
-# --- optimizer state ------------------------------------------------------------------------------------------
-
-
-def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    tensors: dict[str, np.ndarray] = {}
-    for field, slot in SLOTS.get(type(opt_state), {}).items():
-        values = flatten_names(getattr(opt_state, field))
-        if values.keys() != variables.keys():
-            raise ValueError("save_checkpoint: opt_state must belong to params, but its names differ")
-        tensors.update({f"{name}/{slot}": np.asarray(value) for name, value in values.items()})
-    for scalar in SCALARS:
-        if hasattr(opt_state, scalar):
-            tensors[scalar] = np.asarray(getattr(opt_state, scalar), np.float32)
-    return tensors
 
 
 def _is_slot(name: str, tensors: dict[str, Any]) -> bool:
@@ -294,67 +295,17 @@ def _is_slot(name: str, tensors: dict[str, Any]) -> bool:
     return slot in KNOWN_SLOTS and variable in tensors
 
 
+def _slot_tree(flat: dict[str, Any], slots: dict[str, Any], slot: str) -> dict[str, Any]:
+    """The slot of every parameter, as a tree like the parameters'."""
+    return unflatten_names({name: slots[f"{name}/{slot}"] for name in flat})
+
+
 def _opt_state(flat: dict[str, Any], slots: dict[str, Any], scalars: dict[str, Any], step: int) -> Any:
-    """The optimizer state that the slots are, or None where they are not those of every parameter."""
+    """The optimizer state whose slots these are, or None if they do not belong to every parameter."""
     for kind, fields in SLOTS.items():
         wanted = {f"{name}/{slot}" for name in flat for slot in fields.values()}
         needs_scalars = kind is AdamState
-        if not wanted or wanted != slots.keys() or needs_scalars != (scalars.keys() == set(SCALARS)):
-            continue
-        trees = [unflatten_names({name: slots[f"{name}/{slot}"] for name in flat}) for slot in fields.values()]
-        return kind(step, *trees, *(np.float32(scalars[name]) for name in SCALARS if needs_scalars))
+        if wanted and wanted == slots.keys() and needs_scalars == (scalars.keys() == set(SCALARS)):
+            trees = [_slot_tree(flat, slots, slot) for slot in fields.values()]
+            return kind(step, *trees, *(np.float32(scalars[name]) for name in SCALARS if needs_scalars))
     return None
-
-
-# --- names ----------------------------------------------------------------------------------------------------
-
-
-def _is_parameter(name: str, value: np.ndarray) -> bool:
-    return value.dtype.kind == "f" and not name.startswith(OWN)
-
-
-def _cell_names(model: Any) -> set[str]:
-    layers = getattr(model, "layers", ())
-    return {layer.cell.name for layer in layers if hasattr(layer, "cell")}
-
-
-def _rename(name: str, mapping: dict[str, str], cell_names: set[str]) -> str:
-    """`name` with the part behind a cell's folder (``..._cell``, ``projection`` or a cell's own name) mapped."""
-    parts = name.split("/")
-    for k in range(1, len(parts)):
-        folder = parts[k - 1]
-        if parts[k] in mapping and (re.search(r"_cell$|^projection$", folder) or folder in cell_names):
-            parts[k] = mapping[parts[k]]
-    return "/".join(parts)
-
-
-def _old_name(name: str, cell_names: set[str]) -> str:
-    return _rename(name, NEW_TO_OLD, cell_names)
-
-
-def _new_name(name: str, cell_names: set[str]) -> str:
-    return _rename(name, OLD_TO_NEW, cell_names)
-
-
-def _fit(flat: dict[str, Any], like: Any, prefix: str) -> dict[str, Any]:
-    """The parameters in the order of `like`, or one CheckpointError with all that does not fit."""
-    if isinstance(like, Sequential):
-        wanted = flatten_names(like.init(0, like.input_dim(unflatten_names(flat)) or 1))
-        check_dtype = False
-    else:
-        wanted, check_dtype = flatten_names(like), True
-    import difflib  # only needed to help after a failure
-
-    faults = []
-    for name, array in wanted.items():
-        if name not in flat:
-            near = difflib.get_close_matches(name, flat, n=3)
-            faults.append(f"missing: {name} {array.shape}" + (f" (the file has {', '.join(near)})" if near else ""))
-        elif flat[name].shape != array.shape:
-            faults.append(f"shape of {name}: wanted {array.shape}, got {flat[name].shape}")
-        elif check_dtype and flat[name].dtype != array.dtype:
-            faults.append(f"dtype of {name}: wanted {array.dtype}, got {flat[name].dtype}")
-    faults += [f"extra: {name} {array.shape}" for name, array in flat.items() if name not in wanted]
-    if faults:
-        raise CheckpointError(f"{prefix} does not fit:\n  " + "\n  ".join(faults))
-    return {name: flat[name] for name in wanted}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from .training import replay
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default ``sys.argv``); the return value is the exit code.
+    """Run the command line `argv` (default ``sys.argv``); returns the exit code.
 
     0 is success, 1 a negative answer (damage, gradients that disagree), 2 a command that could not be carried out.
     """
@@ -65,35 +64,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    path = options.path
-    if os.path.isdir(path):
-        newest = checkpoint.latest_checkpoint(path)
-        if newest is None:
-            raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
-        path = newest
-    tensors: list[dict[str, Any]] = []
-    step, described = None, {}
-    with tensorbundle.open(path) as bundle:
-        for name in bundle:
-            info = bundle.info(name)
-            verdict = "ok"
-            try:
-                bundle.verify(name)
-                if name == "global_step":
-                    step = int(bundle[name])
-                elif name.startswith(checkpoint.OWN):
-                    described[name] = np.asarray(bundle[name], object).item().decode()
-            except tensorbundle.CheckpointError as error:
-                verdict = str(error)
-            facts = {"name": name, "dtype": info.dtype_name, "shape": list(info.shape), "bytes": info.nbytes}
-            tensors.append({**facts, "verdict": verdict})
-    whole = all(tensor["verdict"] == "ok" for tensor in tensors)
-    model = json.loads(described[checkpoint.OWN + "model"]) if checkpoint.OWN + "model" in described else None
+    prefix = checkpoint.prefix_of(options.path)
+    bundle = tensorbundle.open(prefix)
+    tensors = [_facts(bundle, name) for name in bundle]
+    sound = [tensor["name"] for tensor in tensors if tensor["verdict"] == "ok"]
+    is_whole = len(sound) == len(tensors)
+    step = int(bundle["global_step"]) if "global_step" in sound else None
+    model = json.loads(bundle[checkpoint.MODEL].item()) if checkpoint.MODEL in sound else None
     if options.json:
-        print(json.dumps({"prefix": path, "ok": whole, "step": step, "model": model, "tensors": tensors}, indent=2))
-        return 0 if whole else 1
+        found = {"prefix": prefix, "ok": is_whole, "step": step, "model": model, "tensors": tensors}
+        print(json.dumps(found, indent=2))
+        return 0 if is_whole else 1
     width = max(len(tensor["name"]) for tensor in tensors)
-    print(f"{path}: step {'unknown' if step is None else step}")
+    print(f"{prefix}: step {'unknown' if step is None else step}")
     for tensor in tensors:
         print(
             f"  {tensor['name']:<{width}}  {tensor['dtype']:<8} {tensor['shape']!s:<14} {tensor['bytes']:>10,} bytes  "
@@ -101,8 +84,19 @@ def _inspect(options: argparse.Namespace) -> int:
         )
     for layer in (model or {}).get("layers", []):
         print(f"  model: {json.dumps(layer)}")
-    print("all checksums are right" if whole else "DAMAGED")
-    return 0 if whole else 1
+    print("all checksums are right" if is_whole else "DAMAGED")
+    return 0 if is_whole else 1
+
+
+def _facts(bundle: tensorbundle.Bundle, name: str) -> dict[str, Any]:
+    """What there is to say of a tensor, with the verdict on its checksum."""
+    info, verdict = bundle.info(name), "ok"
+    try:
+        bundle.verify(name)
+    except tensorbundle.CheckpointError as error:
+        verdict = str(error)
+    shape = list(info.shape)
+    return {"name": name, "dtype": info.dtype_name, "shape": shape, "bytes": info.nbytes, "verdict": verdict}
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -12,8 +12,8 @@ renamed over the old one, and then the folder is flushed, because a rename is a 
 ['notes.json']
 
 The steps are separate functions, called through this module (``files.replace(...)``), so that a test can record
-their order and make each of them fail in turn. A temporary name ends in ``.minilstm-<8 hex digits>.tmp``: what a
-killed process left behind is recognised by it, and `sweep` removes it. One path has one writer at a time.
+their order and make each of them fail in turn. A temporary name ends in ``.minilstm-<8 hex digits>.tmp``: this is how
+`sweep` recognises and removes the files of a killed process. One path has one writer at a time.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def temporaries(path: str) -> list[tuple[str, str]]:
 
 
 def make_directory(path: str) -> None:
-    """Create a folder and the missing ones above it, each flushed into the one that holds it."""
+    """Create a folder and the missing ones above it, each flushed into the folder that holds it."""
     missing = []
     while path and not os.path.isdir(path):
         missing.append(path)
@@ -69,11 +69,6 @@ def open_temporary(path: str, token: str) -> BinaryIO:
     return open(temporary_name(path, token), "xb")
 
 
-def write(file: BinaryIO, data: bytes | memoryview) -> None:
-    """Append `data`, all of it, to an open file."""
-    file.write(data)
-
-
 def fsync_file(file: BinaryIO) -> None:
     """Hand everything written so far to the disk, and wait for it."""
     file.flush()
@@ -81,12 +76,12 @@ def fsync_file(file: BinaryIO) -> None:
 
 
 def replace(source: str, target: str) -> None:
-    """Rename `source` to `target`, atomically, in place of what has that name."""
+    """Rename `source` to `target` atomically, replacing a file of that name."""
     os.replace(source, target)
 
 
 def remove(path: str) -> None:
-    """Remove a file; it is no error if it is not there."""
+    """Remove a file; if it is not there, do nothing."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
 
@@ -99,20 +94,21 @@ def fsync_directory(path: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without that notion
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # this file system cannot flush folders
             raise
     finally:
         os.close(descriptor)
 
 
-def sweep(path: str) -> None:
-    """Remove what killed writers of `path`, and of no other file, have left behind."""
-    for name, _ in temporaries(path):
-        remove(name)
+def sweep(*paths: str) -> None:
+    """Remove the temporary files that killed writers of these paths left, and no others."""
+    for path in paths:
+        for name, _ in temporaries(path):
+            remove(name)
 
 
 def discard(*names: str) -> None:
-    """Remove files on the way out of a failure, whose own error is the one that counts."""
+    """Remove files after a failure, whose own error must not be replaced by another."""
     for name in names:
         with contextlib.suppress(OSError):
             remove(name)
@@ -139,7 +135,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     sweep(path)
     try:
         with open_temporary(path, token) as file:
-            write(file, data)
+            file.write(data)
             fsync_file(file)
         replace(temporary_name(path, token), path)
     except BaseException:
@@ -149,5 +145,5 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """`write_bytes` of a text in UTF-8, its line ends as they are."""
+    """Write a text in UTF-8 as `write_bytes` does; line ends stay as they are."""
     write_bytes(path, text.encode("utf-8"))

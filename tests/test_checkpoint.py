@@ -113,7 +113,7 @@ def test_a_cells_own_name_is_renamed_too(tmp_path):
     assert_trees_equal(load_checkpoint(prefix).params, params)
 
 
-# --- what lies beside the weights -----------------------------------------------------------------------------
+# --- what is stored beside the weights --------------------------------------------------------------------------
 
 
 def test_a_checkpoint_opens_without_its_script(tmp_path):
@@ -210,6 +210,12 @@ def test_a_model_is_something_to_fit_too(tmp_path):
     assert_trees_equal(load_checkpoint(prefix, like=MODEL).params, params)
     with pytest.raises(CheckpointError, match="missing: dense_1/kernel"):
         load_checkpoint(prefix, like=Sequential(*MODEL.layers, Dense(1)))
+
+
+def test_weights_that_no_model_could_have_do_not_fit(tmp_path):
+    tensorbundle.write(tmp_path / "m", {"dense/kernel": np.float32(1), "dense/bias": np.zeros(1, np.float32)})
+    with pytest.raises(CheckpointError, match=r"shape of dense/kernel: wanted \(1, 1\), got \(\)"):
+        load_checkpoint(tmp_path / "m", like=Sequential(Dense(1)))
 
 
 @pytest.mark.parametrize("path", ["nothing", "empty", "absent/model.ckpt-3"])

@@ -61,6 +61,16 @@ def test_inspect_json_is_one_object(saved, capsys):
     assert len(tensors) == 4 * 3 + 4  # weights and slots, two powers, the step, the model
 
 
+def test_inspect_lists_arrays_of_our_own_too(tmp_path, capsys):
+    """A checkpoint of fit may hold a carried state and the best parameters under ``minilstm/``."""
+    own = {"best/dense/kernel": np.zeros((3, 1)), "carried/0": np.zeros((2, 3))}
+    prefix = save_checkpoint(tmp_path / "model.ckpt", MODEL.init(0, 2), model=MODEL, own=own)
+    assert main(["inspect", prefix]) == 0
+    out = capsys.readouterr().out
+    assert "minilstm/carried/0" in out
+    assert '"forget_bias": 0.5' in out
+
+
 def test_inspect_names_the_damaged_tensor_and_returns_1(saved, capsys):
     damage(saved)
     assert main(["inspect", saved]) == 1

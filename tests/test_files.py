@@ -1,10 +1,11 @@
-"""minilstm.files: what is written is the old or the new, and nothing is left lying about."""
+"""minilstm.files: what is written is the old or the new, and no temporary file is left."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from tensorbundle.power_cut import original, replace_calls
 
 from minilstm import files
 
@@ -16,17 +17,16 @@ def recorded(monkeypatch):
     """The names of the calls, in order; a call whose name is in `failing` raises instead of acting."""
     calls, failing = [], set()
 
-    def recorder(name, original):
+    def recorder(name, unrecorded):
         def call(*args):
             calls.append(name)
             if name in failing:
                 raise OSError(f"{name} fails")
-            return original(*args)
+            return unrecorded(*args)
 
         return call
 
-    for name in CALLS:
-        monkeypatch.setattr(files, name, recorder(name, getattr(files, name)))
+    replace_calls(monkeypatch, {name: recorder(name, original(name)) for name in CALLS})
     return calls, failing
 
 

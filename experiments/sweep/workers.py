@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from minilstm.export.parts import library
+from minilstm.optional import library
 
 from .points import Point
 from .results import COLUMNS, FAILED, OK, numbers

@@ -1,8 +1,11 @@
 """``minilstm convert SRC DST``: a model from one library's file to another's, checked by running it there.
 
-Both formats are told by the names: a checkpoint by its prefix or directory, the others by their suffix. What no file of
+The names tell both formats: a checkpoint is named by its prefix or directory, the others have a suffix. What no file of
 weights tells (forget bias, activations, clips) comes from the description that minilstm writes into all of its files,
 or from flags. It is never guessed.
+
+`FORMATS` is the table of the other libraries' formats. TensorFlow 1.x has no module there: its checkpoints are those of
+`minilstm.checkpoint`, and hold the state of a training too.
 """
 
 from __future__ import annotations
@@ -10,30 +13,24 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import checkpoint, tensorbundle
+from .. import checkpoint
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
 from ..layers import RNN, Embedding, Sequential
 from ..layers.base import params_dtype
 from ..params import flatten_names
 from ..wrappers import MultiRNNCell
-from . import infer, keras, npz, onnx, tf2, torch
-from .infer import Options
-from .parts import MODEL, Loaded, checked_params
+from . import keras, npz, onnx, tf2, torch
+from .format import Format, Loaded, checked_params
+from .infer import Options, in_checkpoint, model_from, shapes_of
 
-FORMATS = ("tf", "tf1.0", "tf2", "keras", "torch", "onnx", "npz")
-SUFFIXES = {
-    ".safetensors": "torch",
-    ".keras": "keras",
-    ".weights.h5": "keras",
-    ".onnx": "onnx",
-    ".npz": "npz",
-}
-MODULES: dict[str, Any] = {"torch": torch, "keras": keras, "tf2": tf2, "onnx": onnx, "npz": npz}
+FORMATS: dict[str, Format] = {"tf2": tf2, "keras": keras, "torch": torch, "onnx": onnx, "npz": npz}
+SUFFIXES = {suffix: kind for kind, module in FORMATS.items() for suffix in module.SUFFIXES}
 TOLERANCES = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-12}
 BATCH, TIME = 3, 7  # of the random inputs that are run through both
 
@@ -51,19 +48,20 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("convert", help="take a model to another library's file, or from one")
     parser.add_argument("source", metavar="SRC", help="a checkpoint (prefix or directory) or a file of a known suffix")
     parser.add_argument("target", metavar="DST", help=f"a prefix with .ckpt in it, or one of {', '.join(SUFFIXES)}")
-    parser.add_argument("--to", choices=FORMATS, help="the format of DST, where its name does not tell")
+    formats = (*checkpoint.NAMINGS, *FORMATS)
+    parser.add_argument("--to", choices=formats, help="the format of DST, if its name does not tell")
     known = "for a SRC that does not describe its model: "
     choices = sorted(ACTIVATIONS)
     parser.add_argument("--forget-bias", type=float, help=known + "what is added to the forget gate at run time")
-    parser.add_argument("--activation", choices=choices, help=known + "that of the LSTM cells")
-    parser.add_argument("--dense-activation", choices=choices, help=known + "that of Dense layers")
+    parser.add_argument("--activation", choices=choices, help=known + "the activation of the LSTM cells")
+    parser.add_argument("--dense-activation", choices=choices, help=known + "the activation of Dense layers")
     parser.add_argument("--cell-clip", type=float, help=known + "default none")
     parser.add_argument("--proj-clip", type=float, help=known + "default none")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out the command; the exit code is 1 where the result disagrees with the source."""
+    """Carry out the command; the exit code is 1 if the result disagrees with the source."""
     given = Options(*(getattr(options, name) for name in Options._fields))
     try:
         return 0 if convert(options.source, options.target, to=options.to, options=given) else 1
@@ -85,7 +83,7 @@ def convert(
     ----------
     source, target : path
     to : str, optional
-        One of `FORMATS`, where the name of `target` does not tell.
+        ``tf``, ``tf1.0`` or a key of `FORMATS`, if the name of `target` does not tell.
     options : Options, optional
         What a source without a description does not tell.
     report : callable
@@ -101,9 +99,9 @@ def convert(
     ValueError
         For an unknown format, a source that does not tell enough, and what the target cannot express.
     ImportError
-        Where the library that reads or writes a format is missing: it says how to install it.
+        If the library that reads or writes a format is missing: the message says how to install it.
     OSError
-        Where a file cannot be read or written.
+        If a file cannot be read or written.
     """
     source, target = os.fspath(source), os.fspath(target)
     kind = target_format(target, to)
@@ -114,17 +112,16 @@ def convert(
     written, code = _write(target, kind, found)
     report(f"{written}: {kind}")
     _report_mapping(kind, model, params, "->", report)
-    for line in _left_behind(found, kind):
-        report(line)
+    _report_left_out(found, kind, report)
     report("\n" + code)
-    return _verify(kind, written, code, model, params, report)
+    return _agrees(kind, written, code, model, params, report)
 
 
 # --- formats --------------------------------------------------------------------------------------------------
 
 
 def target_format(path: str, to: str | None) -> str:
-    """The format that the name of a file to be written tells, or `to`; ValueError where both or neither do."""
+    """The format that the name of a file to be written tells, or `to`; ValueError if both or neither do."""
     told = _suffix_format(path) or ("tf" if ".ckpt" in os.path.basename(path) else None)
     if to is None and told is None:
         raise ValueError(f"DST must have .ckpt or one of {', '.join(SUFFIXES)} in its name, or --to, got {path!r}")
@@ -138,13 +135,9 @@ def source_format(path: str) -> str:
     told = _suffix_format(path)
     if told is not None:
         return told
-    prefix = checkpoint.latest_checkpoint(path) if os.path.isdir(path) else path
-    if prefix is None:
-        raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
-    if not os.path.isdir(path) and os.path.isfile(path):
+    if os.path.isfile(path):
         raise ValueError(f"SRC must be a checkpoint's prefix or have one of {', '.join(SUFFIXES)}, got {path!r}")
-    names = {name for name, *_ in tensorbundle.list_variables(prefix)}
-    return "tf2" if tf2.GRAPH in names else "tf"
+    return "tf2" if tf2.is_object_based(checkpoint.prefix_of(path)) else "tf"
 
 
 def _suffix_format(path: str) -> str | None:
@@ -157,55 +150,23 @@ def _suffix_format(path: str) -> str | None:
 def read(path: str, options: Options) -> Source:
     """A model and its parameters from any format.
 
-    Raises ValueError where the file does not tell enough, or tells something else than `options`.
+    Raises ValueError if the file does not tell enough, or contradicts `options`.
     """
-    kind = source_format(path)
+    kind, stored = source_format(path), None
+    path = checkpoint.prefix_of(path)
     if kind == "tf":
         stored = checkpoint.load_checkpoint(path)
-        model = stored.model or infer.model_from(
-            infer.in_checkpoint(_shapes(flatten_names(stored.params)), path), options, path
-        )
-        params = checked_params(model, stored.params, path)
-        _check_options(model, options, path)
-        return Source(kind, Loaded(model, params, stored.extra), stored)
-    if kind == "tf2" and os.path.isdir(path):
-        path = str(checkpoint.latest_checkpoint(path))
-    loaded = MODULES[kind].load(path, _inferred(kind, path, options))
+        shapes = shapes_of(flatten_names(stored.params))
+        model = stored.model or model_from(in_checkpoint(shapes, path), options, path)
+        loaded = Loaded(model, checked_params(model, stored.params, path), stored.extra)
+    else:
+        loaded = FORMATS[kind].load(path, options=options)
     _check_options(loaded.model, options, path)
-    return Source(kind, loaded)
-
-
-def _inferred(kind: str, path: str, options: Options) -> Sequential | None:
-    """The model of a file that does not describe it; None for one that does."""
-    as_stored = options._replace(forget_bias=options.forget_bias or 0.0)  # these libraries add none at run time
-    if kind == "torch":
-        arrays, texts = torch.read(path)
-        if MODEL not in texts:
-            tanh = as_stored._replace(activation="tanh")  # torch.nn.LSTM has no other
-            return infer.model_from(infer.in_state_dict(_shapes(arrays), path), tanh, path)
-    elif kind == "npz":
-        arrays = npz.read(path)
-        if MODEL not in arrays:
-            return infer.model_from(infer.in_checkpoint(_shapes(arrays), path), options, path)
-    elif kind == "tf2":
-        tensors = tensorbundle.read(path)
-        if MODEL not in tensors:
-            found = tf2.layers_with_weights(tensors, path)
-            layers = {f"layer_{k}": _shapes(layer) for k, layer in enumerate(found)}
-            return infer.model_from(infer.in_keras_layers(layers, path), as_stored, path, ordered=True)
-    elif kind == "keras" and not path.endswith(".keras"):
-        arrays, texts, _ = keras.read(path)
-        if MODEL not in texts:
-            return infer.model_from(infer.in_weights_h5(_shapes(arrays), path), as_stored, path)
-    return None
-
-
-def _shapes(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(np.shape(value)) for name, value in arrays.items()}
+    return Source(kind, loaded, stored)
 
 
 def _check_options(model: Sequential, options: Options, where: str) -> None:
-    """Raise ValueError if a flag says something else than the model that is used."""
+    """Raise ValueError if a flag contradicts the model that is used."""
     runners = [layer.cell for layer in model.layers if isinstance(layer, RNN)]
     cells = [cell for outer in runners for cell in (outer.cells if isinstance(outer, MultiRNNCell) else [outer])]
     for option in ("forget_bias", "activation", "cell_clip", "proj_clip"):
@@ -222,72 +183,63 @@ def _check_options(model: Sequential, options: Options, where: str) -> None:
 def _write(target: str, kind: str, found: Source) -> tuple[str, str]:
     """The path that was written, and the lines of Python that open it."""
     model, params, extra = found.loaded
-    folder = os.path.dirname(target)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
-    if kind not in ("tf", "tf1.0"):
-        return target, MODULES[kind].save(target, model, params, extra=extra)
-    stored = found.checkpoint
-    training = {} if stored is None else {
-        "opt_state": stored.opt_state, "step": stored.step, "training": stored.training
-    }  # fmt: skip
-    prefix = checkpoint.save_checkpoint(
-        target, params, model=model, extra=extra, max_to_keep=None, names=kind, **training
-    )
+    os.makedirs(os.path.dirname(target) or os.curdir, exist_ok=True)
+    if kind in FORMATS:
+        return target, FORMATS[kind].save(target, model, params, extra=extra)
+    options: dict[str, Any] = {key: getattr(found.checkpoint, key, None) for key in ("opt_state", "step", "training")}
+    options |= {"model": model, "extra": extra, "max_to_keep": None, "names": kind}
+    prefix = checkpoint.save_checkpoint(target, params, **options)
     return prefix, f"from minilstm import load_checkpoint\n\ncheckpoint = load_checkpoint({prefix!r})\n"
 
 
 def _report_mapping(kind: str, model: Sequential, params: Any, arrow: str, report: Callable[[str], None]) -> None:
-    """A line for each layer's weights, where they have other names than ours."""
+    """A line for each layer's weights, if they have other names than ours."""
     if kind == "tf1.0":
         report("  kernel and bias of every cell -> weights and biases")
-    if kind not in MODULES or kind == "npz":
-        return
     names = flatten_names(params)
-    for path, theirs in MODULES[kind].mapping(model).items():
+    for path, theirs in (FORMATS[kind].mapping(model) if kind in FORMATS else {}).items():
         ours = [name.removeprefix(f"{path}/") for name in names if name.startswith(f"{path}/")]
         report(f"  {path}: {', '.join(ours)} {arrow} {', '.join(theirs)}")
 
 
-def _left_behind(found: Source, kind: str) -> list[str]:
+def _report_left_out(found: Source, kind: str, report: Callable[[str], None]) -> None:
+    """A line for what a training checkpoint holds and the target does not."""
     stored = found.checkpoint
-    if stored is None:
-        return []
-    lines = []
-    if kind not in ("tf", "tf1.0") and (stored.opt_state is not None or stored.step is not None):
-        lines.append("  left behind: the step and the optimizer's state")
-    if stored.others:
-        lines.append(f"  left behind: {', '.join(stored.others)}")
-    return lines
+    if stored is not None and kind in FORMATS and (stored.opt_state is not None or stored.step is not None):
+        report("  left out: the step and the optimizer's state")
+    if stored is not None and stored.others:
+        report(f"  left out: {', '.join(stored.others)}")
 
 
 # --- verifying ------------------------------------------------------------------------------------------------
 
 
-def _verify(kind: str, path: str, code: str, model: Sequential, params: Any, report: Callable[[str], None]) -> bool:
-    dtype = params_dtype(params, np.float32)
-    inputs = random_inputs(model, params)
-    if kind == "onnx" and dtype != np.float32:
-        report(f"not verified: onnxruntime runs LSTMs in float32 alone, and this is {dtype}")
+def _agrees(kind: str, path: str, code: str, model: Sequential, params: Any, report: Callable[[str], None]) -> bool:
+    """Whether a random batch gives the same outputs here and there; also True, and reported, if that cannot be run."""
+    module, dtype = FORMATS.get(kind), str(params_dtype(params, np.float32))
+    if module is not None and dtype not in module.RUNS:
+        runs = ", ".join(module.RUNS)
+        report(f"not verified: {module.RUNTIME} runs LSTMs in {runs} alone, and this is {dtype}")
         return True
+    inputs = random_inputs(model, params)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets on stderr otherwise
     try:
-        if kind in ("tf", "tf1.0", "npz"):
-            outputs = model(checkpoint.load_checkpoint(path).params if kind != "npz" else npz.load(path)[1], inputs)
+        if module is not None:
+            forward = module.opened(code)
         else:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets on stderr otherwise
-            outputs = MODULES[kind].opened(code)(inputs)
+            forward = partial(model, checkpoint.load_checkpoint(path).params)
+        found = error(forward(inputs), model(params, inputs))
     except ImportError as missing:
         report(f"not verified: {missing}")
         return True
-    found = error(outputs, model(params, inputs))
-    agrees = found <= TOLERANCES[str(dtype)]
+    agrees = found <= TOLERANCES[dtype]
     verdict = "verified" if agrees else "DIFFERENT"
     report(f"{verdict}: a random batch {inputs.shape} gives our outputs, to {found:.1e} in {dtype}")
     return agrees
 
 
 def random_inputs(model: Sequential, params: Any) -> np.ndarray:
-    """A batch ``[3, 7, features]`` for a model, or ``[3, 7]`` of whole numbers where it begins with an Embedding."""
+    """A batch ``[3, 7, features]`` for a model, or ``[3, 7]`` of whole numbers if it begins with an Embedding."""
     rng = np.random.default_rng(0)
     first = model.layers[0]
     if isinstance(first, Embedding):

@@ -8,7 +8,7 @@ the HDF5 file a layer is a group called after its class and counted, and its arr
     layers/lstm/cell/vars/2     bias                 layers/dense/vars/1        bias
     layers/lstm_1/...           the second LSTM      minilstm/model             our description, which Keras skips
 
-Keras has one bias, so the forget bias is added to it; taking it off again can cost one rounding.
+Keras has one bias, so the forget bias is added to it; subtracting it again can cost one rounding.
 """
 
 from __future__ import annotations
@@ -16,34 +16,39 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import files
-from ..layers import Dense, Embedding, Sequential
-from .keras_config import from_keras_config, keras_config, stack_lines
-from .layout import Weights, from_keras, to_keras
-from .parts import (
-    MODEL,
+from ..checkpoint import MODEL
+from ..layers import Sequential
+from ..optional import library
+from .format import (
+    DTYPES,
     ZIP_FAULTS,
     Loaded,
-    Part,
-    assemble,
+    Place,
+    assembled,
     checked_params,
-    converted,
     described,
-    forward_of,
-    library,
     model_and_extra,
-    parts_of,
-    refuse,
-    take,
-    weights_of,
+    names_of,
+    run_lines,
+    zipped,
 )
+from .infer import CellShape, Found, Options, Shape, dense_or_embedding, lstm_found, model_from, shapes_of
+from .keras_config import code_of, from_keras_config, keras_config, stack_lines
+from .layout import Weights, from_keras, to_keras
+from .parts import Part, parts_of, refuse, weights_of
 
+SUFFIXES: tuple[str, ...] = (".keras", ".weights.h5")
+RUNTIME = "keras"
+RUNS = DTYPES
 UNSUPPORTED = {
     "use_peepholes": "keras.layers.LSTM has no peepholes (ONNX has)",
     "num_proj": "keras.layers.LSTM has no projection (PyTorch has)",
@@ -52,8 +57,8 @@ UNSUPPORTED = {
     "time_major": "keras.layers.LSTM takes batches first",
     "learn_initial_state": "keras.layers.LSTM keeps no initial state (ONNX does)",
 }
-LSTM_ARRAYS = ("kernel", "recurrent_kernel", "bias")
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip: the same model gives the same bytes
+ARRAYS = {"lstm": ("kernel", "recurrent_kernel", "bias"), "dense": ("kernel", "bias"), "embedding": ("embeddings",)}
+NUMBERED = re.compile(r"layers/(?P<layer>(?P<kind>lstm|dense|embedding)(?:_\d+)?)/(?:cell/)?vars/(?P<number>\d)")
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -78,29 +83,26 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     Raises
     ------
     ValueError
-        For another suffix, for parameters that do not fit, and for an option that Keras has not: the message names it.
+        For another suffix, for parameters that do not fit, and for an option that Keras lacks: the message names it.
     ImportError
         Without h5py.
     """
     where = "export.keras.save"
     name = os.fspath(path)
-    if not name.endswith((".keras", ".weights.h5")):
+    if not name.endswith(SUFFIXES):
         raise ValueError(f"{where}: path must end in .keras or .weights.h5, got {name!r}")
     params = checked_params(model, params, where)
     parts = keras_parts(model, where)
-    weights = _hdf5(parts, params, described(model, extra))
+    content = _hdf5(parts, params, described(model, extra))
+    lines = [*stack_lines(parts, params, "keras"), f"model.load_weights({name!r})"]
     if name.endswith(".keras"):
-        config = keras_config(parts, params)
-        files.write_bytes(path, _zip(config, weights))
-        lines = ["import keras", "", f"model = keras.saving.load_model({name!r})"]
-    else:
-        files.write_bytes(path, weights)
-        stack = stack_lines(parts, params, "keras")
-        lines = ["import keras", "", *stack, f"model.load_weights({name!r})"]
-    return "\n".join([*lines, "", "def forward(inputs):", "    return model(inputs)", ""])
+        content = _keras_file(keras_config(parts, params), content)
+        lines = [f"model = keras.saving.load_model({name!r})"]
+    files.write_bytes(path, content)
+    return code_of("import keras", lines)
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loaded:
+def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
     """Read a ``.keras`` or ``.weights.h5`` file, written here or by Keras 3.
 
     Parameters
@@ -109,6 +111,8 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
     model : Sequential, optional
         What the weights are for. Default: what `save` described in the file, or else the layers that a ``.keras`` file
         configures; these then have ``forget_bias=0``, because Keras adds none at run time.
+    options : Options, optional
+        In place of a model that a ``.weights.h5`` file does not describe: what names and shapes do not tell of it.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
     Raises
     ------
     ValueError
-        Without any model, for a Keras layer or option that has no counterpart here, and where the file does not fit.
+        Without any model, for a Keras layer or option that has no counterpart here, and if the file does not fit.
     ImportError
         Without h5py.
     """
@@ -126,46 +130,38 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
     arrays, texts, config = read(path)
     if model is None and config is not None and MODEL not in texts:
         model = from_keras_config(config, where)
-    model, extra = model_and_extra(texts, model, where, "give the model that the weights are for")
-    weights: dict[str, Weights] = {}
-    used: set[str] = set()
-    for part, folder in _folders(keras_parts(model, where)):
-        names = _array_names(part, folder)
-        if names:
-            weights[part.path] = converted(own_weights, part, take(arrays, names, where), where)
-            used.update(names.values())
-    unused = sorted(set(arrays) - used)
-    if unused:
-        raise ValueError(f"{where}: the model has no place for {', '.join(unused)}")
-    return Loaded(model, assemble(model, weights, where), extra)
+
+    def infer(given: Options) -> Sequential:
+        return model_from(in_weights_h5(shapes_of(arrays), where), given.without_forget_bias(), where)
+
+    model, extra = model_and_extra(texts, model, where, infer, options)
+    return Loaded(model, assembled(model, _places(model, where), arrays, where), extra)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Any] | None]:
-    """The layers' arrays by their place in the file, its texts, and the configuration where it is a ``.keras`` file.
+    """The layers' arrays by their names in the file, its texts, and the configuration if it is a ``.keras`` file.
 
     An optimizer's state, which Keras stores beside the layers, is left aside.
 
-    Raises ValueError for a file that is neither, ImportError without h5py.
+    Raises ValueError for a file of another kind, ImportError without h5py.
     """
     where = f"export.keras.read: {os.fspath(path)}"
     with open(path, "rb") as file:
         data = file.read()
     config = None
     if data.startswith(b"PK"):
-        config, data = _unzip(data, where)
+        config, data = _unzipped(data, where)
     return *_read_hdf5(data, where), config
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
-    """Where each part's weights lie in our tree, and the names of the arrays they become."""
-    folders = _folders(keras_parts(model, "export.keras"))
-    return {part.path: list(_array_names(part, folder).values()) for part, folder in folders if array_names(part)}
+    """The path of each part's weights in our tree, with the names of the arrays they become."""
+    return names_of(_places(model, "export.keras"))
 
 
 def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     """The ``forward`` of the lines that `save` returned, from array to array; ImportError without Keras."""
-    library("keras", "running the exported model", "pip install keras")
-    forward = forward_of(code)
+    forward = run_lines(code, RUNTIME)["forward"]
     return lambda inputs: np.asarray(forward(inputs))
 
 
@@ -174,9 +170,8 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def keras_parts(model: Sequential, where: str) -> list[Part]:
     """The parts of a model, each of which Keras can express; ValueError otherwise, naming the option."""
-    parts = parts_of(model, where)
+    parts = parts_of(model, where, UNSUPPORTED)
     for part in parts:
-        refuse(part, UNSUPPORTED, where)
         if part.is_lstm and part.return_sequences:
             refuse(part, {"reverse": "Keras returns the sequences of go_backwards=True in reversed order"}, where)
     return parts
@@ -192,31 +187,59 @@ def own_weights(part: Part, arrays: Weights) -> Weights:
     return from_keras(part.layer, arrays) if part.is_lstm else arrays
 
 
+def kind_of(part: Part) -> str:
+    """The name of the Keras class in lower case."""
+    return "lstm" if part.is_lstm else type(part.layer).__name__.lower()
+
+
 def array_names(part: Part) -> tuple[str, ...]:
     """What Keras calls a layer's arrays, in its order."""
-    if part.is_lstm:
-        return LSTM_ARRAYS
-    if isinstance(part.layer, Dense):
-        return ("kernel", "bias")
-    return ("embeddings",) if isinstance(part.layer, Embedding) else ()
+    return ARRAYS.get(kind_of(part), ())
+
+
+def in_keras_layers(layers: Mapping[str, Mapping[str, Shape]], where: str) -> list[Found]:
+    """Keras layers, each with its arrays' shapes by their Keras names."""
+    found = []
+    for name, arrays in layers.items():
+        if set(arrays) == set(ARRAYS["lstm"]):
+            cell = CellShape("lstm_cell", arrays["kernel"][0], arrays["recurrent_kernel"][0])
+            found.append(lstm_found(name, [cell]))
+        else:
+            found.append(dense_or_embedding(name, arrays, where))
+    return found
 
 
 # --- files ----------------------------------------------------------------------------------------------------
 
 
-def _folders(parts: list[Part]) -> Iterator[tuple[Part, str]]:
-    """Each part with the group its layer has in the HDF5 file: the class in lower case, counted."""
+def in_weights_h5(shapes: Mapping[str, Shape], where: str) -> list[Found]:
+    """The layers of a ``.weights.h5`` file; ValueError for a name that belongs to none."""
+    layers: dict[str, dict[str, Shape]] = {}
+    for name, shape in shapes.items():
+        match = NUMBERED.fullmatch(name)
+        if not match or int(match["number"]) >= len(ARRAYS[match["kind"]]):
+            raise ValueError(f"{where}: {name} {shape} belongs to no LSTM, Dense or Embedding")
+        layers.setdefault(match["layer"], {})[ARRAYS[match["kind"]][int(match["number"])]] = shape
+    return in_keras_layers(layers, where)
+
+
+def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
+    """Each part with its layer's group in the HDF5 file, and the places there of its arrays by Keras's names.
+
+    The group is called after the class in lower case, and counted.
+    """
     counts: dict[str, int] = {}
     for part in parts:
-        base = "lstm" if part.is_lstm else type(part.layer).__name__.lower()
-        count = counts.get(base, 0)
-        counts[base] = count + 1
-        yield part, f"layers/{base}_{count}" if count else f"layers/{base}"
+        kind = kind_of(part)
+        count = counts[kind] = counts.get(kind, -1) + 1
+        group = f"layers/{kind}_{count}" if count else f"layers/{kind}"
+        inner = f"{group}/cell/vars" if part.is_lstm else f"{group}/vars"
+        yield part, group, {name: f"{inner}/{k}" for k, name in enumerate(array_names(part))}
 
 
-def _array_names(part: Part, folder: str) -> dict[str, str]:
-    inner = f"{folder}/cell/vars" if part.is_lstm else f"{folder}/vars"
-    return {name: f"{inner}/{k}" for k, name in enumerate(array_names(part))}
+def _places(model: Sequential, where: str) -> list[Place]:
+    numbered = _numbered(keras_parts(model, where))
+    return [Place(part.path, names, partial(own_weights, part)) for part, _, names in numbered if names]
 
 
 def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> bytes:
@@ -224,11 +247,11 @@ def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> b
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_group("vars")
-        for part, folder in _folders(parts):
-            file.create_group(f"{folder}/vars")
+        for part, group, names in _numbered(parts):
+            file.create_group(f"{group}/vars")
             arrays = keras_weights(part, weights_of(params, part))
-            for name, place in _array_names(part, folder).items():
-                file[place] = arrays[name]
+            for key, name in names.items():
+                file[name] = arrays[key]
         for name, text in texts.items():
             file[name] = text
     return buffer.getvalue()
@@ -247,26 +270,19 @@ def _read_hdf5(data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str
         with h5py.File(io.BytesIO(data), "r") as file:
             file.visititems(collect)
         texts = {name: value.decode() for name, value in found.items() if isinstance(value, bytes)}
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever the library says of damage
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damaged files
         raise ValueError(f"{where}: no whole HDF5 file: {error}") from error
     arrays = {name: np.asarray(value) for name, value in found.items() if name.startswith("layers/")}
     return arrays, texts
 
 
-def _zip(config: dict[str, Any], weights: bytes) -> bytes:
-    buffer = io.BytesIO()
-    contents = {
-        "metadata.json": json.dumps({"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"}).encode(),
-        "config.json": json.dumps(config).encode(),
-        "model.weights.h5": weights,
-    }
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    return buffer.getvalue()
+def _keras_file(config: dict[str, Any], weights: bytes) -> bytes:
+    metadata = {"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"}
+    texts = {"metadata.json": json.dumps(metadata).encode(), "config.json": json.dumps(config).encode()}
+    return zipped(texts | {"model.weights.h5": weights})
 
 
-def _unzip(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
+def _unzipped(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return json.loads(archive.read("config.json")), archive.read("model.weights.h5")

@@ -1,7 +1,7 @@
 """The layers of a Keras model: as ``config.json`` says them, as lines of Python, and back.
 
-What is not written keeps the default that Keras has for it; what is read and is not such a default, and has no
-counterpart here, is refused by name.
+An option that is not written keeps Keras's default. An option that is read, is not the default and has no counterpart
+here is refused by name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from ..cells import ACTIVATIONS
 from ..layers import LSTM, Dense, Dropout, Embedding, Sequential
 from ..layers.base import params_dtype
-from .parts import Part, activation_name, features_in, weights_of
+from .parts import Part, activation_name, check_distinct, features_in, weights_of
 
 KNOWN = ("InputLayer", "LSTM", "Dense", "Embedding", "Dropout")
-WANTED = {  # what an option must be to be read; a layer that does not have it is as if it had
+WANTED = {  # what an option must be, if a layer has it
     "recurrent_activation": "sigmoid",
     "use_bias": True,
     "stateful": False,
@@ -30,36 +30,37 @@ WANTED = {  # what an option must be to be read; a layer that does not have it i
 
 def keras_config(parts: list[Part], params: dict[str, Any]) -> dict[str, Any]:
     """The ``config.json`` of a ``keras.Sequential``, ready to build: every layer knows its input's shape."""
-    dtype = str(params_dtype(params, np.float32))
-    shape, kind = _input(parts, params)
-    layers = [_layer("InputLayer", {"batch_shape": [None, *shape], "dtype": kind or dtype, "name": "input_layer"})]
-    shapes = [None, *shape]
+    shape, dtype, input_dtype = _input(parts, params)
+    layers = [_layer("InputLayer", {"batch_shape": shape, "dtype": input_dtype, "name": "input_layer"})]
+    build = {"input_shape": shape}
     for part, name in zip(parts, layer_names(parts), strict=True):
         class_name, options = _options(part)
-        layers.append({
-            **_layer(class_name, {"name": name, "trainable": True, "dtype": dtype, **options}),
-            "build_config": {"input_shape": shapes},
-        })  # fmt: skip
+        config = {"name": name, "trainable": True, "dtype": dtype, **options}
+        layers.append(_layer(class_name, config) | {"build_config": {"input_shape": shape}})
         if isinstance(part.layer, Embedding):
-            shapes = [*shapes, part.layer.units]
+            shape = [*shape, part.layer.units]
         elif not isinstance(part.layer, Dropout):
-            kept = shapes[:-1] if part.return_sequences else shapes[:-2]
-            shapes = [*kept, part.layer.output_size if part.is_lstm else part.layer.units]
+            kept = shape[:-1] if part.return_sequences else shape[:-2]
+            shape = [*kept, part.layer.output_size if part.is_lstm else part.layer.units]
     config = {"name": "sequential", "trainable": True, "dtype": dtype, "layers": layers}
-    build = {"input_shape": [None, *shape]}
-    return {**_layer("Sequential", {**config, "build_input_shape": [None, *shape]}, "keras"), "build_config": build}
+    config["build_input_shape"] = build["input_shape"]
+    return _layer("Sequential", config, "keras") | {"build_config": build}
+
+
+def code_of(import_line: str, lines: list[str]) -> str:
+    """The code whose `lines` make a ``model``, with the function ``forward`` that runs it."""
+    return "\n".join([import_line, "", *lines, "", "def forward(inputs):", "    return model(inputs)", ""])
 
 
 def stack_lines(parts: list[Part], params: dict[str, Any], module: str) -> list[str]:
     """The lines that build the same model; `module` is ``keras`` or ``tf.keras``."""
-    dtype = str(params_dtype(params, np.float32))
-    shape, kind = _input(parts, params)
-    inner = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-    other = {} if dtype == "float32" else {"dtype": dtype}  # float32 is Keras's default
-    lines = [f"    {module}.Input(({inner}), dtype={kind or dtype!r}),"]
+    shape, dtype, input_dtype = _input(parts, params)
+    lines = [f"    {module}.Input({tuple(shape[1:])}, dtype={input_dtype!r}),"]
     for part, name in zip(parts, layer_names(parts), strict=True):
         class_name, options = _options(part)
-        options = {"name": name, **options, **other}
+        options = {"name": name, **options}
+        if dtype != "float32":  # Keras's default
+            options["dtype"] = dtype
         text = ", ".join(f"{key}={value!r}" for key, value in options.items())
         lines.append(f"    {module}.layers.{class_name}({text}),")
     return [f"model = {module}.Sequential([", *lines, "])"]
@@ -68,36 +69,31 @@ def stack_lines(parts: list[Part], params: dict[str, Any], module: str) -> list[
 def layer_names(parts: list[Part]) -> list[str]:
     """The parts' names as Keras takes them, without slashes; ValueError if two become the same."""
     names = [part.name.replace("/", "_") for part in parts]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"export.keras: two layers would both be called {name!r}; give one of them another name")
+    check_distinct(names, "export.keras")
     return names
 
 
-def _input(parts: list[Part], params: dict[str, Any]) -> tuple[list[int | None], str | None]:
-    """The input's shape without the batch, and its dtype where that is not the model's."""
+def _input(parts: list[Part], params: dict[str, Any]) -> tuple[list[int | None], str, str]:
+    """The input's shape, the model's dtype, and the input's dtype."""
+    dtype = str(params_dtype(params, np.float32))
     if isinstance(parts[0].layer, Embedding):
-        return [None], "int64"
+        return [None, None], dtype, "int64"
     first = next(part for part in parts if weights_of(params, part))
-    return [None, features_in(first, weights_of(params, first))], None
+    return [None, None, features_in(first, weights_of(params, first))], dtype, dtype
 
 
 def _options(part: Part) -> tuple[str, dict[str, Any]]:
+    """The class of a Keras layer and its options, without the defaults of Keras."""
     layer = part.layer
-    if part.is_lstm:
-        assert part.runner is not None
-        options = {
-            "units": layer.units,
-            "activation": activation_name(layer.activation, "export.keras.save"),
-            "return_sequences": part.return_sequences,
-        }
-        return "LSTM", options | ({"go_backwards": True} if part.runner.reverse else {})
-    if isinstance(layer, Dense):
-        activation = activation_name(layer.activation, "export.keras.save")
-        return "Dense", {"units": layer.units, "activation": activation}
+    if isinstance(layer, Dropout):
+        return "Dropout", {"rate": layer.rate}
     if isinstance(layer, Embedding):
         return "Embedding", {"input_dim": layer.vocabulary, "output_dim": layer.units}
-    return "Dropout", {"rate": layer.rate}
+    options = {"units": layer.units, "activation": activation_name(layer.activation, "export.keras.save")}
+    if part.runner is None:
+        return "Dense", options
+    options["return_sequences"] = part.return_sequences
+    return "LSTM", options | ({"go_backwards": True} if part.runner.reverse else {})
 
 
 def _layer(class_name: str, config: dict[str, Any], module: str = "keras.layers") -> dict[str, Any]:

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import files
+from ..checkpoint import EXTRA, MODEL
 from ..layers import Sequential
 from ..params import flatten_names, unflatten_names
-from .parts import EXTRA, MODEL, ZIP_FAULTS, Loaded, checked_params, described, model_and_extra
+from .format import DTYPES, ZIP_FAULTS, Loaded, checked_params, described, model_and_extra, run_lines, zipped
+from .infer import Options, in_checkpoint, model_from, shapes_of
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip: the same model gives the same bytes
+SUFFIXES: tuple[str, ...] = (".npz",)
+RUNTIME = "numpy"
+RUNS = DTYPES
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -25,32 +30,39 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
 
     Raises ValueError for parameters that do not fit, or a model that holds functions without a registered name.
     """
-    params = checked_params(model, params, "export.npz.save")
-    texts = {name: np.asarray(text) for name, text in described(model, extra).items()}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in {**flatten_names(params), **texts}.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), content.getvalue())
-    files.write_bytes(path, buffer.getvalue())
+    arrays = flatten_names(checked_params(model, params, "export.npz.save"))
+    arrays |= {name: np.asarray(text) for name, text in described(model, extra).items()}
+    files.write_bytes(path, zipped({f"{name}.npy": _npy(array) for name, array in arrays.items()}))
     return f"import numpy as np\n\narrays = np.load({os.fspath(path)!r})\n"
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loaded:
-    """Read such a file; without a description in it, `model` says what the arrays are.
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
-    Raises ValueError without a model, or where the file does not fit it.
+
+def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+    """Read such a file.
+
+    If there is no description in it, `model` says what the arrays are, or `options` what their names and shapes do not
+    tell of the model. Raises ValueError if there is none of these, or if the file does not fit.
     """
-    where = f"export.npz.load: {os.fspath(path)}"
-    arrays = read(path)
+    return _loaded(read(path), model, options, f"export.npz.load: {os.fspath(path)}")
+
+
+def _loaded(arrays: dict[str, np.ndarray], model: Sequential | None, options: Options | None, where: str) -> Loaded:
     texts = {name: str(arrays.pop(name)) for name in (MODEL, EXTRA) if name in arrays}
-    model, extra = model_and_extra(texts, model, where, "give the model that the weights are for")
+
+    def infer(given: Options) -> Sequential:
+        return model_from(in_checkpoint(shapes_of(arrays), where), given, where)
+
+    model, extra = model_and_extra(texts, model, where, infer, options)
     return Loaded(model, checked_params(model, unflatten_names(arrays), where), extra)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Every array of the file by name; ValueError for a file that is not one."""
+    """Every array of the file by name; ValueError for a file of another kind."""
     with open(path, "rb") as file:  # read whole: a damaged offset is then no error of the operating system
         content = io.BytesIO(file.read())
     try:
@@ -58,3 +70,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (*ZIP_FAULTS, ValueError, TypeError) as error:
         raise ValueError(f"export.npz: {os.fspath(path)} is no whole .npz file: {error}") from error
+
+
+def mapping(model: Sequential) -> dict[str, list[str]]:
+    """An empty dict: the names in the file are ours."""
+    return {}
+
+
+def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The described model with the arrays of the lines that `save` returned: NumPy has no layers of its own."""
+    with run_lines(code, RUNTIME)["arrays"] as arrays:
+        model, params, _ = _loaded(dict(arrays), None, None, "export.npz.opened")
+    return partial(model, params)

@@ -5,20 +5,22 @@
     <layer>/initial_h, _c     [1, batch, units], optional: zeros, or the learned initial state
 
     outputs                   what the model returns
-    <layer>/final_h, _c       [1, batch, units]: feed them back to go on
+    <layer>/final_h, _c       [1, batch, units]: feed them back to continue the sequence
 
 The optional inputs are initializers, which ONNX lets a caller override; their defaults are for one sequence and are
 expanded to the batch in the graph. Batch and time are free. An LSTM node reads time first and gives
-[time, directions, batch, units], so each stands between transpositions. A Dropout is nothing in a model for inference.
+[time, directions, batch, units], so there is a transposition before and after it. A model for inference needs no
+Dropout, so none is written.
 
-`sequence_length` of 0 is made to mean what it does in TensorFlow and here: outputs of 0, and the initial state carried
-through; the node alone leaves that to each runtime.
+A `sequence_length` of 0 has the meaning that it has in TensorFlow and here: outputs of 0, and the initial state carried
+through. What the node alone does then is up to each runtime, so the graph makes sure of it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,24 +28,16 @@ import numpy as np
 from .. import files
 from ..layers import Dropout, Embedding, Sequential
 from ..layers.base import params_dtype
+from ..optional import library
+from .format import Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
+from .infer import Options
 from .layout import Weights, from_onnx
 from .onnx_graph import build, tensor_names
-from .parts import (
-    Loaded,
-    Part,
-    activation_name,
-    assemble,
-    checked_params,
-    converted,
-    described,
-    forward_of,
-    library,
-    model_and_extra,
-    parts_of,
-    refuse,
-    take,
-)
+from .parts import Part, activation_name, parts_of
 
+SUFFIXES: tuple[str, ...] = (".onnx",)
+RUNTIME = "onnxruntime"
+RUNS: tuple[str, ...] = ("float32",)
 UNSUPPORTED = {
     "num_proj": "an ONNX LSTM has no projection (PyTorch has)",
     "cell_clip": "an ONNX LSTM's clip bounds the gates' sums, not the cell",
@@ -64,7 +58,7 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     params : dict
         Its parameters, of one dtype. (onnxruntime runs LSTMs in float32 alone.)
     extra : optional
-        Anything JSON can hold; it goes into the model's metadata, as does the model's description.
+        Anything JSON can hold; it is stored in the model's metadata, as is the model's description.
 
     Returns
     -------
@@ -74,7 +68,7 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     Raises
     ------
     ValueError
-        For parameters that do not fit, and for an option that ONNX has not: the message names it.
+        For parameters that do not fit, and for an option that ONNX lacks: the message names it.
     ImportError
         Without onnx.
     """
@@ -86,7 +80,9 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     proto = build(onnx, parts, params, texts)
     onnx.checker.check_model(proto, full_check=True)
     files.write_bytes(path, proto.SerializeToString(deterministic=True))
-    embedded, dtype = isinstance(parts[0].layer, Embedding), str(params_dtype(params, np.float32))
+    shape, dtype = "[batch, time, features]", str(params_dtype(params, np.float32))
+    if isinstance(parts[0].layer, Embedding):
+        shape, dtype = "[batch, time]", "int64"
     return "\n".join(
         [
             "import numpy as np",
@@ -96,15 +92,15 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
             "options.log_severity_level = 3  # errors alone: every optional input would be warned of",
             f"session = onnxruntime.InferenceSession({os.fspath(path)!r}, options)",
             "",
-            "def forward(inputs, **optional):  # " + ("[batch, time]" if embedded else "[batch, time, features]"),
-            f"    feeds = {{'inputs': np.asarray(inputs, np.{'int64' if embedded else dtype}), **optional}}",
+            f"def forward(inputs, **optional):  # {shape}",
+            f"    feeds = {{'inputs': np.asarray(inputs, np.{dtype}), **optional}}",
             "    return session.run(['outputs'], feeds)[0]",
             "",
         ]
     )
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loaded:
+def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
     """Read the weights of a model that `save` wrote.
 
     Parameters
@@ -113,6 +109,8 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
     model : Sequential, optional
         What the weights are for; default what `save` described in the file. The initializers are looked up by the
         names that `save` gives them.
+    options : Options, optional
+        Not used: the names in files of other programs tell too little.
 
     Returns
     -------
@@ -122,7 +120,7 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
     Raises
     ------
     ValueError
-        Without a model, or where the file does not fit it.
+        Without a model, or if the file does not fit it.
     ImportError
         Without onnx.
     """
@@ -134,28 +132,17 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
         proto = onnx.load_model_from_string(data)
         arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
         texts = {entry.key: entry.value for entry in proto.metadata_props}
-    except Exception as error:  # whatever protobuf and onnx say of damage
+    except Exception as error:  # protobuf and onnx have errors of their own for damaged files
         raise ValueError(f"{where}: no whole ONNX model: {error}") from error
-    model, extra = model_and_extra(texts, model, where, "only files that export.onnx.save wrote can be read")
-    weights: dict[str, Weights] = {}
-    for part in _onnx_parts(model, where):
-        names = {key: f"{part.name}/{key}" for key in tensor_names(part)}
-        if names:
-            weights[part.path] = converted(_own_weights, part, take(arrays, names, where), where)
-        if part.initial_state:
-            state = take(arrays, {key: f"{part.name}/initial_{key}" for key in "ch"}, where)
-            weights[part.initial_state] = {key: value.reshape(-1) for key, value in state.items()}
-    return Loaded(model, assemble(model, weights, where), extra)
+    hint = "only files that export.onnx.save wrote can be read"
+    model, extra = model_and_extra(texts, model, where, hint=hint)
+    # Not every initializer is a weight: the graph has constants too.
+    return Loaded(model, assembled(model, _places(model, where), arrays, where, allow_unused=True), extra)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
-    """Where each part's weights lie in our tree, and the names of the initializers they become."""
-    names = {}
-    for part in _onnx_parts(model, "export.onnx"):
-        names[part.path] = [f"{part.name}/{key}" for key in tensor_names(part)]
-        if part.initial_state:
-            names[part.initial_state] = [f"{part.name}/initial_{key}" for key in "ch"]
-    return names
+    """The path of each part's weights in our tree, with the names of the initializers they become."""
+    return names_of(_places(model, "export.onnx"))
 
 
 def opened(code: str) -> Callable[..., np.ndarray]:
@@ -163,18 +150,31 @@ def opened(code: str) -> Callable[..., np.ndarray]:
 
     Raises ImportError without onnxruntime.
     """
-    library("onnxruntime", "running the exported model", "pip install onnxruntime")
-    forward = forward_of(code)
+    forward = run_lines(code, RUNTIME)["forward"]
     return lambda inputs, **optional: np.asarray(forward(inputs, **optional))
 
 
 def _onnx_parts(model: Sequential, where: str) -> list[Part]:
-    parts = [part for part in parts_of(model, where) if not isinstance(part.layer, Dropout)]
+    parts = [part for part in parts_of(model, where, UNSUPPORTED) if not isinstance(part.layer, Dropout)]
     for part in parts:
-        refuse(part, UNSUPPORTED, where)
         activation_name(getattr(part.layer, "activation", None), where)
     return parts
 
 
+def _places(model: Sequential, where: str) -> list[Place]:
+    places = []
+    for part in _onnx_parts(model, where):
+        names = {key: f"{part.name}/{key}" for key in tensor_names(part)}
+        places.append(Place(part.path, names, partial(_own_weights, part)))
+        if part.initial_state:
+            names = {key: f"{part.name}/initial_{key}" for key in "ch"}
+            places.append(Place(part.initial_state, names, _own_state))
+    return places
+
+
 def _own_weights(part: Part, tensors: Weights) -> Weights:
     return from_onnx(part.layer, tensors) if part.is_lstm else tensors
+
+
+def _own_state(tensors: Weights) -> Weights:
+    return {key: tensor.reshape(-1) for key, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""The ONNX graph of a model: one node a line of what `minilstm.export.onnx` promises."""
+"""The ONNX graph of a model: its inputs, outputs, constants and nodes, as `minilstm.export.onnx` describes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .parts import Part, activation_name, features_in, weights_of
 OPSET = 17
 IR_VERSION = 8
 ACTIVATIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "softsign": "Softsign", "linear": "Affine"}
-NO_LENGTH = np.iinfo(np.int32).max  # the default of sequence_length; what is longer than the sequence is cut to it
+NO_LENGTH = np.iinfo(np.int32).max  # the default of sequence_length; the graph cuts it to the length of the sequence
 
 
 def build(onnx: Any, parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> Any:
@@ -28,29 +28,29 @@ def build(onnx: Any, parts: list[Part], params: dict[str, Any], texts: dict[str,
 
 
 def tensor_names(part: Part) -> tuple[str, ...]:
-    """What a part's initializers are called after its own name."""
+    """The names of a part's initializers, which its own name precedes."""
     if part.is_lstm:
         return ("W", "R", "B", "P") if part.layer.use_peepholes else ("W", "R", "B")
     return ("embeddings",) if isinstance(part.layer, Embedding) else ("kernel", "bias")
 
 
 class _Graph:
-    """The graph as it grows: `at` names what the parts so far give, `shape` is its shape."""
+    """The graph as it grows: `at` is the name of the last part's output, `shape` its shape."""
 
     def __init__(self, onnx: Any, parts: list[Part], params: dict[str, Any]) -> None:
         self.onnx = onnx
         self.dtype = params_dtype(params, np.float32)
-        self.kind = onnx.helper.np_dtype_to_tensor_dtype(self.dtype)
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
+        self.inputs: list[Any] = []
         self.states: list[Any] = []  # the final states, which are outputs
         self.at = "inputs"
         self.shape: list[Any] = ["batch", "time"]
-        kind = onnx.TensorProto.INT64
-        if not isinstance(parts[0].layer, Embedding):
+        if isinstance(parts[0].layer, Embedding):
+            self._declare(self.inputs, "inputs", self.shape, np.int64)
+        else:
             self.shape.append(features_in(parts[0], weights_of(params, parts[0])))
-            kind = self.kind
-        self.inputs = [self._declared("inputs", self.shape, kind)]
+            self._declare(self.inputs, "inputs", self.shape)
         if any(part.is_lstm for part in parts):
             self._lengths()
 
@@ -75,9 +75,10 @@ class _Graph:
     def model(self, texts: dict[str, str]) -> Any:
         """The finished model."""
         helper = self.onnx.helper
-        self._node("Identity", [self.at], "outputs")
-        outputs = [self._declared("outputs", self.shape, self.kind), *self.states]
-        graph = helper.make_graph(self.nodes, "minilstm", self.inputs, outputs, list(self.initializers.values()))
+        outputs: list[Any] = []
+        self._declare(outputs, self._node("Identity", [self.at], "outputs"), self.shape)
+        initializers = list(self.initializers.values())
+        graph = helper.make_graph(self.nodes, "minilstm", self.inputs, outputs + self.states, initializers)
         model = helper.make_model(
             graph, producer_name="minilstm", producer_version=__version__,
             opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
@@ -85,28 +86,29 @@ class _Graph:
         helper.set_model_props(model, texts)
         return model
 
-    def _declared(self, name: str, shape: list[Any], kind: int) -> Any:
-        return self.onnx.helper.make_tensor_value_info(name, kind, shape)
+    def _declare(self, values: list[Any], name: str, shape: list[Any], dtype: Any = None) -> None:
+        """Append an input or an output of the graph; the default `dtype` is the weights'."""
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype or self.dtype))
+        values.append(self.onnx.helper.make_tensor_value_info(name, kind, shape))
 
     def _constant(self, name: str, array: Any, dtype: Any = None) -> str:
-        """An initializer of this name, made where there is none yet."""
+        """An initializer of this name, made if there is none yet."""
         if name not in self.initializers:
             self.initializers[name] = self.onnx.numpy_helper.from_array(np.array(array, dtype, order="C"), name)
         return name
 
     def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Append a node with one output, after which it is called."""
+        """Append a node with one output, which is also its name."""
         self.nodes.append(self.onnx.helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
     def _lengths(self) -> None:
-        """The lengths ``[batch]`` of the sequences, and where they are 0, ``[1, batch, 1]``."""
-        integer = self.onnx.TensorProto.INT32
-        self.inputs.append(self._declared("sequence_length", ["lengths"], integer))
+        """Compute the lengths ``[batch]`` of the sequences, and which are 0, ``[1, batch, 1]``."""
+        self._declare(self.inputs, "sequence_length", ["lengths"], np.int32)
         self._constant("sequence_length", [NO_LENGTH], np.int32)
         self._node("Shape", ["inputs"], "batch_size", start=0, end=1)
         self._node("Shape", ["inputs"], "time_size", start=1, end=2)
-        self._node("Cast", ["time_size"], "time_steps", to=integer)
+        self._node("Cast", ["time_size"], "time_steps", to=self.onnx.TensorProto.INT32)
         self._node("Min", ["sequence_length", "time_steps"], "cut_length")
         self._node("Expand", ["cut_length", "batch_size"], "lengths")
         self._node("Equal", ["lengths", self._constant("no_steps", [0], np.int32)], "has_no_steps")
@@ -128,7 +130,7 @@ class _Graph:
         self.nodes.append(node)
         for key, state, final in zip("hc", states, steps[1:], strict=True):
             carried = self._node("Where", ["is_empty", state, final], f"{name}/final_{key}")
-            self.states.append(self._declared(carried, [1, "batch", units], self.kind))
+            self._declare(self.states, carried, [1, "batch", units])
         if part.return_sequences:
             squeezed = self._node("Squeeze", [steps[0], self._constant("axis_1", [1], np.int64)], f"{name}/steps")
             self.at = self._node("Transpose", [squeezed], f"{name}/outputs", perm=[1, 0, 2])
@@ -143,12 +145,12 @@ class _Graph:
         """One part of the state, an optional input, expanded to the batch."""
         default = np.zeros(units, self.dtype) if learned is None else learned[key]
         state = self._constant(f"{name}/initial_{key}", default.reshape(1, 1, units))
-        self.inputs.append(self._declared(state, [1, f"{name}/states", units], self.kind))
+        self._declare(self.inputs, state, [1, f"{name}/states", units])
         return self._node("Expand", [state, shape], f"{name}/start_{key}")
 
 
 def _activations(activation: str) -> dict[str, Any]:
-    """The attributes of an LSTM node with this activation; ``Affine`` is x where alpha is 1 and beta 0."""
+    """The attributes of an LSTM node with this activation; ``Affine`` with alpha 1 and beta 0 is the identity."""
     name = ACTIVATIONS[activation]
     attributes: dict[str, Any] = {"activations": ["Sigmoid", name, name]}
     if name == "Affine":

@@ -16,31 +16,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import tensorbundle
+from ..checkpoint import EXTRA, MODEL
 from ..layers import Dropout, Sequential
-from .keras import array_names, keras_parts, keras_weights, own_weights
-from .keras_config import layer_names, stack_lines
-from .layout import Weights
+from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
+from .infer import Options, model_from, shapes_of
+from .keras import array_names, in_keras_layers, keras_parts, keras_weights, own_weights
+from .keras_config import code_of, layer_names, stack_lines
 from .object_graph import Node, decode, encode
-from .parts import (
-    EXTRA,
-    MODEL,
-    Loaded,
-    Part,
-    assemble,
-    checked_params,
-    converted,
-    described,
-    forward_of,
-    library,
-    model_and_extra,
-    weights_of,
-)
+from .parts import Part, weights_of
 
+SUFFIXES: tuple[str, ...] = ()
+RUNTIME = "tensorflow"
+RUNS = DTYPES
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
 
@@ -67,7 +60,7 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     Raises
     ------
     ValueError
-        For parameters that do not fit, and for an option that Keras has not: the message names it.
+        For parameters that do not fit, and for an option that Keras lacks: the message names it.
     """
     where = "export.tf2.save"
     params = checked_params(model, params, where)
@@ -76,30 +69,21 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     texts = {name: text.encode() for name, text in described(model, extra).items()}
     strings = {name: np.asarray(text, object) for name, text in {GRAPH: graph, **texts}.items()}
     tensorbundle.write(path, {**tensors, **strings})
-    stack = stack_lines(parts, params, "tf.keras")
-    return "\n".join(
-        [
-            "import tensorflow as tf",
-            "",
-            *stack,
-            f"tf.train.Checkpoint(model=model).restore({os.fspath(path)!r}).assert_consumed()",
-            "",
-            "def forward(inputs):",
-            "    return model(inputs)",
-            "",
-        ]
-    )
+    restore = f"tf.train.Checkpoint(model=model).restore({os.fspath(path)!r}).assert_consumed()"
+    return code_of("import tensorflow as tf", [*stack_lines(parts, params, "tf.keras"), restore])
 
 
-def load(prefix: str | os.PathLike[str], model: Sequential | None = None) -> Loaded:
+def load(prefix: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
     """Read an object-based checkpoint of a Keras model, written here or by TensorFlow.
 
     Parameters
     ----------
     prefix : path
     model : Sequential, optional
-        What the weights are for; needed where the file does not describe it. Layers are matched in their order; an
-        optimizer's slots and whatever else was saved is left aside.
+        What the weights are for; needed if the file does not describe it. Layers are matched in their order. An
+        optimizer's slots and everything else that was saved are left aside.
+    options : Options, optional
+        In place of a model that the file does not describe: what names and shapes do not tell of it.
 
     Returns
     -------
@@ -109,30 +93,39 @@ def load(prefix: str | os.PathLike[str], model: Sequential | None = None) -> Loa
     Raises
     ------
     ValueError
-        Without a model, or where the file does not fit it.
+        Without a model, or if the file does not fit it.
     FileNotFoundError, CheckpointError
         As `minilstm.tensorbundle.read`.
     """
     where = f"export.tf2.load: {os.fspath(prefix)}"
     tensors = tensorbundle.read(prefix)
     texts = {name: np.asarray(tensors[name], object).item() for name in (MODEL, EXTRA) if name in tensors}
-    model, extra = model_and_extra(texts, model, where, "give the model that the weights are for")
+
+    def infer(given: Options) -> Sequential:
+        layers = {f"layer_{k}": shapes_of(arrays) for k, arrays in enumerate(layers_with_weights(tensors, where))}
+        return model_from(in_keras_layers(layers, where), given.without_forget_bias(), where, ordered=True)
+
+    model, extra = model_and_extra(texts, model, where, infer, options)
     layers = layers_with_weights(tensors, where)
-    parts = [part for part in keras_parts(model, where) if array_names(part)]
+    parts = _weighted(model, where)
     if len(layers) != len(parts):
         raise ValueError(f"{where}: the model has {len(parts)} layers with weights, the file {len(layers)}")
-    weights: dict[str, Weights] = {}
-    for part, arrays in zip(parts, layers, strict=True):
+    found: dict[str, np.ndarray] = {}
+    for k, (part, arrays) in enumerate(zip(parts, layers, strict=True)):
         if set(arrays) != set(array_names(part)):
             raise ValueError(f"{where}: {part.name!r} wants {array_names(part)}, got {sorted(arrays)}")
-        weights[part.path] = converted(own_weights, part, arrays, where)
-    return Loaded(model, assemble(model, weights, where), extra)
+        found |= {_key(k, part, name): array for name, array in arrays.items()}
+    return Loaded(model, assembled(model, _places(parts), found, where), extra)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
-    """Where each part's weights lie in our tree, and the keys of the variables they become."""
-    weighted = [part for part in keras_parts(model, "export.tf2") if array_names(part)]
-    return {part.path: [_key(k, part, name) for name in array_names(part)] for k, part in enumerate(weighted)}
+    """The path of each part's weights in our tree, with the keys of the variables they become."""
+    return names_of(_places(_weighted(model, "export.tf2")))
+
+
+def is_object_based(prefix: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint was written by TensorFlow 2's ``tf.train.Checkpoint``, or by `save`."""
+    return any(name == GRAPH for name, *_ in tensorbundle.list_variables(prefix))
 
 
 def layers_with_weights(tensors: Mapping[str, Any], where: str) -> list[dict[str, np.ndarray]]:
@@ -140,6 +133,8 @@ def layers_with_weights(tensors: Mapping[str, Any], where: str) -> list[dict[str
 
     Raises ValueError unless the checkpoint holds exactly one model.
     """
+    if GRAPH not in tensors:
+        raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
     nodes = decode(np.asarray(tensors[GRAPH], object).item())
     models: dict[tuple[int, ...], list[dict[str, np.ndarray]]] = {}
     for node in nodes:
@@ -166,12 +161,23 @@ def _arrays(nodes: list[Node], number: int, tensors: Mapping[str, Any]) -> dict[
 
 def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     """The ``forward`` of the lines that `save` returned, from array to array; ImportError without TensorFlow."""
-    library("tensorflow", "running the exported model", "pip install tensorflow")
-    forward = forward_of(code)
+    forward = run_lines(code, RUNTIME)["forward"]
     return lambda inputs: np.asarray(forward(inputs))
 
 
 # --- the object graph -----------------------------------------------------------------------------------------
+
+
+def _weighted(model: Sequential, where: str) -> list[Part]:
+    return [part for part in keras_parts(model, where) if array_names(part)]
+
+
+def _places(parts: list[Part]) -> list[Place]:
+    """Where the parts with weights are: each variable under the key that `save` gives it."""
+    return [
+        Place(part.path, {name: _key(k, part, name) for name in array_names(part)}, partial(own_weights, part))
+        for k, part in enumerate(parts)
+    ]
 
 
 def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:

@@ -1,42 +1,34 @@
 """PyTorch: a ``.safetensors`` state dict for a ``torch.nn.ModuleDict``, and back.
 
 Every layer is a module under its own name: ``rnn.weight_ih_l0``, ``dense.weight``, ``embedding.weight``. A stack of
-bare cells of one size is one ``nn.LSTM`` with ``num_layers``; other stacks are a module a cell. Our bias is ``bias_ih``
-and the forget bias stands in ``bias_hh``, so that both come back bit for bit; training in PyTorch moves both biases,
-twice as far as ours would move, unless ``bias_hh`` is frozen.
+bare cells of one size is one ``nn.LSTM`` with ``num_layers``; of another stack every cell is a module. Our bias is
+``bias_ih`` and the forget bias is ``bias_hh``, so that both are read back bit for bit. Training in PyTorch moves both
+biases, together twice as far as ours would move, unless ``bias_hh`` is frozen.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import files
 from ..layers import Dense, Dropout, Embedding, Sequential
 from ..layers.base import params_dtype
+from ..optional import library
+from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
+from .infer import CellShape, Found, Options, Shape, lstm_found, model_from, shapes_of, sorted_out
 from .layout import Weights, from_torch, to_torch
-from .parts import (
-    Loaded,
-    Part,
-    activation_name,
-    assemble,
-    checked_params,
-    converted,
-    described,
-    features_in,
-    forward_of,
-    library,
-    model_and_extra,
-    parts_of,
-    refuse,
-    take,
-    weights_of,
-)
+from .parts import Part, activation_name, features_in, parts_of, weights_of
 
+SUFFIXES: tuple[str, ...] = (".safetensors",)
+RUNTIME = "torch"
+RUNS = DTYPES
 INSTALL = "pip install safetensors"
 UNSUPPORTED = {
     "activation": "torch.nn.LSTM has tanh alone",
@@ -51,7 +43,14 @@ ACTIVATIONS = {
     "relu": "torch.relu",
     "softsign": "torch.nn.functional.softsign",
 }
-Stack = list[Part]  # parts that are one module: the layers of an nn.LSTM, or one other part
+CELL_ARRAY = re.compile(r"(?P<layer>.+)\.(?P<array>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(?P<depth>\d+)")
+
+
+class Module(NamedTuple):
+    """A module of the ``ModuleDict``: an ``nn.LSTM`` with its layers, the first one first, or one other part."""
+
+    name: str
+    parts: list[Part]
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -65,7 +64,7 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     params : dict
         Its parameters, of one dtype.
     extra : optional
-        Anything JSON can hold; it goes into the file's metadata, as does the model's description.
+        Anything JSON can hold; it is stored in the file's metadata, as is the model's description.
 
     Returns
     -------
@@ -76,27 +75,24 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     Raises
     ------
     ValueError
-        For parameters that do not fit, and for an option that ``torch.nn.LSTM`` has not: the message names it.
+        For parameters that do not fit, and for an option that ``torch.nn.LSTM`` lacks: the message names it.
     ImportError
         Without safetensors.
     """
     where = "export.torch.save"
     params = checked_params(model, params, where)
-    stacks = _stacks(model, where)
+    modules = _modules(model, where)
     tensors: dict[str, np.ndarray] = {}
-    for stack in stacks:
-        for depth, part in enumerate(stack):
-            weights = _module_weights(part, weights_of(params, part), depth)
-            tensors.update({f"{_module_name(stack)}.{key}": value for key, value in weights.items()})
+    for part, names in _tensor_names(modules):
+        weights = _their_weights(part, weights_of(params, part))
+        tensors |= {name: np.ascontiguousarray(weights[key]) for key, name in names.items()}
     safetensors = library("safetensors.numpy", where, INSTALL)
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    metadata = {"format": "pt", **described(model, extra)}
-    files.write_bytes(path, safetensors.save(contiguous, metadata=metadata))
-    return _code(os.fspath(path), stacks, params)
+    files.write_bytes(path, safetensors.save(tensors, metadata={"format": "pt", **described(model, extra)}))
+    return _code(os.fspath(path), modules, params)
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loaded:
-    """Read a state dict back.
+def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+    """Read a state dict.
 
     Parameters
     ----------
@@ -106,6 +102,8 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
         What the weights are for. Needed for a file that `save` did not write, whose module names must then be the
         model's layer names. A forget bias that the file holds as part of its biases is subtracted; with
         ``forget_bias=0`` nothing is.
+    options : Options, optional
+        In place of a model that the file does not describe: what names and shapes do not tell of it.
 
     Returns
     -------
@@ -115,31 +113,25 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None) -> Loade
     Raises
     ------
     ValueError
-        Without a model, or where the file does not fit it: everything that is missing or too much is listed.
+        Without a model, or if the file does not fit it: everything missing or superfluous is listed.
     ImportError
         Without safetensors.
     """
     where = f"export.torch.load: {os.fspath(path)}"
     tensors, metadata = read(path)
-    model, extra = model_and_extra(metadata, model, where, "give the model that the weights are for")
-    weights: dict[str, Weights] = {}
-    used: set[str] = set()
-    for stack in _stacks(model, where):
-        for depth, part in enumerate(stack):
-            names = {key: f"{_module_name(stack)}.{name}" for key, name in _tensor_names(part, depth).items()}
-            if names:
-                weights[part.path] = converted(_own_weights, part, take(tensors, names, where), where)
-                used.update(names.values())
-    unused = sorted(set(tensors) - used)
-    if unused:
-        raise ValueError(f"{where}: the model has no place for {', '.join(unused)}")
-    return Loaded(model, assemble(model, weights, where), extra)
+
+    def infer(given: Options) -> Sequential:
+        tanh = given.without_forget_bias()._replace(activation="tanh")  # torch.nn.LSTM has no other
+        return model_from(in_state_dict(shapes_of(tensors), where), tanh, where)
+
+    model, extra = model_and_extra(metadata, model, where, infer, options)
+    return Loaded(model, assembled(model, _places(model, where), tensors, where), extra)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors of a ``.safetensors`` file by name, and its metadata.
 
-    Raises ValueError for a file that is not one, ImportError without safetensors.
+    Raises ValueError for a file of another kind, ImportError without safetensors.
     """
     safetensors = library("safetensors", "export.torch.read", INSTALL)
     try:
@@ -150,141 +142,152 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
-    """Where each part's weights lie in our tree, and the names of the tensors they become."""
-    return {
-        part.path: [f"{_module_name(stack)}.{name}" for name in _tensor_names(part, depth).values()]
-        for stack in _stacks(model, "export.torch")
-        for depth, part in enumerate(stack)
-        if _tensor_names(part, depth)
-    }
+    """The path of each part's weights in our tree, with the names of the tensors they become."""
+    return names_of(_places(model, "export.torch"))
 
 
 def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     """The ``forward`` of the lines that `save` returned, from array to array; ImportError without PyTorch."""
-    torch = library("torch", "running the exported model", "pip install torch")
-    forward = forward_of(code)
+    variables = run_lines(code, RUNTIME)
 
     def run(inputs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return np.asarray(forward(inputs))
+        with variables["torch"].no_grad():
+            return np.asarray(variables["forward"](inputs))
 
     return run
+
+
+def in_state_dict(shapes: Mapping[str, Shape], where: str) -> list[Found]:
+    """The modules of a PyTorch state dict: LSTM, Linear, Embedding; ValueError for a name that belongs to none."""
+    cells, others = sorted_out(shapes, CELL_ARRAY, ".")
+    found = []
+    for layer, by_depth in cells.items():
+        shown = []
+        for (_, cell), arrays in sorted(by_depth.items()):
+            if not {"weight_ih", "weight_hh", "bias_ih", "bias_hh"} <= set(arrays):
+                raise ValueError(f"{where}: {layer} has {sorted(arrays)}; an LSTM needs both weights and both biases")
+            rows, input_dim = arrays["weight_ih"]
+            num_proj = arrays["weight_hr"][0] if "weight_hr" in arrays else None
+            shown.append(CellShape(cell, input_dim, rows // 4, num_proj))
+        found.append(lstm_found(layer, shown))
+    for layer, arrays in others.items():
+        if set(arrays) == {"weight", "bias"} and len(arrays["weight"]) == 2:
+            found.append(Found("dense", layer, arrays["weight"][1], arrays["weight"][0]))
+        elif set(arrays) == {"weight"} and len(arrays["weight"]) == 2 and "emb" in layer.lower():
+            found.append(Found("embedding", layer, *arrays["weight"]))
+        else:
+            wanted = "no LSTM, no Linear with a bias, and not called an embedding"
+            raise ValueError(f"{where}: {layer} has {sorted(arrays)}: {wanted}")
+    return found
 
 
 # --- modules --------------------------------------------------------------------------------------------------
 
 
-def _stacks(model: Sequential, where: str) -> list[Stack]:
-    """The parts of a model, all the cells of a runner together where one ``nn.LSTM`` can hold them as its layers."""
-    parts = parts_of(model, where)
+def _modules(model: Sequential, where: str) -> list[Module]:
+    """The modules of a model. The cells of a runner are one module if one ``nn.LSTM`` can hold them as its layers."""
+    parts = parts_of(model, where, UNSUPPORTED)
     for part in parts:
         _check(part, where)
-    stacks: list[Stack] = []
-    for _, group in itertools.groupby(parts, key=lambda part: part.owner):
+    modules: list[Module] = []
+    for owner, group in itertools.groupby(parts, key=lambda part: part.owner):
         members = list(group)
         sizes = {(part.layer.units, part.layer.num_proj) for part in members if part.is_lstm}
-        together = len(sizes) == 1 and all(part.is_lstm for part in members)
-        stacks += [members] if together else [[part] for part in members]
-    return stacks
+        are_one = len(sizes) == 1 and all(part.is_lstm for part in members)
+        for held in [members] if are_one else [[part] for part in members]:
+            runner = held[0].runner
+            is_whole_layer = runner is not None and len(getattr(runner.cell, "cells", [None])) == len(held)
+            modules.append(Module(owner if is_whole_layer else held[0].name, held))
+    return modules
 
 
 def _check(part: Part, where: str) -> None:
-    refuse(part, UNSUPPORTED, where)
     if "." in part.name:
         raise ValueError(f"{where}: the layer name {part.name!r} has a dot, which no PyTorch module name can have")
-    if part.is_lstm and part.layer.num_proj is not None and part.layer.num_proj >= part.layer.units:
-        raise ValueError(
-            f"{where}: {part.name!r} has num_proj={part.layer.num_proj} with {part.layer.units} units, "
-            f"and torch.nn.LSTM takes only a proj_size below its hidden_size"
-        )
+    if part.is_lstm and (part.layer.num_proj or 0) >= part.layer.units:
+        sizes = f"num_proj={part.layer.num_proj} with {part.layer.units} units"
+        raise ValueError(f"{where}: {part.name!r} has {sizes}, and the proj_size of torch.nn.LSTM must be smaller")
 
 
-def _module_name(stack: Stack) -> str:
-    """The name of a module: the part's own, or that of the layer of which it is the only LSTM or holds them all."""
-    first = stack[0]
-    bare = first.runner is not None and len(getattr(first.runner.cell, "cells", [None])) == len(stack)
-    return first.owner if bare else first.name
+def _tensor_names(modules: list[Module]) -> Iterator[tuple[Part, dict[str, str]]]:
+    """Each part with weights, and its tensors' names in the file by what `to_torch` or our own tree calls them."""
+    for module in modules:
+        for depth, part in enumerate(module.parts):
+            if part.is_lstm:
+                keys = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+                keys += ["weight_hr"] if part.layer.num_proj is not None else []
+                yield part, {key: f"{module.name}.{key}_l{depth}" for key in keys}
+            elif isinstance(part.layer, Dense):
+                yield part, {"kernel": f"{module.name}.weight", "bias": f"{module.name}.bias"}
+            elif isinstance(part.layer, Embedding):
+                yield part, {"embeddings": f"{module.name}.weight"}
 
 
-def _tensor_names(part: Part, depth: int) -> dict[str, str]:
-    """What the tensors of a part are called inside its module."""
-    if part.is_lstm:
-        keys = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-        keys += ["weight_hr"] if part.layer.num_proj is not None else []
-        return {key: f"{key}_l{depth}" for key in keys}
+def _places(model: Sequential, where: str) -> list[Place]:
+    named = _tensor_names(_modules(model, where))
+    return [Place(part.path, names, partial(_own_weights, part)) for part, names in named]
+
+
+def _their_weights(part: Part, weights: Weights) -> Weights:
     if isinstance(part.layer, Dense):
-        return {"kernel": "weight", "bias": "bias"}
-    return {"embeddings": "weight"} if isinstance(part.layer, Embedding) else {}
-
-
-def _module_weights(part: Part, weights: Weights, depth: int) -> Weights:
-    names = _tensor_names(part, depth)
-    if part.is_lstm:
-        weights = to_torch(part.layer, weights)
-    elif isinstance(part.layer, Dense):
-        weights = {**weights, "kernel": weights["kernel"].T}
-    return {name: weights[key] for key, name in names.items()}
+        return {**weights, "kernel": weights["kernel"].T}
+    return to_torch(part.layer, weights) if part.is_lstm else weights
 
 
 def _own_weights(part: Part, tensors: Weights) -> Weights:
-    if part.is_lstm:
-        return from_torch(part.layer, tensors)
     if isinstance(part.layer, Dense):
         return {**tensors, "kernel": tensors["kernel"].T}
-    return tensors
+    return from_torch(part.layer, tensors) if part.is_lstm else tensors
 
 
 # --- the lines ------------------------------------------------------------------------------------------------
 
 
-def _code(path: str, stacks: list[Stack], params: dict[str, Any]) -> str:
+def _code(path: str, modules: list[Module], params: dict[str, Any]) -> str:
     dtype = params_dtype(params, np.float32)
-    modules = [f"    {_module_name(stack)!r}: torch.nn.{_module(stack, params)}," for stack in stacks]
-    steps = [line for stack in stacks for line in _steps(stack)]
-    embedded = isinstance(stacks[0][0].layer, Embedding)
+    shape, inputs = "[batch, time, features]", f"inputs, dtype=torch.{dtype}"
+    if isinstance(modules[0].parts[0].layer, Embedding):
+        shape, inputs = "[batch, time]", "inputs"
     return "\n".join(
         [
             "import torch",
             "from safetensors.torch import load_file",
             "",
             "model = torch.nn.ModuleDict({",
-            *modules,
+            *(f"    {module.name!r}: torch.nn.{_constructor(module, params)}," for module in modules),
             "})" if dtype == np.float32 else f"}}).to(torch.{dtype})",
             f"model.load_state_dict(load_file({path!r}))",
             "model.eval()  # train() to train: then Dropout acts",
             "",
-            "def forward(inputs):  # " + ("[batch, time]" if embedded else "[batch, time, features]"),
-            f"    x = torch.as_tensor(inputs{'' if embedded else f', dtype=torch.{dtype}'})",
-            *(f"    {line}" for line in steps),
+            f"def forward(inputs):  # {shape}",
+            f"    x = torch.as_tensor({inputs})",
+            *(f"    {line}" for module in modules for line in _steps(module)),
             "    return x",
             "",
         ]
     )
 
 
-def _module(stack: Stack, params: dict[str, Any]) -> str:
-    first = stack[0]
+def _constructor(module: Module, params: dict[str, Any]) -> str:
+    first = module.parts[0]
     if isinstance(first.layer, Dropout):
         return f"Dropout({first.layer.rate!r})"
     width = features_in(first, weights_of(params, first))
-    if not first.is_lstm:
+    if first.runner is None:
         return f"{'Linear' if isinstance(first.layer, Dense) else 'Embedding'}({width}, {first.layer.units})"
-    assert first.runner is not None
-    options = {"num_layers": len(stack)} if len(stack) > 1 else {}
+    options = {"num_layers": len(module.parts)} if len(module.parts) > 1 else {}
     options |= {"batch_first": not first.runner.time_major}
     options |= {"proj_size": first.layer.num_proj} if first.layer.num_proj is not None else {}
     return f"LSTM({width}, {first.layer.units}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"
 
 
-def _steps(stack: Stack) -> list[str]:
-    first, last, module = stack[0], stack[-1], f"model[{_module_name(stack)!r}]"
-    if not first.is_lstm:
-        name = activation_name(getattr(first.layer, "activation", None), "export.torch.save")
-        call = f"{module}(x)"
-        return [f"x = {ACTIVATIONS[name]}({call})" if name in ACTIVATIONS else f"x = {call}"]
+def _steps(module: Module) -> list[str]:
+    first, last, call = module.parts[0], module.parts[-1], f"model[{module.name!r}](x)"
     runner = first.runner
-    assert runner is not None
+    if runner is None:
+        name = activation_name(getattr(first.layer, "activation", None), "export.torch.save")
+        return [f"x = {ACTIVATIONS[name]}({call})" if name in ACTIVATIONS else f"x = {call}"]
     time = 0 if runner.time_major else 1
     flip = [f"x = x.flip({time})"] if runner.reverse else []
     step = f"x = x[{'-1' if runner.time_major else ':, -1'}]"
-    return [*flip, f"x, _ = {module}(x)", *(flip if last.return_sequences else [step])]
+    return [*flip, f"x, _ = {call}", *(flip if last.return_sequences else [step])]

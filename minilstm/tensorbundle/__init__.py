@@ -3,11 +3,11 @@
 Names and arrays in, files out, and back; nothing here knows what the tensors mean.
 
     crc32c, varint, snappy    checksums and codings
-    table                     the sorted table an index file is
-    proto                     the messages in it
+    table                     the sorted table that an index file is
+    wire, proto               protocol buffers, and the messages in the table
     dtypes, strings           arrays as bytes
     slices                    partitioned variables
-    paths, source             file names; opening files of unknown origin
+    paths, source             file names; reading files of unknown origin
     index, values, reader     reading
     writer                    writing
     state_text, state         the `checkpoint` file of a folder

@@ -1,7 +1,7 @@
 """The dtypes of a checkpoint: their codes, their names, and the bytes of their elements.
 
-Elements lie back to back in C order, little-endian; a bool is one byte, 0 or 1, and a complex number its real and then
-its imaginary part. Strings are another matter (`strings`).
+Elements are stored back to back in C order, little-endian; a bool is one byte, 0 or 1, and a complex number is its real
+and then its imaginary part. Strings are stored in another way: see `strings`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,11 @@ STRING = 7
 _BFLOAT16 = 14
 
 NAMES = {
-    1: "float32",
-    2: "float64",
-    3: "int32",
-    4: "uint8",
-    5: "int16",
-    6: "int8",
-    7: "string",
-    8: "complex64",
-    9: "int64",
-    10: "bool",
-    14: "bfloat16",
-    17: "uint16",
-    18: "complex128",
-    19: "float16",
-    22: "uint32",
-    23: "uint64",
-}
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64", 9: "int64",
+    10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23: "uint64",
+}  # fmt: skip
 
-# What the dtypes are in memory, native byte order; bfloat16 is a matter of what is installed (`in_memory`).
+# What the dtypes are in memory, in native byte order; `in_memory` knows bfloat16 too, which depends on ml_dtypes.
 _IN_MEMORY: dict[int, np.dtype[Any]] = {
     code: np.dtype(name) for code, name in NAMES.items() if code not in (STRING, _BFLOAT16)
 }
@@ -51,7 +37,7 @@ def in_memory(code: int) -> np.dtype[Any]:
 
 @functools.cache
 def _bfloat16() -> np.dtype[Any]:
-    """NumPy has no bfloat16: that of ml_dtypes, loaded by the first tensor that asks, or the uint16 of its bits."""
+    """The bfloat16 of ml_dtypes, if it is installed, else the uint16 of its bits: NumPy has no bfloat16."""
     try:
         import ml_dtypes
     except ImportError:
@@ -62,7 +48,7 @@ def _bfloat16() -> np.dtype[Any]:
 def code_of(dtype: np.dtype[Any]) -> int | None:
     """The code under which arrays of a NumPy dtype, in either byte order, are stored; None if there is none.
 
-    Objects are taken for strings; whether they are is for the caller to see.
+    Objects are taken for strings; whether they are is for the caller to check.
     """
     if _is_bfloat16(dtype):
         return _BFLOAT16
@@ -78,7 +64,7 @@ def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
 
 
 def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The memory of a C-contiguous array of any shape as one row of bytes, not copied."""
+    """A view of the memory of a C-contiguous array of any shape, as one row of bytes."""
     return array.reshape(-1).view(np.uint8)
 
 
@@ -106,7 +92,7 @@ def empty(shape: tuple[int, ...], code: int) -> NDArray[Any]:
 
 
 def from_stored(array: NDArray[Any], code: int, big_endian: bool) -> NDArray[Any]:
-    """Make the array whose bytes were read from a file, into what `empty` gave, what it is in memory."""
+    """Turn an array from `empty`, filled with bytes from a file, into what it is in memory."""
     if big_endian != (sys.byteorder == "big"):
         array = array.byteswap(inplace=True)
     return array.view(in_memory(code))

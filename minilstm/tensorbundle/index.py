@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from minilstm.tensorbundle.dtypes import NAMES, STRING, in_memory
-from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.errors import CheckpointError, about
 from minilstm.tensorbundle.proto import Entry, Header, decode_entry, decode_header
 from minilstm.tensorbundle.slices import Region, part_key, tile
 from minilstm.tensorbundle.source import SourceFile
@@ -28,85 +28,73 @@ class Stored(NamedTuple):
     entry: Entry
     parts: tuple[tuple[Region, Entry], ...] = ()
 
-
-class Index(NamedTuple):
-    """What an index file says; the tensors in the order of their UTF-8 names."""
-
-    header: Header
-    tensors: dict[str, Stored]
+    @property
+    def pieces(self) -> list[Entry]:
+        """The entries that have bytes in a data file: the parts, or the tensor's own."""
+        return [part for _, part in self.parts] or [self.entry]
 
 
-def read_index(path: str) -> Index:
+def read_index(path: str) -> tuple[Header, dict[str, Stored]]:
     """Read an index file.
+
+    Returns
+    -------
+    tuple
+        The header, and the tensors in the order of their UTF-8 names.
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     CheckpointError
-        If there is anything wrong with it; the message names the file and, where there is one, the tensor.
+        If there is anything wrong with it; the message names the file and, if it is about one, the tensor.
     """
-    with SourceFile(path) as file:
-        try:
-            if file.size > _MAX_INDEX:
-                raise CheckpointError(f"{file.size} bytes are more than any index has")
-            return _judged(read_table(file))
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+    with about(path), SourceFile(path) as file:
+        if file.size > _MAX_INDEX:
+            raise CheckpointError(f"{file.size} bytes are more than any index has")
+        return _judged(read_table(file))
 
 
-def _judged(items: Iterator[tuple[bytes, bytes]]) -> Index:
+def _judged(items: Iterator[tuple[bytes, bytes]]) -> tuple[Header, dict[str, Stored]]:
     key, value = next(items, (None, b""))
     if key != b"":
         raise CheckpointError("there is no header")
     header = _judged_header(value)
     entries = {}
     for key, value in items:
-        try:
+        with about(_label(key)):
             entries[key] = _judged_entry(decode_entry(value), header)
-        except CheckpointError as error:
-            raise CheckpointError(f"tensor {_readable(key)}: {error}") from error
-    # Parts have entries of their own, but are no tensors: first join them to their variables.
-    parts: dict[bytes, tuple[tuple[Region, Entry], ...]] = {}
-    claimed: set[bytes] = set()
-    for key, entry in entries.items():
-        if entry.slices:
-            try:
-                parts[key] = _parts(key, entry, entries)
-            except CheckpointError as error:
-                raise CheckpointError(f"tensor {_readable(key)}: {error}") from error
-            claimed.update(part_key(key, extents) for extents in entry.slices)
+    # The parts of a variable have entries of their own, but are no tensors.
+    claimed = {part_key(key, extents) for key, entry in entries.items() for extents in entry.slices}
     tensors = {}
     for key, entry in entries.items():
         if key not in claimed:
-            try:
-                name = key.decode("utf-8")
-            except UnicodeDecodeError:
-                if key[0] == 0:  # a part whose variable is not there; no such key is UTF-8
-                    continue
-                raise CheckpointError(f"tensor {_readable(key)}: the name is not UTF-8") from None
-            tensors[name] = Stored(entry, parts.get(key, ()))
-    return Index(header, tensors)
+            with about(_label(key)):
+                try:
+                    name = key.decode("utf-8")
+                except UnicodeDecodeError:
+                    if key[0] == 0:  # a part whose variable is not there
+                        continue
+                    raise CheckpointError("the name is not UTF-8") from None
+                tensors[name] = Stored(entry, _parts(key, entry, entries) if entry.slices else ())
+    return header, tensors
 
 
-def _readable(key: bytes) -> str:
-    return repr(key.decode("utf-8", "backslashreplace"))
+def _label(key: bytes) -> str:
+    """A tensor's name as messages spell it."""
+    return f"tensor {key.decode('utf-8', 'backslashreplace')!r}"
 
 
 def _judged_header(value: bytes) -> Header:
-    try:
+    with about("the header is damaged"):
         header = decode_header(value)
-    except CheckpointError as error:
-        raise CheckpointError(f"the header is damaged: {error}") from error
     if header.num_shards < 1:
         raise CheckpointError(f"the header counts {header.num_shards} data files")
     if header.endianness not in (0, 1):
         raise CheckpointError(f"the header says byte order {header.endianness}, neither little (0) nor big (1)")
     if header.min_consumer > _VERSION or _VERSION in header.bad_consumers:
-        raise CheckpointError(
-            f"written for newer readers: it wants version {header.min_consumer} or more and none of "
-            f"{list(header.bad_consumers)}, this is version {_VERSION}"
-        )
+        wanted = f"version {header.min_consumer} or more and none of {list(header.bad_consumers)}"
+        raise CheckpointError(f"written for newer readers: it wants {wanted}, this is version {_VERSION}")
     return header
 
 
@@ -125,19 +113,19 @@ def _judged_entry(entry: Entry, header: Header) -> Entry:
         raise CheckpointError(f"data file {entry.shard_id} of {header.num_shards}")
     if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > _LARGEST:
         raise CheckpointError(f"{entry.size} bytes at offset {entry.offset}")
-    if not entry.slices:
-        elements = math.prod(shape)
-        if entry.dtype == STRING:
-            if entry.size < elements + 4:  # a length takes a byte at least
-                raise CheckpointError(f"{entry.size} bytes cannot hold {elements} strings")
-        elif entry.size != elements * item:
-            wanted = f"{elements * item} for shape {shape} of {NAMES[entry.dtype]}"
-            raise CheckpointError(f"{entry.size} bytes, want {wanted}")
+    elements = math.prod(shape)
+    if entry.slices:
+        return entry  # only its parts have bytes
+    if entry.dtype == STRING and entry.size < elements + 4:  # a length takes at least one byte
+        raise CheckpointError(f"{entry.size} bytes cannot hold {elements} strings")
+    if entry.dtype != STRING and entry.size != elements * item:
+        wanted = f"{elements * item} for shape {shape} of {NAMES[entry.dtype]}"
+        raise CheckpointError(f"{entry.size} bytes, want {wanted}")
     return entry
 
 
 def _parts(key: bytes, whole: Entry, entries: dict[bytes, Entry]) -> tuple[tuple[Region, Entry], ...]:
-    """The parts of a partitioned variable, each where it belongs."""
+    """The parts of a partitioned variable, each with its place."""
     joined = []
     for extents, region in zip(whole.slices, tile(whole.shape, whole.slices), strict=True):
         part = entries.get(part_key(key, extents))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 
-_DATA = re.compile(r"\.data-[0-9]{5,}-of-[0-9]{5,}")
+_SUFFIX = re.compile(r"\.index|\.meta|\.data-[0-9]{5,}-of-[0-9]{5,}")
 
 
 def index_path(prefix: str) -> str:
@@ -25,7 +25,7 @@ def checked_prefix(function: str, prefix: str | os.PathLike[str]) -> str:
     Raises
     ------
     TypeError
-        If it is no path.
+        If it is not a path.
     ValueError
         If it ends in a folder and so names no files; the message begins with the name of the `function` called.
     """
@@ -38,12 +38,11 @@ def checked_prefix(function: str, prefix: str | os.PathLike[str]) -> str:
 
 
 def checkpoint_files(prefix: str) -> list[str]:
-    """The files of a checkpoint that exist, the index (without which the others are nothing) first."""
+    """The files of a checkpoint that exist, the index (without which the others are useless) first."""
     folder, base = os.path.split(prefix)
-    others = []
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder or os.curdir) as entries:
-        for entry in entries:
-            if entry.name == f"{base}.meta" or (entry.name.startswith(base) and _DATA.fullmatch(entry.name, len(base))):
-                others.append(os.path.join(folder, entry.name))
-    index = index_path(prefix)
-    return [index] * os.path.lexists(index) + sorted(others)
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir(folder or os.curdir)
+    found = [name for name in names if name.startswith(base) and _SUFFIX.fullmatch(name, len(base))]
+    found.sort(key=lambda name: (not name.endswith(".index"), name))
+    return [os.path.join(folder, name) for name in found]

@@ -1,15 +1,15 @@
-"""Reading a checkpoint: the index first, and of the data files only what is asked for.
+"""Reading a checkpoint: the index first, then the tensors that the caller requests.
 
-A checkpoint is taken for hostile. Sizes are compared with the files' before anything is allocated, every checksum is
-verified, and whatever is wrong with the bytes raises CheckpointError.
+A file may be hostile. Sizes are compared with the sizes of the files before any memory is allocated, every checksum is
+verified, and any fault of the bytes raises CheckpointError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minilstm import files
 from minilstm.tensorbundle import dtypes
-from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.errors import CheckpointError, about
 from minilstm.tensorbundle.index import Stored, read_index
 from minilstm.tensorbundle.paths import checked_prefix, data_path, index_path
 from minilstm.tensorbundle.proto import Entry
@@ -42,7 +42,7 @@ class TensorInfo(NamedTuple):
 
 
 class Bundle:
-    """An open checkpoint: a read-only mapping of names to arrays that reads each array when it is asked for.
+    """An open checkpoint: a read-only mapping of names to arrays, which reads an array when it is requested.
 
     No file stays open, so there is nothing to close; a ``with`` block is accepted all the same.
 
@@ -66,16 +66,14 @@ class Bundle:
     def __enter__(self) -> Bundle:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def __repr__(self) -> str:
         return f"<Bundle {self.prefix!r}: {len(self)} tensors>"
 
     def keys(self) -> list[str]:
-        """The tensors' names, in the order of their UTF-8 bytes; partitioned variables once, under their full name."""
+        """The tensors' names, in the order of their UTF-8 bytes; a partitioned variable once, under its full name."""
         return list(self._tensors)
 
     def __iter__(self) -> Iterator[str]:
@@ -101,18 +99,18 @@ class Bundle:
         KeyError
             If there is none of that name.
         """
-        entry, parts = self._stored(name)
-        entries = [part for _, part in parts] or [entry]
+        stored = self._stored(name)
+        entry, pieces = stored.entry, stored.pieces
         return TensorInfo(
             name=name,
             dtype=dtypes.in_memory(entry.dtype),
             shape=entry.shape,
             dtype_name=dtypes.NAMES[entry.dtype],
-            nbytes=sum(part.size for part in entries),
-            crc32c=None if parts else entry.crc32c,
-            shard=entries[0].shard_id,
-            offset=entries[0].offset,
-            parts=len(entries),
+            nbytes=sum(piece.size for piece in pieces),
+            crc32c=None if stored.parts else entry.crc32c,
+            shard=pieces[0].shard_id,
+            offset=pieces[0].offset,
+            parts=len(pieces),
         )
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -130,51 +128,45 @@ class Bundle:
         CheckpointError
             If the data file is missing or too short, or the bytes contradict their checksum.
         """
-        entry, parts = self._stored(name)
-        if not parts:
-            return self._read(name, entry, keep=True)
-        self._check_overlap([part for _, part in parts])
-        whole = np.empty(entry.shape, dtypes.in_memory(entry.dtype))
-        for region, part in parts:
+        stored = self._stored(name)
+        if not stored.parts:
+            return self._read(name, stored.entry, keep=True)
+        self._check_overlap(stored.pieces)
+        whole = np.empty(stored.entry.shape, dtypes.in_memory(stored.entry.dtype))
+        for region, part in stored.parts:
             whole[region] = self._read(name, part, keep=True)
         return whole
 
     def verify(self, name: str) -> None:
-        """Check a tensor's bytes against its checksum, in little memory however large it is.
+        """Check a tensor's bytes against its checksum, in little memory whatever its size.
 
         Raises
         ------
         KeyError, CheckpointError
             As reading the tensor would.
         """
-        entry, parts = self._stored(name)
-        for part in [part for _, part in parts] or [entry]:
-            self._read(name, part, keep=False)
+        for piece in self._stored(name).pieces:
+            self._read(name, piece, keep=False)
 
     def check_files(self) -> None:
-        """See whether the data files are there and long enough, without reading them.
+        """Check that the data files are there and long enough, without reading them.
 
         Raises
         ------
         CheckpointError
             If one is not.
         """
-        ends: dict[int, tuple[int, str]] = {}
-        for name, (entry, parts) in self._tensors.items():
-            for part in [part for _, part in parts] or [entry]:
-                ends[part.shard_id] = max(ends.get(part.shard_id, (0, name)), (part.offset + part.size, name))
+        ends: dict[int, tuple[int, str]] = {}  # data file -> the end of its last tensor, and that tensor's name
+        for name, stored in self._tensors.items():
+            for piece in stored.pieces:
+                ends[piece.shard_id] = max(ends.get(piece.shard_id, (0, name)), (piece.offset + piece.size, name))
         for shard, (end, name) in ends.items():
             with self._data_file(shard, name) as file:
-                try:
-                    check_end(file, end)
-                except CheckpointError as error:
-                    raise CheckpointError(f"{file.path}: tensor {name!r}: {error}") from error
+                check_end(file, end)
 
     def read_all(self) -> dict[str, NDArray[Any]]:
         """Read every tensor; see `__getitem__`."""
-        self._check_overlap(
-            part for entry, parts in self._tensors.values() for part in ([part for _, part in parts] or [entry])
-        )
+        self._check_overlap(piece for stored in self._tensors.values() for piece in stored.pieces)
         return {name: self[name] for name in self}
 
     def _data_path(self, shard: int) -> str:
@@ -185,17 +177,19 @@ class Bundle:
                 return temporary
         return path
 
-    def _data_file(self, shard: int, name: str) -> SourceFile:
+    @contextlib.contextmanager
+    def _data_file(self, shard: int, name: str) -> Iterator[SourceFile]:
+        """A data file, open to read a tensor from; every message names both."""
         path = self._data_path(shard)
         try:
-            return SourceFile(path)
+            with about(f"{path}: tensor {name!r}"), SourceFile(path) as file:
+                yield file
         except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{path}: not there, but the index {self.index_path} says that tensor {name!r} is in it"
-            ) from error
+            said = f"the index {self.index_path} says that tensor {name!r} is in it"
+            raise CheckpointError(f"{path}: not there, but {said}") from error
 
     def _check_overlap(self, entries: Iterable[Entry]) -> None:
-        """Refuse tensors that together are much larger than the files they claim to lie in.
+        """Refuse tensors that together are much larger than the files they claim to be in.
 
         Tensors may share bytes of a file, but a small file in which thousands do would fill any memory.
         """
@@ -203,19 +197,15 @@ class Bundle:
         for entry in entries:
             claimed += entry.size
             shards.add(entry.shard_id)
-        if claimed > _OVERLAP_ALLOWED:
-            there = sum(os.path.getsize(path) for path in map(self._data_path, shards) if os.path.exists(path))
-            if claimed > 2 * there + _OVERLAP_ALLOWED:
-                raise CheckpointError(
-                    f"{self.index_path}: tensors of {claimed} bytes in data files of {there} bytes in all"
-                )
+        if claimed <= _OVERLAP_ALLOWED:
+            return
+        there = sum(os.path.getsize(path) for path in map(self._data_path, shards) if os.path.exists(path))
+        if claimed > 2 * there + _OVERLAP_ALLOWED:
+            raise CheckpointError(f"{self.index_path}: tensors of {claimed} bytes in data files of {there} bytes")
 
     def _read(self, name: str, entry: Entry, keep: bool) -> NDArray[Any]:
         with self._data_file(entry.shard_id, name) as file:
-            try:
-                return read_entry(file, entry, self._big_endian, keep)
-            except CheckpointError as error:
-                raise CheckpointError(f"{file.path}: tensor {name!r}: {error}") from error
+            return read_entry(file, entry, self._big_endian, keep)
 
 
 def open_bundle(prefix: str | os.PathLike[str]) -> Bundle:
@@ -247,14 +237,13 @@ def open_bundle(prefix: str | os.PathLike[str]) -> Bundle:
 
 
 def _interrupted(prefix: str) -> Bundle | None:
+    """The newest complete checkpoint among the temporary files of a prefix."""
     for _, token in files.temporaries(index_path(prefix)):
-        try:
+        with contextlib.suppress(CheckpointError, FileNotFoundError):  # cut off in the middle, or gone
             bundle = Bundle(prefix, token)
             for name in bundle:
                 bundle.verify(name)
-        except (CheckpointError, FileNotFoundError):  # cut off in the middle, or gone
-            continue
-        return bundle
+            return bundle
     return None
 
 
@@ -269,8 +258,8 @@ def read(prefix: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        Every tensor by name, in the order of the names' UTF-8 bytes. bfloat16 is ``ml_dtypes.bfloat16`` where that
-        package is installed and the uint16 of its bits elsewhere; strings are object arrays of bytes.
+        Every tensor by name, in the order of the names' UTF-8 bytes. bfloat16 is ``ml_dtypes.bfloat16`` if that
+        package is installed, else the uint16 of its bits; strings are object arrays of bytes.
 
     Raises
     ------

@@ -7,7 +7,7 @@ A part has an entry of its own in the index, under a key made of
     for each dimension start and length; the whole dimension has start 0, length -1
 
 with integers in an order-preserving form: k one bits, a zero bit and 7k - 1 bits of the number, for the smallest k that
-does (so 0 is 80); -1 is 7f.
+is enough (so 0 is 80); -1 is 7f.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Region = tuple[slice, ...]
 
 
 def part_key(name: bytes, extents: Sequence[Extent]) -> bytes:
-    """The key of the part of variable `name` that lies at `extents`."""
+    """The key of the part of variable `name` with these extents."""
     # In one pass over the bytes: each of the two replacements makes bytes the other one would change again.
     escaped = b"".join({0x00: b"\x00\xff", 0xFF: b"\xff\x00"}.get(octet, bytes([octet])) for octet in name)
     rank = len(extents)
@@ -46,7 +46,7 @@ def tile(shape: tuple[int, ...], slices: Sequence[Sequence[Extent]]) -> list[Reg
     Raises
     ------
     CheckpointError
-        If they leave something out, overlap, or lie outside.
+        If they leave something out, overlap, or reach outside the array.
     """
     cuts: list[set[tuple[int, int]]] = [set() for _ in shape]
     regions = []

@@ -1,14 +1,14 @@
-"""Raw Snappy, decompression only: some index files hold compressed blocks, and none needs to be written.
+"""Raw Snappy, decompression only: some index files hold compressed blocks, but minilstm never writes one.
 
 A compressed block is the varint of its uncompressed length, then elements. The low two bits of an element's first byte,
 the tag, say what it is:
 
-    0  literal    length (tag >> 2) + 1; for tag >> 2 = 60..63, length - 1 stands in the next 1..4 bytes
+    0  literal    length (tag >> 2) + 1; for tag >> 2 = 60..63, length - 1 is in the next 1..4 bytes
     1  copy       length 4 + (tag >> 2 & 7), offset (tag >> 5) << 8 | next byte
     2  copy       length (tag >> 2) + 1, offset in the next 2 bytes
     3  copy       length (tag >> 2) + 1, offset in the next 4 bytes
 
-all little-endian. A copy repeats what stands `offset` bytes before the end of the output, its own output included.
+all little-endian. A copy repeats the output from `offset` bytes before its end on, its own output included.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def decompress(data: bytes) -> bytes:
                 raise CheckpointError(f"a Snappy copy from {offset} bytes back, {len(output)} bytes into the output")
             start = len(output) - offset
             pattern = bytes(output[start : start + length])
-            output += (pattern * (-(-length // len(pattern))))[:length]  # repeats itself where it overlaps itself
+            output += (pattern * (-(-length // len(pattern))))[:length]  # a copy may overlap its own output
         if len(output) > announced:
             break
     if len(output) != announced:
-        raise CheckpointError(f"Snappy yields {len(output)} bytes or more where it announced {announced}")
+        raise CheckpointError(f"Snappy yields {len(output)} bytes or more, but it announced {announced}")
     return bytes(output)

@@ -1,10 +1,9 @@
-"""Opening files that somebody else may have written."""
+"""Reading files of unknown origin."""
 
 from __future__ import annotations
 
 import os
 import stat
-from types import TracebackType
 
 from minilstm.tensorbundle.errors import CheckpointError
 
@@ -17,22 +16,20 @@ class SourceFile:
     FileNotFoundError
         If it is not there.
     CheckpointError
-        If it is a folder, a pipe or a device: reading those may wait for ever.
+        If it is a folder, a pipe or a device: reading those may wait for ever. As in all methods, the caller adds the
+        path to the message.
     """
 
     def __init__(self, path: str) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CheckpointError(f"{path}: not a regular file")
-        self.path = path
+            raise CheckpointError("not a regular file")
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> SourceFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -41,7 +38,7 @@ class SourceFile:
         Raises
         ------
         CheckpointError
-            If they are not; nothing of that size is allocated then.
+            If they are not; no memory is allocated for them then.
         """
         if offset + size > self.size:
             raise CheckpointError(f"{size} bytes at {offset} do not fit into a file of {self.size}: it is truncated")
@@ -50,7 +47,7 @@ class SourceFile:
         return bytes(data)
 
     def read_into(self, offset: int, target: memoryview) -> None:
-        """Fill `target` with what stands at `offset`."""
+        """Fill `target` with the bytes at `offset`."""
         self._file.seek(offset)
         filled = 0
         while filled < len(target):

@@ -1,9 +1,9 @@
 """The state of a folder: its ``checkpoint`` file, the latest checkpoint in it, and the removal of old ones.
 
-The paths in a state file are taken relative to its folder. TensorFlow writes them absolute where it was given an
-absolute prefix; here they are always written relative, so that a folder can be moved or mounted elsewhere, which
-TensorFlow reads as well. Absolute ones are read if they lie in the folder. Nothing outside of the folder is ever opened
-or removed because a state file names it.
+The paths in a state file are relative to its folder. TensorFlow writes absolute paths if it was given an absolute
+prefix; here they are always written relative, which TensorFlow reads too, so that a folder can be moved or mounted
+elsewhere. Absolute paths are read if they lead into the folder. No state file can make this module open or remove
+anything outside of its folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 
 from minilstm import files
-from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.errors import CheckpointError, about
 from minilstm.tensorbundle.paths import checked_prefix, checkpoint_files, data_path, index_path
 from minilstm.tensorbundle.reader import open_bundle
 from minilstm.tensorbundle.source import SourceFile
@@ -24,27 +24,27 @@ _STEP = re.compile(r"-[0-9]+$")
 
 
 def publish(prefix: str | os.PathLike[str], max_to_keep: int | None = 5) -> None:
-    """Make a checkpoint that was written the latest of its folder, then remove those that are too many.
+    """Make a checkpoint that was written the latest of its folder, then remove the oldest beyond `max_to_keep`.
 
-    The state file is replaced first, and flushed; only what it does not name any more is removed.
+    The state file is replaced first, and flushed; only what it no longer names is removed.
 
     Parameters
     ----------
     prefix : str or path
         Of a complete checkpoint.
     max_to_keep : int or None
-        How many checkpoints of this name to keep, the latest included; names are alike if they differ only in
-        ``-<step>``, and others in the folder are neither counted nor removed. 0 or None: all are kept, and only the
+        How many checkpoints of this name to keep, the latest included. Names that differ only in ``-<step>`` are the
+        same name; checkpoints of other names are neither counted nor removed. 0 or None: all are kept, and only the
         latest is listed, as TensorFlow does.
 
     Raises
     ------
     ValueError
-        If `max_to_keep` is negative or no number.
+        If `max_to_keep` is negative or not a number.
     FileNotFoundError
         If there is no checkpoint of that prefix.
     OSError
-        If the disk refuses. The folder is as before, or as it should be but for files not yet removed.
+        If the disk refuses. The folder is then as before, or as it should be except for old files not yet removed.
     """
     path = checked_prefix("publish", prefix)
     if max_to_keep is not None and (not isinstance(max_to_keep, int) or max_to_keep < 0):
@@ -55,7 +55,7 @@ def publish(prefix: str | os.PathLike[str], max_to_keep: int | None = 5) -> None
     kept, dropped = [base], []
     if max_to_keep:
         earlier = [name for name in _earlier(directory) if name != base]
-        alike = [name for name in earlier if _stem(name) == _stem(base)]
+        alike = [name for name in earlier if _without_step(name) == _without_step(base)]
         dropped = alike[: max(len(alike) + 1 - max_to_keep, 0)]
         kept = [name for name in earlier if name not in dropped] + kept
     text = format_state(StateText(base, tuple(kept)))
@@ -67,32 +67,33 @@ def publish(prefix: str | os.PathLike[str], max_to_keep: int | None = 5) -> None
 
 
 def latest(directory: str | os.PathLike[str]) -> str | None:
-    """The prefix of the latest checkpoint of a folder that is whole, or None if there is none.
+    """The prefix of the latest complete checkpoint of a folder, or None if there is none.
 
-    Whole means: its index can be read, and its data files are there and long enough. If the latest one named is not,
-    because something other than this library cut it short, the one named before it is taken, and so on.
+    Complete means: its index can be read, and its data files are there and long enough. If the latest one that the
+    state file names is not complete, because another program cut it short, the one named before it is taken, and so
+    on.
 
     Raises
     ------
     CheckpointError
         If the state file is damaged, or names a path outside of the folder.
     """
-    return next((prefix for prefix in reversed(_prefixes(directory)) if _is_whole(prefix)), None)
+    return next((prefix for prefix in reversed(_prefixes(directory)) if _is_complete(prefix)), None)
 
 
 def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
-    """The prefixes of the checkpoints that the state file of a folder names and that are whole, the latest last.
+    """The prefixes of the complete checkpoints that the state file of a folder names, the latest last.
 
     Raises
     ------
     CheckpointError
         As for `latest`.
     """
-    return [prefix for prefix in _prefixes(directory) if _is_whole(prefix)]
+    return [prefix for prefix in _prefixes(directory) if _is_complete(prefix)]
 
 
 def read_state(directory: str | os.PathLike[str]) -> StateText | None:
-    """The state file of a folder as it stands there; None if there is none.
+    """The content of a folder's state file; None if there is no such file.
 
     Raises
     ------
@@ -101,16 +102,12 @@ def read_state(directory: str | os.PathLike[str]) -> StateText | None:
     """
     path = os.path.join(os.fspath(directory), STATE_FILE)
     try:
-        with SourceFile(path) as file:
+        with about(path), SourceFile(path) as file:
             if file.size > _MAX_SIZE:
-                raise CheckpointError(f"{path}: {file.size} bytes are more than any state file has")
-            data = file.read_at(0, file.size)
+                raise CheckpointError(f"{file.size} bytes are more than any state file has")
+            return parse_state(file.read_at(0, file.size))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        return parse_state(data)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _prefixes(directory: str | os.PathLike[str]) -> list[str]:
@@ -129,7 +126,7 @@ def _named(directory: str) -> list[str]:
 
 
 def _earlier(directory: str) -> list[str]:
-    # A state file that makes no sense must not keep anybody from saving: TensorFlow, too, takes it for absent.
+    """As `_named`, but empty if the state file is damaged: that must not prevent saving. TensorFlow does the same."""
     try:
         return _named(directory)
     except CheckpointError:
@@ -142,7 +139,7 @@ def _inside(directory: str, path: str) -> str:
     Raises
     ------
     CheckpointError
-        If it leads out of it, on its own or through a symbolic link.
+        If it leads out of the folder, on its own or through a symbolic link.
     """
     try:
         root = os.path.realpath(directory or os.curdir)
@@ -157,7 +154,7 @@ def _inside(directory: str, path: str) -> str:
     return relative
 
 
-def _is_whole(prefix: str) -> bool:
+def _is_complete(prefix: str) -> bool:
     try:
         open_bundle(prefix).check_files()
     except (FileNotFoundError, CheckpointError):
@@ -165,12 +162,11 @@ def _is_whole(prefix: str) -> bool:
     return True
 
 
-def _stem(name: str) -> str:
+def _without_step(name: str) -> str:
     return _STEP.sub("", name)
 
 
 def _remove_checkpoint(prefix: str) -> None:
     for path in checkpoint_files(prefix):
         files.remove(path)
-    files.sweep(index_path(prefix))
-    files.sweep(data_path(prefix, 0, 1))
+    files.sweep(index_path(prefix), data_path(prefix, 0, 1))

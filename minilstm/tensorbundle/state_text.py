@@ -1,4 +1,4 @@
-"""The text of the ``checkpoint`` file: which checkpoints a folder holds, the latest named apart.
+"""The text of the ``checkpoint`` file: which checkpoints a folder holds, and which of them is the latest.
 
 A protocol buffer's text form, one field a line, in this order:
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minilstm.tensorbundle.errors import CheckpointError
 
@@ -28,7 +28,9 @@ class StateText(NamedTuple):
 
 # Writing
 
-_NAMED = {0x0A: "\\n", 0x09: "\\t", 0x0D: "\\r", 0x22: '\\"', 0x27: "\\'", 0x5C: "\\\\"}
+_ESCAPES = {octet: f"\\{octet:03o}" for octet in (*range(0x20), 0x7F)}
+_ESCAPES |= {0xDC00 + octet: f"\\{octet:03o}" for octet in range(0x80, 0x100)}  # bytes of names that are not UTF-8
+_ESCAPES |= str.maketrans({"\n": r"\n", "\t": r"\t", "\r": r"\r", '"': r"\"", "'": r"\'", "\\": r"\\"})
 
 
 def format_state(state: StateText) -> bytes:
@@ -42,18 +44,7 @@ def format_state(state: StateText) -> bytes:
 
 
 def _quoted(path: str) -> str:
-    quoted = ""
-    for character in path:
-        code = ord(character)
-        if code in _NAMED:
-            quoted += _NAMED[code]
-        elif code < 0x20 or code == 0x7F:
-            quoted += f"\\{code:03o}"
-        elif 0xD800 <= code < 0xE000:  # a byte of a file name that is not UTF-8, as Python spells it
-            quoted += "".join(f"\\{octet:03o}" for octet in os.fsencode(character))
-        else:
-            quoted += character
-    return f'"{quoted}"'
+    return f'"{path.translate(_ESCAPES)}"'
 
 
 # Reading
@@ -71,12 +62,12 @@ def parse_state(data: bytes) -> StateText:
     """Read the bytes of a state file.
 
     Accepts what protocol buffers accept: either quote, escapes, ``#`` comments, ``[a, b]`` lists, adjacent strings
-    joined, several fields on a line. Of a single field given twice the last counts.
+    joined, several fields on a line. If a single field is given twice, the last one counts.
 
     Raises
     ------
     CheckpointError
-        If they are not one, or no latest checkpoint is named.
+        If they are not a state file, or no latest checkpoint is named.
     """
     return _Parser(data).state()
 
@@ -87,41 +78,39 @@ class _Parser:
         self._at = 0
 
     def state(self) -> StateText:
-        state: dict[str, list[str | float]] = {name: [] for name in StateText._fields}
+        state: dict[str, list[Any]] = {name: [] for name in StateText._fields}
         while self._skip_space() < len(self._data):
             name = self._take(_NAME, "the name of a field").decode("ascii")
             if name not in state:
                 raise self._error(f"the field {name!r} is none of {list(state)}")
-            if not self._accept(b":"):
-                raise self._error(f"no ':' behind {name}")
-            if name.startswith("all_") and self._accept(b"["):
-                while not self._accept(b"]"):
+            if not self._is_at(b":"):
+                raise self._error(f"no ':' after {name}")
+            self._skip(b":")
+            if name.startswith("all_") and self._is_at(b"["):
+                self._skip(b"[")
+                while not self._is_at(b"]"):
                     state[name].append(self._value(name))
-                    if not self._accept(b",") and self._data[self._at : self._at + 1] != b"]":
+                    if not self._is_at(b",", b"]"):
                         raise self._error("a list without its ']'")
+                    self._skip(b",")
+                self._skip(b"]")
             else:
                 state[name].append(self._value(name))
-            if not self._accept(b","):
-                self._accept(b";")
-        if not state["model_checkpoint_path"]:
+            self._skip(b",", b";")
+        newest, paths, times, preserved = state.values()
+        if not newest:
             raise CheckpointError("no model_checkpoint_path in it")
-        preserved = state["last_preserved_timestamp"]
-        return StateText(
-            str(state["model_checkpoint_path"][-1]),
-            tuple(str(path) for path in state["all_model_checkpoint_paths"]),
-            tuple(float(time) for time in state["all_model_checkpoint_timestamps"]),
-            float(preserved[-1]) if preserved else None,
-        )
+        return StateText(newest[-1], tuple(paths), tuple(times), preserved[-1] if preserved else None)
 
     def _value(self, name: str) -> str | float:
-        if name.endswith("timestamps") or name.endswith("timestamp"):
+        if "timestamp" in name:
             number = self._take(_NUMBER, "a number")
             try:
                 return float(number.removesuffix(b"f") if number[-2:] != b"nf" else number)
             except ValueError:
                 raise self._error(f"{number!r} is no number") from None
         joined = self._unquoted(self._take(_STRING, "a string"))
-        while self._data[self._skip_space() : self._at + 1] in (b'"', b"'"):
+        while self._is_at(b'"', b"'"):
             joined += self._unquoted(self._take(_STRING, "a string"))
         return os.fsdecode(joined)
 
@@ -146,14 +135,16 @@ class _Parser:
 
     def _skip_space(self) -> int:
         match = _SPACE.match(self._data, self._at)
-        assert match is not None  # it matches nothing, too
+        assert match is not None  # the pattern matches an empty text too
         self._at = match.end()
         return self._at
 
-    def _accept(self, symbol: bytes) -> bool:
-        found = self._data.startswith(symbol, self._skip_space())
-        self._at += len(symbol) * found
-        return found
+    def _is_at(self, *symbols: bytes) -> bool:
+        return self._data.startswith(symbols, self._skip_space())
+
+    def _skip(self, *symbols: bytes) -> None:
+        """Skip one of these symbols, each a single byte, if it is next."""
+        self._at += self._is_at(*symbols)
 
     def _take(self, pattern: re.Pattern[bytes], wanted: str) -> bytes:
         match = pattern.match(self._data, self._skip_space())

@@ -1,4 +1,4 @@
-"""String tensors: how an array of byte strings lies in a data file.
+"""String tensors: how an array of byte strings is stored in a data file.
 
     varint length of each element, in C order
     4 bytes     masked CRC-32C of the lengths, each taken as a uint32
@@ -21,7 +21,7 @@ from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.varint import encode_varint
 
 _PIECE = 1 << 16
-_LONGEST = (1 << 32) - 1  # longer ones are stored in another way, which nobody has seen
+_LONGEST = (1 << 32) - 1  # longer ones are stored in another way, of which no example is known
 
 
 def to_bytes(element: Any) -> bytes:
@@ -32,7 +32,7 @@ def to_bytes(element: Any) -> bytes:
     TypeError
         If it is neither.
     ValueError
-        If it is too long, or has no UTF-8 (a lone surrogate).
+        If it is too long, or cannot be written in UTF-8 (a lone surrogate).
     """
     if isinstance(element, str):
         element = element.encode("utf-8")
@@ -60,7 +60,7 @@ def decode_strings(read: Callable[[int, int], bytes], size: int, count: int, kee
     Parameters
     ----------
     read : function
-        ``read(at, n)`` gives n bytes of the tensor from place `at` on.
+        ``read(at, n)`` returns n bytes of the tensor, beginning at place `at`.
     size, count : int
         The tensor's bytes in the file, and its number of elements.
     keep : bool
@@ -78,8 +78,8 @@ def decode_strings(read: Callable[[int, int], bytes], size: int, count: int, kee
     """
     crc = total = at = 0
     kept: list[NDArray[np.uint32]] = []
-    for batch, behind in _lengths(read, size, count):
-        at = behind
+    for batch, after in _lengths(read, size, count):
+        at = after
         crc = crc32c.update(crc, batch)
         total += int(batch.sum(dtype=np.uint64))
         if keep:
@@ -103,7 +103,7 @@ def decode_strings(read: Callable[[int, int], bytes], size: int, count: int, kee
 
 
 def _lengths(read: Callable[[int, int], bytes], size: int, count: int) -> Iterator[tuple[NDArray[np.uint32], int]]:
-    """The lengths, a batch for each piece of the file, and the place in the file behind each batch."""
+    """The lengths, a batch for each piece of the file, and the place in the file after each batch."""
     at = number = shift = 0
     while count:
         piece = read(at, min(_PIECE, size - at))

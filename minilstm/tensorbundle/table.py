@@ -2,7 +2,7 @@
 
     data block, data block, ...    the keys and values
     metaindex block                empty
-    index block                    for each data block a key at or behind its last key, and the block's handle
+    index block                    for each data block a key at or after its last key, and the block's handle
     footer                         48 bytes: metaindex handle, index handle, zeros up to 40, 8 bytes of magic
 
 A handle is varint(offset), varint(size). A block is, on disk, `size` bytes of contents, 1 byte of type (0 as is, 1
@@ -11,13 +11,13 @@ Snappy) and 4 bytes of masked CRC-32C of contents and type. Its contents are
     entries                        varint(shared), varint(unshared), varint(value length), unshared key bytes, value
     restart array                  uint32 offsets of the entries that share nothing, then uint32, their number
 
-where the first `shared` bytes of a key are those of the key before it.
+where a key begins with the first `shared` bytes of the key before it.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Protocol
 
@@ -25,13 +25,13 @@ from minilstm.tensorbundle import crc32c, snappy
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.varint import decode_varint, encode_varint
 
-BLOCK_SIZE = 262144  # a block with as many bytes is written
+BLOCK_SIZE = 262144  # a block that has reached this size, in bytes, is complete
 RESTART_INTERVAL = 16
 TRAILER_SIZE = 5
 FOOTER_SIZE = 48
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _STORED, _SNAPPY = 0, 1
-_KEY_BYTES, _KEY_FACTOR = 32 << 20, 32  # all keys together: at most so many bytes, and so many times the file
+_KEY_BYTES, _KEY_FACTOR = 32 << 20, 32  # all keys together have at most 32 MiB plus 32 times the size of the file
 
 Handle = tuple[int, int]  # offset and size of a block's contents
 
@@ -46,25 +46,21 @@ class BlockBuilder:
         self._interval = restart_interval
         self._entries = bytearray()
         self._restarts: list[int] = []
-        self._count = 0
+        self.count = 0
         self.last_key = b""
 
     def add(self, key: bytes, value: bytes) -> None:
         """Append an entry."""
         shared = 0
-        if self._count % self._interval == 0:
+        if self.count % self._interval == 0:
             self._restarts.append(len(self._entries))
         else:
-            shared = _common_prefix(self.last_key, key)
+            shared = _shared_length(self.last_key, key)
         for number in (shared, len(key) - shared, len(value)):
             self._entries += encode_varint(number)
         self._entries += key[shared:] + value
-        self._count += 1
+        self.count += 1
         self.last_key = key
-
-    def __len__(self) -> int:
-        """The number of entries."""
-        return self._count
 
     @property
     def size(self) -> int:
@@ -77,70 +73,42 @@ class BlockBuilder:
         return bytes(self._entries) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
 
 
-class TableWriter:
-    """Writes a table through `write`, a function that appends bytes to a file."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-        self._position = 0
-        self._block = BlockBuilder(RESTART_INTERVAL)
-        self._index = BlockBuilder(1)
-        self._waiting: tuple[bytes, Handle] | None = None  # last key and handle of the block written last
-
-    def add(self, key: bytes, value: bytes) -> None:
-        """Append an entry; the keys must ascend."""
-        self._index_waiting(key)
-        self._block.add(key, value)
-        if self._block.size >= BLOCK_SIZE:
-            self._write_data_block()
-
-    def finish(self) -> None:
-        """Write what remains: the last block, the index and the footer."""
-        if len(self._block):
-            self._write_data_block()
-        self._index_waiting(None)
-        metaindex = self._write_block(BlockBuilder(1))
-        index = self._write_block(self._index)
-        self._write(_footer(metaindex, index))
-
-    def _write_data_block(self) -> None:
-        self._waiting = self._block.last_key, self._write_block(self._block)
-        self._block = BlockBuilder(RESTART_INTERVAL)
-
-    def _index_waiting(self, next_key: bytes | None) -> None:
-        # A block's key in the index lies between its last key and the next block's first, so it has to wait for that.
-        if self._waiting is not None:
-            last_key, handle = self._waiting
-            separator = successor(last_key) if next_key is None else separate(last_key, next_key)
-            self._index.add(separator, _encode_handle(handle))
-            self._waiting = None
-
-    def _write_block(self, block: BlockBuilder) -> Handle:
-        stored = block.contents() + bytes([_STORED])
-        handle = self._position, len(stored) - 1
-        stored += crc32c.mask(crc32c.crc32c(stored)).to_bytes(4, "little")
-        self._write(stored)
-        self._position += len(stored)
-        return handle
+def encode_table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of a table; the keys must ascend."""
+    output, index, block = bytearray(), BlockBuilder(1), BlockBuilder(RESTART_INTERVAL)
+    for key, value in items:
+        if block.size >= BLOCK_SIZE:
+            index.add(separate(block.last_key, key), _encode_handle(_append_block(output, block)))
+            block = BlockBuilder(RESTART_INTERVAL)
+        block.add(key, value)
+    if block.count:
+        index.add(successor(block.last_key), _encode_handle(_append_block(output, block)))
+    metaindex_handle, index_handle = _append_block(output, BlockBuilder(1)), _append_block(output, index)
+    return bytes(output) + _footer(metaindex_handle, index_handle)
 
 
-def _common_prefix(a: bytes, b: bytes) -> int:
-    limit = min(len(a), len(b))
-    if a[:limit] == b[:limit]:
-        return limit
-    return next(place for place in range(limit) if a[place] != b[place])
+def _append_block(output: bytearray, block: BlockBuilder) -> Handle:
+    stored = block.contents() + bytes([_STORED])
+    handle = len(output), len(stored) - 1
+    output += stored + crc32c.mask(crc32c.crc32c(stored)).to_bytes(4, "little")
+    return handle
+
+
+def _shared_length(a: bytes, b: bytes) -> int:
+    pairs = zip(a, b, strict=False)
+    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
 
 
 def separate(last_key: bytes, next_key: bytes) -> bytes:
     """A key k, last_key <= k < next_key, short if that is easy: the index's key between two blocks."""
-    place = _common_prefix(last_key, next_key)
+    place = _shared_length(last_key, next_key)
     if place < min(len(last_key), len(next_key)) and last_key[place] + 1 < next_key[place]:
         return last_key[:place] + bytes([last_key[place] + 1])
     return last_key
 
 
 def successor(last_key: bytes) -> bytes:
-    """A short key at or behind `last_key`: the index's key behind the last block."""
+    """A short key at or after `last_key`: the index's key after the last block."""
     for place, octet in enumerate(last_key):
         if octet != 0xFF:
             return last_key[:place] + bytes([octet + 1])
@@ -179,8 +147,8 @@ def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
     Raises
     ------
     CheckpointError
-        As soon as anything is wrong with the bytes. Block by block: no more than one is in memory, and none is larger
-        than the file (a Snappy block: than 22 times the file).
+        As soon as anything is wrong with the bytes. Only one block is in memory at a time, and no block is larger than
+        the file (a Snappy block: than 22 times the file).
     """
     if source.size < FOOTER_SIZE:
         raise CheckpointError(f"{source.size} bytes are too few for an index: the file is truncated")
@@ -195,34 +163,33 @@ def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
 
     # Keys that share long beginnings take little room in the file and much in memory.
     budget = _KEY_BYTES + _KEY_FACTOR * source.size
-    for key, _ in read_block(_block_contents(source, metaindex, "metaindex block")):
-        budget -= len(key)  # of no use here; but what is there has to be sound
-        _check_budget(budget)
+
+    def entries(handle: Handle, what: str) -> Iterator[tuple[bytes, bytes]]:
+        nonlocal budget
+        for key, value in read_block(_block_contents(source, handle, what)):
+            budget -= len(key)
+            if budget < 0:
+                raise CheckpointError("its keys would fill more memory than the keys of any real index")
+            yield key, value
+
+    for _ in entries(metaindex, "metaindex block"):
+        pass  # its entries are not used, but they must be sound
     previous_separator: bytes | None = None
     last_key: bytes | None = None
     free = 0  # data blocks follow one another, so each byte of the file is read once at most
-    for separator, value in read_block(_block_contents(source, index, "index block")):
+    for separator, value in entries(index, "index block"):
         handle, at = _decode_handle(value, 0, len(value))
         if at != len(value) or handle[0] < free:
             raise CheckpointError(f"the index block has no proper handle for the data block before key {separator!r}")
         free = handle[0] + handle[1] + TRAILER_SIZE
-        budget -= len(separator)
-        _check_budget(budget)
-        for key, entry in read_block(_block_contents(source, handle, f"data block at {handle[0]}")):
-            budget -= len(key)
-            _check_budget(budget)
+        for key, entry in entries(handle, f"data block at {handle[0]}"):
             if last_key is not None and key <= last_key:
-                raise CheckpointError(f"key {key!r} stands behind key {last_key!r}")
+                raise CheckpointError(f"key {key!r} comes after key {last_key!r}")
             if key > separator or (previous_separator is not None and key <= previous_separator):
-                raise CheckpointError(f"key {key!r} stands in the wrong data block")
+                raise CheckpointError(f"key {key!r} is in the wrong data block")
             yield key, entry
             last_key = key
         previous_separator = separator
-
-
-def _check_budget(budget: int) -> None:
-    if budget < 0:
-        raise CheckpointError("its keys would fill more memory than those of any real index")
 
 
 def _decode_handle(data: bytes, at: int, end: int) -> tuple[Handle, int]:
@@ -266,13 +233,10 @@ def read_block(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
     if restarts[0] != 0 or any(a >= b for a, b in pairwise(restarts)):
         raise CheckpointError("a restart array that does not ascend from zero")
 
-    expected = iter(restarts)
-    restart: int | None = next(expected)
-    at, key = 0, b""
+    at, key, unmet = 0, b"", set(restarts)
     while at < end:
-        is_restart = at == restart
-        if is_restart:
-            restart = next(expected, None)
+        is_restart = at in unmet
+        unmet.discard(at)
         shared, at = decode_varint(contents, at, end)
         unshared, at = decode_varint(contents, at, end)
         length, at = decode_varint(contents, at, end)
@@ -284,5 +248,5 @@ def read_block(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += unshared
         yield key, contents[at : at + length]
         at += length
-    if restart is not None and (end or count > 1):  # the one of a block without entries is at no entry
+    if unmet and (end or count > 1):  # the one restart of a block without entries is at no entry
         raise CheckpointError("a restart that is at no entry")

@@ -15,15 +15,13 @@ from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.strings import decode_strings
 
 _PIECE = 1 << 20  # bytes read and checked at once, small enough to be still in the cache for the second
+_MIXED = "index and data are of two different checkpoints"
 
 
 def check_end(file: SourceFile, end: int) -> None:
     """Raise CheckpointError if a tensor that ends at byte `end` is not wholly in the file."""
     if end > file.size:
-        raise CheckpointError(
-            f"it ends at byte {end} of a file of {file.size}: the file is truncated, or index and data are of two "
-            "different checkpoints"
-        )
+        raise CheckpointError(f"it ends at byte {end} of a file of {file.size}: the file is truncated, or {_MIXED}")
 
 
 def read_entry(file: SourceFile, entry: Entry, big_endian: bool, keep: bool) -> NDArray[Any]:
@@ -43,7 +41,7 @@ def read_entry(file: SourceFile, entry: Entry, big_endian: bool, keep: bool) -> 
     Returns
     -------
     array
-        Of the entry's shape, in native byte order; without elements if it is not to be kept.
+        Of the entry's shape, in native byte order; without elements if `keep` is false.
 
     Raises
     ------
@@ -56,19 +54,15 @@ def read_entry(file: SourceFile, entry: Entry, big_endian: bool, keep: bool) -> 
             raise CheckpointError("strings in a big-endian checkpoint cannot be read")
         array, crc = _read_strings(file, entry, keep)
     else:
-        array, crc = _read_numbers(file, entry, keep)
+        array, crc = _read_numbers(file, entry, big_endian, keep)
     found = crc32c.mask(crc)
     if found != entry.crc32c:
-        raise CheckpointError(
-            f"stored checksum {entry.crc32c:#010x}, computed {found:#010x}: the file is damaged, or index and data are "
-            "of two different checkpoints"
-        )
-    if entry.dtype == dtypes.STRING:
-        return array
-    return dtypes.from_stored(array, entry.dtype, big_endian)
+        stored = f"stored checksum {entry.crc32c:#010x}, computed {found:#010x}"
+        raise CheckpointError(f"{stored}: the file is damaged, or {_MIXED}")
+    return array
 
 
-def _read_numbers(file: SourceFile, entry: Entry, keep: bool) -> tuple[NDArray[Any], int]:
+def _read_numbers(file: SourceFile, entry: Entry, big_endian: bool, keep: bool) -> tuple[NDArray[Any], int]:
     array = dtypes.empty(entry.shape if keep else (0,), entry.dtype)
     target = dtypes.octets(array)
     scratch = np.empty(0 if keep else min(_PIECE, entry.size), np.uint8)
@@ -80,7 +74,7 @@ def _read_numbers(file: SourceFile, entry: Entry, keep: bool) -> tuple[NDArray[A
         crc = crc32c.update(crc, piece)
         if array.dtype == np.bool_ and piece.max() > 1:
             raise CheckpointError(f"a bool of {piece.max()}, neither 0 nor 1")
-    return array, crc
+    return dtypes.from_stored(array, entry.dtype, big_endian), crc
 
 
 def _read_strings(file: SourceFile, entry: Entry, keep: bool) -> tuple[NDArray[Any], int]:

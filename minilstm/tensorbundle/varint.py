@@ -24,12 +24,12 @@ def encode_varint(number: int) -> bytes:
 
 
 def decode_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Read one varint of at most 64 bits that lies within ``data[at:end]``.
+    """Read one varint of at most 64 bits from ``data[at:end]``.
 
     Returns
     -------
     tuple of int
-        The number, 0 <= number < 2**64, and the place behind it.
+        The number, 0 <= number < 2**64, and the place after it.
 
     Raises
     ------
@@ -42,17 +42,13 @@ def decode_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     (300, 2)
     """
     number = shift = 0
-    while at < end:
+    while at < end and shift < 64:
         octet = data[at]
         at += 1
         number |= (octet & 0x7F) << shift
-        if octet < 0x80:
-            if number >> 64:
-                break
+        if octet < 0x80 and number < 1 << 64:
             return number, at
         shift += 7
-        if shift > 63:
-            break
-    else:
+    if shift < 64:
         raise CheckpointError("an integer runs over the end of what holds it")
     raise CheckpointError("an integer of more than 64 bits")

@@ -1,16 +1,16 @@
 """Writing a checkpoint: byte for byte what TensorFlow's SaveV2 writes for the same tensors in the order of their names.
 
-The tensors' bytes go to one data file, back to back, and the index says where. Both are written under temporary names
-and flushed to the disk before anything that exists is touched. Then they are given their names, and that is in four
-steps, each flushed before the next:
+The tensors' bytes go to one data file, back to back, and the index says where. Both files are written under temporary
+names and flushed to the disk before anything that exists is touched. Then they are given their names, in four steps,
+each flushed before the next:
 
     1  the temporary names themselves
     2  an existing index of this prefix is removed
     3  the data file is renamed
     4  the index is renamed
 
-There is no way to exchange two files at once, so an index without its data, or with another checkpoint's data, is
-avoided by having no index in between. What a crash leaves is therefore, after each step:
+There is no way to exchange two files at once. Without an index in between, there is never an index without its data,
+or with another checkpoint's data. What a crash leaves is therefore, after each step:
 
     before 2    what was there before: the old checkpoint, or nothing
     2, 3        no index; and all of the new checkpoint, partly under temporary names. `open_bundle` finds it there.
@@ -35,7 +35,7 @@ from minilstm.tensorbundle import crc32c, dtypes
 from minilstm.tensorbundle.paths import checked_prefix, data_path, index_path
 from minilstm.tensorbundle.proto import Entry, Header, encode_entry, encode_header
 from minilstm.tensorbundle.strings import encode_strings, to_bytes
-from minilstm.tensorbundle.table import TableWriter
+from minilstm.tensorbundle.table import encode_table
 
 _PIECE = 1 << 20  # bytes checked and written at once, small enough to be still in the cache for the second
 _SUPPORTED = ", ".join(dtypes.NAMES.values())
@@ -50,10 +50,9 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
         ``runs/model.ckpt-600`` for the files ``runs/model.ckpt-600.index`` and
         ``runs/model.ckpt-600.data-00000-of-00001``. Missing folders are made; an existing checkpoint is replaced.
     tensors : dict of name to array, or pairs of them
-        In any order; they are laid out by name. Arrays of any shape (also []), contiguous or not, in either byte order;
-        strings as bytes, as str (stored in UTF-8) or as objects that are bytes or str. Beside the arrays themselves no
-        more than a copy of one of them is in memory, and that only for strings and for arrays that are not
-        C-contiguous or not little-endian.
+        In any order; they are stored in the order of their names. Arrays of any shape (also []), contiguous or not, in
+        either byte order; strings as bytes, as str (stored in UTF-8) or as objects that are bytes or str. At most one
+        array is copied at a time, and only if it holds strings, is not C-contiguous or is not little-endian.
 
     Raises
     ------
@@ -77,7 +76,7 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
     files.make_directory(folder)
     replacing = os.path.exists(index)
     if replacing:
-        _sweep(index, data)
+        files.sweep(index, data)
     # Without an index, the temporary files of a save that was interrupted may be the old checkpoint: they are swept
     # only when the new one is complete.
     anything_there = replacing or bool(files.temporaries(index))
@@ -96,52 +95,38 @@ def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[
         files.replace(new_index, index)  # 4
         files.fsync_directory(folder)
     except BaseException:
-        # Nobody wants the temporary files, unless what they replace may no longer be whole.
+        # The temporary files are of no use, unless the checkpoint that they replace may no longer be complete.
         if not (complete and anything_there and not os.path.exists(index)):
             files.discard(new_index, new_data)
         raise
-    _sweep(index, data)
-
-
-def _sweep(*paths: str) -> None:
-    for path in paths:
-        files.sweep(path)
+    files.sweep(index, data)
 
 
 def _write_temporaries(index: str, data: str, token: str, tensors: list[tuple[bytes, NDArray[Any]]]) -> None:
     """Write and flush both files under their temporary names."""
     with files.open_temporary(data, token) as data_file:
-        entries = [(name, _write_tensor(data_file, array)) for name, array in tensors]
+        entries = [(name, encode_entry(_write_tensor(data_file, array))) for name, array in tensors]
         files.fsync_file(data_file)
+    header = encode_header(Header(num_shards=1, producer=1))
     with files.open_temporary(index, token) as index_file:
-        table = TableWriter(lambda block: files.write(index_file, block))
-        table.add(b"", encode_header(Header(num_shards=1, producer=1)))
-        offset = 0
-        for name, entry in entries:
-            table.add(name, encode_entry(entry._replace(offset=offset)))
-            offset += entry.size
-        table.finish()
+        index_file.write(encode_table([(b"", header), *entries]))
         files.fsync_file(index_file)
 
 
 def _write_tensor(file: BinaryIO, array: NDArray[Any]) -> Entry:
-    """Append a tensor to the data file; its entry, but for the offset."""
-    code = dtypes.code_of(array.dtype)
-    assert code is not None  # `_checked` saw to that
-    size = 0
+    """Append a tensor to the data file; returns its entry."""
+    code, offset = dtypes.code_of(array.dtype), file.tell()
+    assert code is not None  # `_checked` made sure of that
     if code == dtypes.STRING:
-        texts, crc = encode_strings(array)
-        for text in texts:
-            files.write(file, text)
-            size += len(text)
+        pieces, crc = encode_strings(array)
+        file.writelines(pieces)
     else:
         stored, crc = dtypes.to_octets(array), 0
-        size = stored.size
-        for start in range(0, size, _PIECE):
-            piece = stored[start : start + _PIECE]
-            crc = crc32c.update(crc, piece)
-            files.write(file, piece.data)
-    return Entry(dtype=code, shape=array.shape, size=size, crc32c=crc32c.mask(crc))
+        for start in range(0, stored.size, _PIECE):
+            octets = stored[start : start + _PIECE]
+            crc = crc32c.update(crc, octets)
+            file.write(octets.data)
+    return Entry(code, array.shape, offset=offset, size=file.tell() - offset, crc32c=crc32c.mask(crc))
 
 
 def _checked(tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[tuple[bytes, NDArray[Any]]]:

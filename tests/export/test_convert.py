@@ -20,6 +20,7 @@ from minilstm import (
     tensorbundle,
 )
 from minilstm.export import convert, npz, tf2
+from minilstm.export.format import Format
 from minilstm.params import flatten_names
 
 
@@ -75,11 +76,18 @@ def test_a_target_that_tells_nothing_or_two_things_is_refused():
         convert.target_format("m.onnx", "torch")
 
 
+def test_every_format_has_the_same_names():
+    wanted = {name for name in vars(Format) if not name.startswith("_")} | set(Format.__annotations__)
+    assert {"SUFFIXES", "RUNTIME", "RUNS", "save", "load", "mapping", "opened"} <= wanted
+    for module in convert.FORMATS.values():
+        assert not [name for name in wanted if not hasattr(module, name)], module
+
+
 def test_a_described_checkpoint_becomes_an_npz_and_comes_back(tmp_path, saved, case, capsys):
     assert command(saved, tmp_path / "m.npz") == 0
     printed = capsys.readouterr().out
     assert f"{saved}: tf, {3 * 4 * 5 + 12 + 4} weights" in printed
-    assert "left behind: the step and the optimizer's state" in printed
+    assert "left out: the step and the optimizer's state" in printed
     assert "verified: a random batch (3, 7, 2) gives our outputs, to 0.0e+00 in float32" in printed
     loaded = npz.load(tmp_path / "m.npz")
     assert loaded.extra == {"mean": 1.5}
@@ -96,7 +104,7 @@ def test_a_directory_means_its_newest_checkpoint(tmp_path, saved):
 def test_from_checkpoint_to_checkpoint_nothing_is_lost(tmp_path, saved, capsys):
     assert command(saved, tmp_path / "old.ckpt", "--to", "tf1.0") == 0
     printed = capsys.readouterr().out
-    assert "left behind" not in printed
+    assert "left out" not in printed
     assert "old.ckpt-12: tf1.0" in printed
     names = {name for name, *_ in tensorbundle.list_variables(tmp_path / "old.ckpt-12")}
     assert {"rnn/lstm_cell/weights", "rnn/lstm_cell/biases", "rnn/lstm_cell/weights/Adam_1"} <= names
@@ -152,12 +160,12 @@ def test_an_absent_library_is_a_valueerror_for_the_command_line(tmp_path, saved,
         command(saved, tmp_path / "m.keras")
 
 
-def test_tensors_that_are_no_parameters_are_said_to_stay_behind(tmp_path, case, capsys):
+def test_tensors_that_are_no_parameters_are_said_to_be_left_out(tmp_path, case, capsys):
     tensors = {**flatten_names(case.params), "counter": np.asarray(3)}
     tensorbundle.write(tmp_path / "m.ckpt", tensors)
     flags = ("--forget-bias", "0.5", "--activation", "tanh", "--dense-activation", "linear")
     assert command(tmp_path / "m.ckpt", tmp_path / "m.npz", *flags) == 0
-    assert "left behind: counter" in capsys.readouterr().out
+    assert "left out: counter" in capsys.readouterr().out
 
 
 def test_a_source_that_is_not_there_or_nothing_known(tmp_path):

@@ -3,7 +3,9 @@
 import pytest
 
 from minilstm import LSTM, RNN, BasicLSTMCell, Dense, Embedding, LSTMCell, MultiRNNCell, Sequential
-from minilstm.export.infer import Options, in_checkpoint, in_state_dict, in_weights_h5, model_from
+from minilstm.export.infer import Options, in_checkpoint, model_from
+from minilstm.export.keras import in_weights_h5
+from minilstm.export.torch import in_state_dict
 from minilstm.params import flatten_names
 
 KNOWN = Options(forget_bias=0.5, activation="tanh", dense_activation="linear")

@@ -6,7 +6,7 @@ from helpers import assert_trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilstm import LSTMCell, pack_gates
+from minilstm import LSTMCell, gates, pack_gates
 from minilstm.export import layout
 
 CELL = LSTMCell(2, forget_bias=0.5, use_peepholes=True)
@@ -43,6 +43,19 @@ def test_onnx_has_i_o_f_c_and_peepholes_i_o_f():
     assert found["R"].tolist() == [[[-mark] * 2 for mark in (1, 1, 4, 4, 3, 3, 2, 2)]]
     assert found["B"].tolist() == [[10, 10, 40, 40, 30, 30, 20, 20, 0, 0, 0, 0, 0.5, 0.5, 0, 0]]
     assert found["P"].tolist() == [[100, 100, 400, 400, 300, 300]]
+
+
+@pytest.mark.parametrize("order", ["ijfo", "ifjo", "ojif", "fioj"])
+def test_our_own_order_is_written_in_gates_alone(monkeypatch, order):
+    """Whatever order `GATES` has, every gate is found by its name and goes where the other library has it."""
+    monkeypatch.setattr(gates, "GATES", tuple(order))
+    weights = marked()
+    assert weights["bias"].tolist() == [10 * MARKS[gate] for gate in order for _ in range(2)]
+    test_keras_has_i_f_c_o_and_the_forget_bias_in_its_bias()
+    test_pytorch_has_i_f_g_o_in_rows_and_the_forget_bias_in_its_second_bias()
+    test_onnx_has_i_o_f_c_and_peepholes_i_o_f()
+    assert_trees_equal(layout.from_torch(CELL, layout.to_torch(CELL, weights))["bias"], weights["bias"])
+    assert_trees_equal(layout.from_onnx(CELL, layout.to_onnx(CELL, weights)), weights)
 
 
 @st.composite

@@ -49,6 +49,12 @@ def test_a_damaged_graph_is_a_checkpoint_error(damage):
         decode(damage)
 
 
+def test_a_checkpoint_of_tensorflow_1_is_refused(tmp_path):
+    tensorbundle.write(tmp_path / "m.ckpt", {"dense/kernel": np.zeros((1, 1)), "dense/bias": np.zeros(1)})
+    with pytest.raises(ValueError, match="not an object-based checkpoint"):
+        tf2.load(tmp_path / "m.ckpt", Sequential(Dense(1)))
+
+
 def test_a_checkpoint_must_hold_one_model(tmp_path):
     graph = np.asarray(encode([Node({"w": 1}), Node({}, ("w", "w"))]), object)
     tensorbundle.write(tmp_path / "m.ckpt", {tf2.GRAPH: graph, "w": np.zeros(2)})

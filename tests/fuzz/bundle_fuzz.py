@@ -173,16 +173,7 @@ def mutate_items(draw, items):
             items[place] = items[place][0], mutate_message(draw, items[place][1])
     if draw.random() < 0.9:
         items = sorted(dict(items).items())
-    return write_table(draw, items)
-
-
-def write_table(draw, items):
-    output = bytearray()
-    writer = table.TableWriter(output.extend)
-    for key, value in items:
-        writer.add(key, value)
-    writer.finish()
-    return bytes(output)
+    return table.encode_table(items)
 
 
 # Blocks
@@ -269,7 +260,7 @@ def mutate_data_and_checksum(draw, base):
             _, crc = strings.decode_strings(read, len(mutated), 3, keep=False)
     entry = entry._replace(offset=len(data), size=len(mutated), crc32c=crc32c.mask(crc))
     items[place] = key, proto.encode_entry(entry)
-    return write_table(draw, items), shards
+    return table.encode_table(items), shards
 
 
 # Running
@@ -346,7 +337,7 @@ def check(prefix, original, must_be_harmless):
 
 @contextlib.contextmanager
 def time_limit(seconds):
-    """Raise TimeoutError after so many seconds, where there are alarms."""
+    """Raise TimeoutError after this time, if the system has alarms."""
     if not hasattr(signal, "SIGALRM"):
         yield
         return
@@ -364,7 +355,7 @@ def time_limit(seconds):
 
 
 def run(count, seed, only=None):
-    """Run so many cases; how often each outcome came."""
+    """Run `count` cases; returns how often each outcome occurred."""
     outcomes = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         starts = list(bases(Path(folder)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from minilstm.tensorbundle import crc32c
 from minilstm.tensorbundle.proto import Entry, Header, encode_entry, encode_header
-from minilstm.tensorbundle.table import TableWriter
+from minilstm.tensorbundle.table import encode_table
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "golden" / "checkpoints"
 FOLDERS = sorted(path.name for path in CHECKPOINTS.iterdir() if path.is_dir())
@@ -68,16 +68,14 @@ def tensors_of_every_kind():
 
 def put_items(prefix, items, *shards):
     """Write a checkpoint of any index entries, raw or as messages, all block checksums right, and any data files."""
-    index = bytearray()
-    writer = TableWriter(index.extend)
+    encoded = []
     for key, value in items:
         if isinstance(value, Header):
             value = encode_header(value)
         elif isinstance(value, Entry):
             value = encode_entry(value)
-        writer.add(key, value)
-    writer.finish()
-    Path(f"{prefix}.index").write_bytes(bytes(index))
+        encoded.append((key, value))
+    Path(f"{prefix}.index").write_bytes(encode_table(encoded))
     for number, data in enumerate(shards):
         Path(f"{prefix}.data-{number:05d}-of-{len(shards):05d}").write_bytes(data)
     return str(prefix)

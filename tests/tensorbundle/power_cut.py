@@ -1,6 +1,6 @@
 """A disk that remembers what was flushed, to see what a power cut may leave.
 
-A recorder stands in for the functions of `minilstm.files`, does what they do, and keeps account of what the disk may
+A recorder replaces the functions of `minilstm.files`, does what they do, and keeps account of what the disk may
 forget: the content of a file until the file is flushed, and the creation, renaming and removal of names until the
 folder is flushed. After every call, `Disk.outcomes` gives the folders a power cut at this moment may leave: any subset
 of the unflushed changes of names, and unflushed files whole, half or empty.
@@ -12,6 +12,45 @@ import itertools
 import os
 
 from minilstm import files
+
+CALLS = ["open_temporary", "write", "fsync_file", "replace", "remove", "fsync_directory"]
+
+
+class Intercepted:
+    """An open file whose writes are calls of ``write(file, data)``."""
+
+    def __init__(self, file, write):
+        self.file, self.call = file, write
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, data):
+        self.call(self.file, data)
+
+    def writelines(self, pieces):
+        for piece in pieces:
+            self.write(piece)
+
+
+def original(name):
+    """What one of `CALLS` does unless it is replaced."""
+    return getattr(files, name) if name != "write" else lambda file, data: file.write(data)
+
+
+def replace_calls(patch, calls):
+    """Replace functions of `files` by those in a dict; ``write`` is that of the files that ``open_temporary`` opens."""
+    for name in calls.keys() - {"write"}:
+        patch.setattr(files, name, calls[name])
+    if "write" in calls:
+        opened = files.open_temporary
+        patch.setattr(files, "open_temporary", lambda *args: Intercepted(opened(*args), calls["write"]))
 
 
 def by_age(folder):
@@ -59,7 +98,7 @@ class Disk:
                 }
 
     def calls(self, cut):
-        """Functions to stand in for those of `files`; `cut(name)` is called after each."""
+        """Replacements for `CALLS`; `cut(name)` is called after each."""
 
         def base(path):
             folder, name = os.path.split(path)
@@ -73,8 +112,8 @@ class Disk:
             self.pending.append((None, name))
             return file
 
-        def write(file, data, original=files.write):
-            original(file, data)
+        def write(file, data):
+            file.write(data)
             name = base(file.name)
             self.content[name] += bytes(data)
             self.flushed.discard(name)

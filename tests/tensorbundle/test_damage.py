@@ -79,7 +79,7 @@ def test_bytes_appended_to_the_index_are_noticed(tmp_path, every_kind):
     index, data = every_kind
     for more in (b"\0", b"\n", index, bytes(48)):
         if more != index:
-            assert_refused(put(tmp_path / "m", index + more, data), "bytes behind the footer")
+            assert_refused(put(tmp_path / "m", index + more, data), "bytes after the footer")
 
 
 def test_the_index_of_another_checkpoint_is_noticed(tmp_path):

@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_samples import FULL
-from power_cut import Disk, by_age, lay_out
+from power_cut import CALLS, Disk, by_age, lay_out, original, replace_calls
 
 from minilstm import files, tensorbundle
 from minilstm.tensorbundle.state import read_state
-
-CALLS = ["open_temporary", "write", "fsync_file", "replace", "remove", "fsync_directory"]
 
 
 class Failing(OSError):
@@ -37,7 +35,7 @@ def save(prefix, value, **options):
 
 
 def loaded(folder):
-    """The value of the latest checkpoint, which must be whole and of one piece."""
+    """The value of the latest checkpoint, which must be whole and from one save."""
     prefix = tensorbundle.latest(folder)
     assert prefix is not None, f"nothing to load in {os.listdir(folder)}"
     return value_of(tensorbundle.read(prefix))
@@ -53,13 +51,13 @@ def value_of(read):
 @contextlib.contextmanager
 def cut_short(function, time):
     """Make one call of a function of `files` fail, the given one counted from 1."""
-    left, original = [time], getattr(files, function)
+    left, uncut = [time], getattr(files, function)
 
     def call(*args):
         left[0] -= 1
         if left[0] == 0:
             raise OSError("cut")
-        return original(*args)
+        return uncut(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, function, call)
@@ -104,16 +102,15 @@ def test_the_order_of_the_calls(tmp_path, monkeypatch):
         save(tmp_path / f"m-{step}", step)
     calls = []
 
-    def recording(name, original):
+    def recording(name, unrecorded):
         def call(*args):
             target = args[-1] if name == "replace" else getattr(args[0], "name", args[0])
             calls.append((name, re.sub(r"minilstm-\w{8}", "*", os.path.basename(str(target)))))
-            return original(*args)
+            return unrecorded(*args)
 
         return call
 
-    for name in CALLS:
-        monkeypatch.setattr(files, name, recording(name, getattr(files, name)))
+    replace_calls(monkeypatch, {name: recording(name, original(name)) for name in CALLS})
     save(tmp_path / "m-2", 3.0, max_to_keep=1)
     assert [call for call in calls if call[0] != "write"] == [
         ("open_temporary", "m-2.data-00000-of-00001"),
@@ -154,8 +151,7 @@ def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new(scenario, monkeypat
                 if old is not None or tensorbundle.latest(cut_folder):
                     assert loaded(cut_folder) in (old, new), f"after call {len(moments)}, {name}"
 
-    for name, call in disk.calls(cut).items():
-        monkeypatch.setattr(files, name, call)
+    replace_calls(monkeypatch, disk.calls(cut))
     interrupted_save()
     assert len(moments) > 10
     assert not disk.pending
@@ -164,10 +160,10 @@ def test_a_power_cut_at_any_moment_leaves_the_old_or_the_new(scenario, monkeypat
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_every_call_may_fail(scenario, monkeypatch, when):
+def test_every_call_may_fail(scenario, when):
     # Each save is interrupted in another call, on top of what the one before it left.
     folder, interrupted_save, old, new = scenario
-    originals = {name: getattr(files, name) for name in CALLS}
+    originals = {name: original(name) for name in CALLS}
     countdown = [0]
 
     def failing(name):
@@ -188,18 +184,11 @@ def test_every_call_may_fail(scenario, monkeypatch, when):
     for number in range(1, 100):
         lay_out(folder, snapshot)
         countdown[0] = number
-        for name in CALLS:
-            monkeypatch.setattr(files, name, failing(name))
-        try:
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Failing):
+            replace_calls(patch, {name: failing(name) for name in CALLS})
             interrupted_save()
-        except Failing:
-            pass
-        else:
             assert loaded(folder) == new
             break  # it takes fewer calls than that
-        finally:
-            for name in CALLS:
-                monkeypatch.setattr(files, name, originals[name])
         if old is not None or tensorbundle.latest(folder):
             assert loaded(folder) in (old, new), f"call {number} failed"
         interrupted_save()  # once the disk is well again
@@ -286,7 +275,7 @@ from test_durability import save
 folder, value = sys.argv[1], float(sys.argv[2])
 
 def report(what, name):
-    os.write(1, f"{what} {name} {value}\\n".encode())  # in one piece
+    os.write(1, f"{what} {name} {value}\\n".encode())  # in one call
 
 while True:
     for name, prefix, options in (("steps", f"m-{value:.0f}", dict(max_to_keep=2)), ("same", "m", {})):

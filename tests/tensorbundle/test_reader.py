@@ -193,7 +193,7 @@ def variant(**changes):
 
 ACCEPTED = {
     "as it is": (variant(), DATA),
-    "bytes behind the last tensor": (variant(), DATA + b"more"),
+    "bytes after the last tensor": (variant(), DATA + b"more"),
     "an offset": (variant(offset=3), b"xyz" + DATA),
     "a header without version": ([(b"", b"\x08\x01"), (b"a", GOOD)], DATA),
     "another producer": ([(b"", Header(1, producer=99)), (b"a", GOOD)], DATA),
@@ -306,6 +306,14 @@ PART = Entry(1, (1,), 0, 0, 4, checksum(DATA))
 def test_parts_of_a_variable_are_joined(tmp_path):
     items = partitioned((2,), [((1, 1),), ((0, 1),)], [PART, PART])
     assert tensorbundle.read(put_items(tmp_path / "m", items, DATA))["v"].tolist() == [1.5, 1.5]
+
+
+def test_a_part_whose_key_happens_to_be_utf8_is_no_tensor(tmp_path):
+    """640, as a start or a length, is c2 80 in a key, which is a character."""
+    half = Entry(1, (640,), 0, 0, 2560, checksum(bytes(2560)))
+    items = partitioned((1280,), [((0, 640),), ((640, 640),)], [half, half])
+    assert items[-2][0].decode().endswith("\x80\x80")
+    assert list(tensorbundle.read(put_items(tmp_path / "m", items, bytes(2560)))) == ["v"]
 
 
 def test_a_part_without_its_variable_is_hidden(tmp_path):

@@ -1,4 +1,4 @@
-"""String tensors: their bytes, and lengths that lie."""
+"""String tensors: their bytes, and wrong lengths."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ GOOD = b"".join(encode_strings(np.array([b"ab", b"c"], object))[0])
         (b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80" + GOOD, 1, "a string of"),
     ],
 )
-def test_lengths_that_lie_are_refused(data, count, message):
+def test_wrong_lengths_are_refused(data, count, message):
     for keep in (True, False):
         with pytest.raises(CheckpointError, match=message):
             decoded(data, count, keep)

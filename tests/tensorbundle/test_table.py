@@ -29,12 +29,7 @@ class Bytes:
 
 
 def written(items):
-    output = bytearray()
-    writer = table.TableWriter(output.extend)
-    for key, value in items:
-        writer.add(key, value)
-    writer.finish()
-    return bytes(output)
+    return table.encode_table(items)
 
 
 def read(data):
@@ -124,10 +119,10 @@ def test_separators(last, following, separator):
 
 
 @pytest.mark.parametrize(
-    ("last", "behind"), [(b"v/Adam", b"w"), (b"", b""), (b"\xff\xff", b"\xff\xff"), (b"\xffab", b"\xffb")]
+    ("last", "after"), [(b"v/Adam", b"w"), (b"", b""), (b"\xff\xff", b"\xff\xff"), (b"\xffab", b"\xffb")]
 )
-def test_the_separator_behind_the_last_block(last, behind):
-    assert table.successor(last) == behind
+def test_the_separator_after_the_last_block(last, after):
+    assert table.successor(last) == after
 
 
 @given(st.binary(max_size=4), st.binary(max_size=4))
@@ -155,7 +150,7 @@ BROKEN = {
     "first restart not zero": (assembled(GOOD[:-8] + b"\1\0\0\0\1\0\0\0"), "does not ascend from zero"),
     "restarts descend": (assembled(GOOD[:-8] + b"\0\0\0\0\0\0\0\0\2\0\0\0"), "does not ascend from zero"),
     "restart at no entry": (assembled(GOOD[:-8] + b"\0\0\0\0\1\0\0\0\2\0\0\0"), "at no entry"),
-    "restart behind the entries": (assembled(GOOD[:-8] + b"\0\0\0\0\x63\0\0\0\2\0\0\0"), "at no entry"),
+    "restart after the entries": (assembled(GOOD[:-8] + b"\0\0\0\0\x63\0\0\0\2\0\0\0"), "at no entry"),
     "restart that shares": (
         assembled(b"\0\1\0a" + b"\1\1\0b" + b"\0\0\0\0\4\0\0\0\2\0\0\0"),
         "shares 1 bytes with one of 1",
@@ -164,10 +159,10 @@ BROKEN = {
     "first entry shares": (assembled(b"\1\1\0a" + GOOD[-8:]), "shares 1 bytes"),
     "entry over the end": (assembled(b"\0\1\5a" + GOOD[-8:]), "over the end of its block"),
     "entry cut": (assembled(b"\0\1" + GOOD[-8:]), "runs over the end"),
-    "keys out of order": (assembled(contents((b"b", b""), (b"a", b""))), "stands behind"),
-    "a key twice": (assembled(contents((b"a", b""), (b"a", b""))), "stands behind"),
-    "blocks out of order": (assembled(contents((b"b", b"")), contents((b"a", b""))), "stands behind"),
-    "key behind its separator": (assembled(GOOD, separators=[b"Z"]), "in the wrong data block"),
+    "keys out of order": (assembled(contents((b"b", b""), (b"a", b""))), "comes after"),
+    "a key twice": (assembled(contents((b"a", b""), (b"a", b""))), "comes after"),
+    "blocks out of order": (assembled(contents((b"b", b"")), contents((b"a", b""))), "comes after"),
+    "key after its separator": (assembled(GOOD, separators=[b"Z"]), "in the wrong data block"),
     "key before its block": (
         assembled(contents((b"a", b"")), contents((b"b", b"")), separators=[b"c", b"d"]),
         "in the wrong data block",

@@ -18,9 +18,9 @@ def test_known_encodings(number, encoded):
 
 
 @given(st.integers(0, 2**64 - 1), st.binary(max_size=3))
-def test_what_is_encoded_is_decoded(number, behind):
+def test_what_is_encoded_is_decoded(number, after):
     encoded = encode_varint(number)
-    assert decode_varint(b"x" + encoded + behind, 1, len(encoded + behind) + 1) == (number, len(encoded) + 1)
+    assert decode_varint(b"x" + encoded + after, 1, len(encoded + after) + 1) == (number, len(encoded) + 1)
 
 
 @pytest.mark.parametrize("encoded", ["", "80", "ffff", "80" * 10 + "01", "ff" * 9 + "02", "ff" * 11])

@@ -1,0 +1,190 @@
+"""What every format offers, and what the modules of the formats share.
+
+A format is a module that has the names of `Format`. A file that can hold more than weights also holds the model's
+description, under the names that checkpoints use, so that it can be read without further knowledge.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..checkpoint import EXTRA, MODEL, as_json
+from ..layers import Sequential, from_config
+from ..names import arranged, nearest
+from ..optional import library
+from ..params import flatten_names, set_path, unflatten_names
+from .infer import Options
+from .layout import Weights
+
+DTYPES: tuple[str, ...] = ("float32", "float64", "float16")
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what a damaged zip can raise
+
+
+class Loaded(NamedTuple):
+    """What reading an exported file gives: the model, its parameters, and the `extra` that was saved with it."""
+
+    model: Sequential
+    params: dict[str, Any]
+    extra: Any = None
+
+
+class Format(Protocol):
+    """The names that every format's module has; `minilstm.export.convert` uses no others.
+
+    `SUFFIXES` are the ends of file names (none for a checkpoint, which is known by what is in it), `RUNTIME` is the
+    library that runs what was saved, and `RUNS` are the dtypes in which it runs an LSTM.
+    """
+
+    SUFFIXES: tuple[str, ...]
+    RUNTIME: str
+    RUNS: tuple[str, ...]
+
+    def save(self, path: str, model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
+        """Write a file; returns the lines of Python that open it."""
+
+    def load(self, path: str, model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+        """Read a file; `options` are what a file without a description does not tell of its model."""
+
+    def mapping(self, model: Sequential) -> dict[str, list[str]]:
+        """The paths of the weights in our tree, each with their names in the file, if those differ."""
+
+    def opened(self, code: str) -> Callable[..., np.ndarray]:
+        """The function that lines from `save` define, from array to array; ImportError without `RUNTIME`."""
+
+
+# --- parameters -----------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """A subtree of the parameters, and the arrays of a file that hold it.
+
+    `path` is the subtree's path; `names` maps what the library calls an array to its name in the file; `own` converts
+    the library's arrays to ours.
+    """
+
+    path: str
+    names: dict[str, str]
+    own: Callable[[Weights], Weights]
+
+
+def names_of(places: list[Place]) -> dict[str, list[str]]:
+    """What `Format.mapping` returns."""
+    return {place.path: list(place.names.values()) for place in places}
+
+
+def assembled(
+    model: Sequential, places: list[Place], tensors: Mapping[str, Any], where: str, *, allow_unused: bool = False
+) -> dict[str, Any]:
+    """The parameters of a model from the tensors of a file.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing or, unless `allow_unused` is true, has no place, or if shapes do not fit.
+    """
+    params: dict[str, Any] = {}
+    for path, names, own in places:
+        arrays = _taken(tensors, names, where)
+        try:
+            set_path(params, path, own(arrays))
+        except (ValueError, IndexError) as error:
+            shapes = {name: array.shape for name, array in arrays.items()}
+            raise ValueError(f"{where}: {path!r} cannot have arrays of the shapes {shapes}: {error}") from error
+    unused = sorted(tensors.keys() - {name for place in places for name in place.names.values()})
+    if unused and not allow_unused:
+        raise ValueError(f"{where}: the model has no place for {', '.join(unused)}")
+    return checked_params(model, params, where)
+
+
+def _taken(tensors: Mapping[str, Any], names: Mapping[str, str], where: str) -> dict[str, np.ndarray]:
+    """``{key: tensors[name]}`` for every ``key: name``; ValueError naming all that is missing and what is near."""
+    missing = [name for name in names.values() if name not in tensors]
+    if missing:
+        near = {close for name in missing for close in nearest(name, tensors, n=2)}
+        hint = f" (the file has {', '.join(sorted(near))})" if near else ""
+        raise ValueError(f"{where}: the file has no {', '.join(missing)}{hint}")
+    return {key: np.asarray(tensors[name]) for key, name in names.items()}
+
+
+def checked_params(model: Sequential, params: dict[str, Any], where: str) -> dict[str, Any]:
+    """`params` as C-contiguous NumPy arrays in the model's own order, of one floating dtype.
+
+    Raises
+    ------
+    ValueError
+        That lists everything missing, extra or of another shape, or more than one dtype.
+    """
+    flat = {name: np.asarray(value) for name, value in flatten_names(params).items()}
+    dtypes = sorted({str(value.dtype) for value in flat.values()})
+    if len(dtypes) != 1 or dtypes[0] not in DTYPES:
+        raise ValueError(f"{where}: all parameters must have one dtype of {DTYPES}, got {dtypes or 'no parameters'}")
+    try:
+        fitting = arranged(flat, model)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return unflatten_names({name: np.array(value, order="C") for name, value in fitting.items()})
+
+
+# --- descriptions ---------------------------------------------------------------------------------------------
+
+
+def described(model: Sequential, extra: Any) -> dict[str, str]:
+    """The model's description and the caller's `extra` as JSON texts, under the names that checkpoints use."""
+    texts = {MODEL: as_json(model.config(), "model")}
+    return texts if extra is None else texts | {EXTRA: as_json(extra, "extra")}
+
+
+def model_and_extra(
+    texts: Mapping[str, Any],
+    model: Sequential | None,
+    where: str,
+    infer: Callable[[Options], Sequential] | None = None,
+    options: Options | None = None,
+    hint: str = "give the model that the weights are for",
+) -> tuple[Sequential, Any]:
+    """The model of a file and its `extra`.
+
+    The model is the caller's, or else the one that the file describes, or else, with `options`, the one that `infer`
+    finds.
+
+    Raises
+    ------
+    ValueError
+        If there is none of these; `hint` says what to do.
+    """
+    if model is None and MODEL not in texts:
+        if infer is None or options is None:
+            raise ValueError(f"{where}: the file has no description of the model ({MODEL}); {hint}")
+        model = infer(options)
+    try:
+        extra = json.loads(texts[EXTRA]) if EXTRA in texts else None
+        return model or from_config(json.loads(texts[MODEL])), extra
+    except ValueError as error:
+        raise ValueError(f"{where}: the file's description of the model is damaged: {error}") from error
+
+
+# --- files and lines ------------------------------------------------------------------------------------------
+
+
+def zipped(contents: Mapping[str, bytes]) -> bytes:
+    """A zip of these files. Every file is dated 1980-01-01, so that the same model gives the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return buffer.getvalue()
+
+
+def run_lines(code: str, runtime: str) -> dict[str, Any]:
+    """The variables that lines from `save` define, by running them; ImportError without the library that they need."""
+    library(runtime, "running the exported model", f"pip install {runtime}")
+    variables: dict[str, Any] = {}
+    exec(compile(code, "<the exported model>", "exec"), variables)
+    return variables
