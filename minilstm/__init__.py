@@ -8,7 +8,6 @@ result = fit(model, params, losses.mse, (inputs, targets), optimizer=Adam(1e-3),
 """
 
 from . import data, gradcheck, initializers, losses, schedules, tensorbundle
-from ._version import __version__
 from .cells import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
 from .checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from .gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
@@ -22,6 +21,8 @@ from .training.loop import FitResult, ema_update
 from .training.truncation import tbptt
 from .variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from .wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper
+
+__version__ = "0.1.0"
 
 __all__ = [
     "LSTM", "RNN", "SGD", "Adagrad", "Adam", "AdamW", "BasicLSTMCell", "BasicRNNCell", "Bidirectional", "Checkpoint",

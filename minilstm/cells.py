@@ -133,13 +133,6 @@ def activation_function(activation: str | Callable[[Array], Array]) -> Callable[
     return ACTIVATIONS[activation].function if isinstance(activation, str) else activation
 
 
-def check_activation(activation: Any, name: str, where: str) -> Any:
-    """Return `activation` if it is a name in `ACTIVATIONS` or a function, else raise ValueError."""
-    if callable(activation) or (isinstance(activation, str) and activation in ACTIVATIONS):
-        return activation
-    raise ValueError(f"{where}: {name} must be a function or one of {sorted(ACTIVATIONS)}, got {activation!r}")
-
-
 def registered_name(activation: Any, where: str) -> str | None:
     """The name under which an activation is saved; a function without one is a ValueError."""
     if activation is None or isinstance(activation, str):
@@ -151,10 +144,12 @@ def registered_name(activation: Any, where: str) -> str | None:
 
 
 def activation_option(default: str | None) -> Any:
-    """A field for an activation; None is allowed if it is the default."""
+    """A field for an activation: a name in `ACTIVATIONS`, a function, or None if that is the default."""
 
     def check(value: Any, name: str, where: str) -> Any:
-        return None if value is None and default is None else check_activation(value, name, where)
+        if not (value in ACTIVATIONS if isinstance(value, str) else callable(value) or value is default is None):
+            raise ValueError(f"{where}: {name} must be a function or one of {sorted(ACTIVATIONS)}, got {value!r}")
+        return value
 
     return option(default, check, registered_name)
 
@@ -243,10 +238,9 @@ class LSTMCell(Cell):
     Notes
     -----
     The same weights elsewhere. Keras: gate order i, f, c, o; two matrices, kernel and recurrent_kernel; the forget bias
-    is part of the stored bias; no peepholes, projection or clips. PyTorch: gate order i, f, g, o in rows, not columns;
-    two biases that are added; the forget bias is stored; ``proj_size`` is ``num_proj``; no peepholes or clips.
-    ONNX: gate order i, o, f, c; two biases; peepholes in the order i, o, f. State order is (c, h) in TensorFlow and
-    here, (h, c) in Keras and PyTorch.
+    is stored in the bias; no peepholes, projection or clips. PyTorch: gate order i, f, g, o in rows; two biases, added;
+    the forget bias is stored; ``proj_size`` is ``num_proj``; no peepholes or clips. ONNX: gate order i, o, f, c; two
+    biases; peepholes in the order i, o, f. The state is (c, h) in TensorFlow and here, (h, c) in Keras and PyTorch.
 
     Examples
     --------

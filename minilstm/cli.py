@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cells, checkpoint, gradcheck, tensorbundle
-from ._version import __version__
+from . import __version__, cells, checkpoint, gradcheck, tensorbundle
 from .export import convert
 from .layers import RNN, Dense, Sequential
 from .training import replay

@@ -20,7 +20,7 @@ PAGES = sorted((path for path in DOCS.rglob("*.md") if path.parent.name != "meas
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
-    if module.name.rpartition(".")[2] not in ("__main__", "_version")
+    if module.name.rpartition(".")[2] != "__main__"
 )
 NEED_NUMBA = {f"minilstm.fast.compiled.{name}" for name in ("functions", "adam", "tile", "workspace")}
 IMPORTABLE = [name for name in MODULES if name not in NEED_NUMBA or importlib.util.find_spec("numba")]

@@ -16,7 +16,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in PACKAGE.rglob("*.py")
-    if path.parent != PACKAGE or path.stem not in ("__init__", "__main__", "_version")
+    if path.parent != PACKAGE or path.stem not in ("__init__", "__main__")
 }
 KNOW_NOTHING_OF_FAST = {"cells", "bptt", "gates", "losses", "params"}
 MAY_IMPORT_FAST = {"sequences", "layers", "optimizers", "fast"}
@@ -52,7 +52,7 @@ def imports(module):
             continue
         for name in names:
             parts = name.split(".")
-            if parts[0] == "minilstm" and parts[1:2] != ["_version"]:
+            if parts[0] == "minilstm" and parts[1] != "__version__":
                 inner = ".".join(parts[1:])
                 yield inner if inner in MODULES else ".".join(parts[1:-1])
 

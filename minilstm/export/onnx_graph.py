@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._version import __version__
+from .. import __version__
 from ..layers import Embedding
 from ..layers.base import params_dtype
 from ..params import get_path

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minilstm import LSTM, SGD, Dense, Sequential, fit, losses
-from minilstm.tensorboard import tensorboard
+from minilstm.training.tensorboard import tensorboard
 
 
 class Recorder:
