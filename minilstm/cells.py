@@ -61,9 +61,7 @@ class LSTMState(NamedTuple):
 
 
 class LSTMStep(NamedTuple):
-    """What one step computes, in the letters of the equations; `unclipped_c` and `unclipped_h` are (6), (10)
-    before their clip.
-    """
+    """What one step computes, in the letters of the equations; `unclipped_...` are (6) and (10) before their clip."""
 
     i: Array
     j: Array
@@ -330,9 +328,7 @@ class LSTMCell(Cell):
     def __call__(
         self, params: dict[str, Any], x_t: Array, state: Sequence[Array], masks: Any = None
     ) -> tuple[Array, LSTMState]:
-        """One step: x_t ``[batch, input_dim]`` and a pair (c, h) to the output ``[batch, output_size]`` and the
-        new state. `masks` is for wrappers that drop out; a bare cell has none.
-        """
+        """One step: x_t and a pair (c, h) to the output and the new state. `masks` is for wrappers that drop out."""
         c, h = state
         step = self.step(params, x_t, c, h)
         return step.h, LSTMState(step.c, step.h)

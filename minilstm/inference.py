@@ -37,15 +37,9 @@ def predict(
 
 
 def generate(
-    model: Any,
-    params: Any,
-    primer: Array,
-    steps: int,
-    *,
-    next_input: Callable[..., Array] | None = None,
-    state: Any = None,
-    rng: Any = None,
-) -> np.ndarray:
+    model: Any, params: Any, primer: Array, steps: int,
+    *, next_input: Callable[..., Array] | None = None, state: Any = None, rng: Any = None,
+) -> np.ndarray:  # fmt: skip
     """Generate outputs one at a time: each output becomes the next input.
 
     Parameters

@@ -1,6 +1,5 @@
-"""Options of cells and layers, each declared once: as a field of a dataclass.
-
-The field gives the argument with its default, its check, the attribute, the entry in `config` and the part of `repr`.
+"""Options of cells and layers, each declared once, as a field of a dataclass: it gives the argument with its default, its
+check, the attribute, the entry in `config` and the part of `repr`.
 """
 
 from __future__ import annotations

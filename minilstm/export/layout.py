@@ -1,16 +1,15 @@
-"""How other libraries store what an LSTM's kernel and bias hold: every permutation of gates, written down once.
+"""How other libraries store an LSTM's kernel and bias: every permutation of gates, written once.
 
-Our kernel ``[input_dim + output_size, 4 * units]`` has the rows of the input first, then the rows of the previous
-output; its columns are the gates in the order `minilstm.gates.GATES`. Other libraries have two matrices and another
-order of the gates, and none adds a forget bias at run time. They store it: Keras inside its only bias, PyTorch and ONNX
-as the second of two biases that are added, where it stays apart from what was learned.
+Our kernel ``[input_dim + output_size, 4 * units]`` has the rows of the input first, then those of the previous output;
+its columns are the gates in the order `minilstm.gates.GATES`. Other libraries have two matrices and another order of
+the gates, and store the forget bias: Keras in its only bias, PyTorch and ONNX as the second of two biases, added.
 
     library    order          matrices                        bias
     Keras      i, f, j, o     gates in columns                one: ours with the forget bias in it
     PyTorch    i, f, j, o     gates in rows                   two: ours, and the forget bias
     ONNX       i, o, f, j     gates in rows, leading [1]      two in one row: ours, then the forget bias
 
-PyTorch calls j ``g``, Keras and ONNX call it ``c``. ONNX alone has peepholes, in the order i, o, f.
+PyTorch calls j ``g``, Keras and ONNX call it ``c``. Only ONNX has peepholes, in the order i, o, f.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Weights = dict[str, Any]
 
 
 def to_order(columns: np.ndarray, order: tuple[str, ...]) -> np.ndarray:
-    """The gates' column blocks ``[..., 4 * units]`` from our order to another."""
+    """Column blocks of gates ``[..., 4 * units]`` from our order to another."""
     gates = split_gates(columns)
     return np.concatenate([gates[gate] for gate in order], axis=-1)
 
@@ -55,11 +54,8 @@ def plus_where_not_zero(bias: np.ndarray, addend: np.ndarray) -> np.ndarray:
 def to_blocks(cell: LSTMCell, weights: Weights, order: tuple[str, ...]) -> list[np.ndarray]:
     """What the other libraries store, with gates in columns in their order.
 
-    Returns
-    -------
-    list of array
-        The kernel's rows for the input ``[input_dim, 4 * units]``, its rows for the previous output
-        ``[output_size, 4 * units]``, the bias and the forget bias, ``[4 * units]`` each.
+    These are the kernel's rows for the input ``[input_dim, 4 * units]``, its rows for the previous output
+    ``[output_size, 4 * units]``, the bias ``[4 * units]`` and the forget bias ``[4 * units]``.
     """
     kernel, bias = weights["kernel"], weights["bias"]
     input_dim = kernel.shape[0] - cell.output_size
