@@ -74,7 +74,7 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
             faults.append(f"dtype of {name}: wanted {array.dtype}, got {flat[name].dtype}")
     faults += [f"extra: {name} {array.shape}" for name, array in flat.items() if name not in wanted]
     if faults:
-        raise ValueError("the parameters do not fit:\n  " + "\n  ".join(faults))
+        raise ValueError("the parameter tree does not fit:\n  " + "\n  ".join(faults))
     return {name: flat[name] for name in wanted}
 
 

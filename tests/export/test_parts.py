@@ -78,7 +78,7 @@ def test_parameters_that_do_not_fit_are_all_listed(tmp_path, target):
     case = simple()
     params = {"rnn": {"lstm_cell": {"kernel": np.zeros((5, 12), np.float32)}}, "dens": case.params["dense"]}
     params["rnn"]["lstm_cell"]["w_i_diag"] = np.zeros(3, np.float32)
-    with pytest.raises(ValueError, match="do not fit") as info:
+    with pytest.raises(ValueError, match="does not fit") as info:
         SAVES[target].save(tmp_path / FILES[target], case.model, params)
     faults = ("missing: rnn/lstm_cell/bias", "missing: dense/kernel", "there is dens/kernel", "extra: rnn/lstm_cell")
     assert all(fault in str(info.value) for fault in faults)
