@@ -1,5 +1,6 @@
-"""Options of cells and layers, each declared once, as a field of a dataclass: it gives the argument with its default, its
-check, the attribute, the entry in `config` and the part of `repr`.
+"""Options of cells and layers, each declared once, as a field of a dataclass.
+
+A field is the argument with its default and check, the attribute, the entry in `config` and the part of `repr`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ def option(
     describe: Callable[[Any, str], Any] | None = None,
     show: bool = True,
 ) -> Any:
-    """A field of a cell or layer.
-
-    ``check(value, name, where)`` returns the value to keep, or raises ValueError; ``describe(value, where)`` makes it
-    JSON-able; `show` says whether `repr` may show it.
+    """A field: ``check(value, name, where)`` returns the value to keep, or raises ValueError; ``describe(value, where)``
+    makes it JSON-able; `show` says whether `repr` may show it.
     """
     return dataclasses.field(default=default, repr=show, metadata={"check": check, "describe": describe})
 
@@ -125,6 +124,6 @@ def check_finite(value: Any, name: str, where: str) -> float:
 
 
 def refuse_num_units(num_units: Any, where: str) -> None:
-    """Raise a TypeError that names `units`, unless TensorFlow's word for it is absent."""
+    """Raise a TypeError that names `units` if TensorFlow's word for it is given."""
     if num_units is not None:
         raise TypeError(f"{where}: num_units is called units here; write {where}({num_units})")
