@@ -20,8 +20,8 @@ def option(
     describe: Callable[[Any, str], Any] | None = None,
     show: bool = True,
 ) -> Any:
-    """A field: ``check(value, name, where)`` returns the value to keep, or raises ValueError; ``describe(value, where)``
-    makes it JSON-able; `show` says whether `repr` may show it.
+    """A field. ``check(value, name, where)`` returns the value to keep or raises ValueError, ``describe(value, where)``
+    makes it JSON-able, `show` says whether `repr` may show it.
     """
     return dataclasses.field(default=default, repr=show, metadata={"check": check, "describe": describe})
 

@@ -252,6 +252,6 @@ def test_a_checkpoint_that_does_not_fit_the_model_changes_nothing(run_dir):
     ) as caught:
         fit(other, other.init(0, 3), losses.mse, (INPUTS, TARGETS), epochs=2, resume=True, **options)
     assert isinstance(caught.value, ValueError)
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="does not fit"):
         load_checkpoint(run_dir, like=other)
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
