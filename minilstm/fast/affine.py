@@ -5,7 +5,7 @@ The readable twin is the formula itself, which autograd could trace; `tests/fast
 - All leading dimensions together are the rows of one matrix product. NumPy would make a product for each.
 - Next to the compiled pass, products with a vector avoid BLAS: its threads stay awake for a tenth of a second and slow
   the pass's own threads more than BLAS saves.
-- The derivative of x is stored time step by time step, as recurrent layers read it: they need no second copy.
+- The derivative of x is stored in the order in which the backward pass of an LSTM below reads it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .memory import recycled
 
 Array = Any
 
+FEW_UNITS = 16  # of a Dense, at most, for which a product for each step costs about as much as one for all
 SMALL_PRODUCT = 1 << 13  # multiplications; a smaller product wakes no BLAS thread and is not worth reused memory
 
 
@@ -55,10 +56,18 @@ linear = primitive(_product)  # affine without its bias
 
 @primitive
 def input_gradient(g: Array, kernel: Array) -> Array:
-    """``g @ kernel.T``; of ``g [batch, time, units]`` in memory as ``[time, batch, features]``."""
-    if g.ndim != 3:
+    """``g @ kernel.T``. For ``g [batch, time, units]`` the result ``[batch, time, features]`` is stored in the order
+    ``[time, features, batch]`` if units are few, else ``[time, batch, features]``; next to compiled passes as it is.
+    """
+    if g.ndim != 3 or _avoids_blas(g.dtype):
         return _product(g, kernel.T)
-    return _product(np.ascontiguousarray(g.swapaxes(0, 1)), kernel.T).swapaxes(0, 1)
+    if g.shape[2] > FEW_UNITS:
+        return _product(np.ascontiguousarray(g.swapaxes(0, 1)), kernel.T).swapaxes(0, 1)
+    columns = g.transpose(1, 2, 0)
+    if g.shape[2] == 1:  # NumPy does not use BLAS for sums of one product; with a second one, 0, it does
+        columns, kernel = (np.concatenate((x, np.zeros_like(x)), axis=1) for x in (columns, kernel))
+    outputs = recycled((len(columns), len(kernel), len(g)), np.result_type(g, kernel))
+    return np.matmul(kernel, columns, out=outputs).transpose(2, 0, 1)
 
 
 @primitive

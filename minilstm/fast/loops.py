@@ -150,10 +150,13 @@ class Loops:
         np.copyto(self.dh, dh.T)
         dh, next_dh = self.dh.reshape(-1), matrix(self.dh)
         dc, dc_before, into_dc = self.dc.reshape(-1), self.dc_before.reshape(-1), self.into_dc.reshape(-1)
-        from_above = self.d_outputs.reshape(self.chunk, -1)
         for start, stop, formulas in reversed(self.pieces):
             self.compute(formulas)
-            np.copyto(self.d_outputs[: stop - start], d_outputs[start:stop].transpose(0, 2, 1))
+            from_above = d_outputs[start:stop].transpose(0, 2, 1)
+            if not from_above.flags.c_contiguous:
+                np.copyto(self.d_outputs[: stop - start], from_above)
+                from_above = self.d_outputs
+            from_above = from_above.reshape(len(from_above), -1)
             for t in reversed(range(start, stop)):
                 i, j, f, o, dz = self.backward_views[t]
                 for_dc, for_o, for_i, for_j, for_f = self.factor_views[t - start]
@@ -200,8 +203,11 @@ class LargeLoops(Loops):
         dc, dc_before, (a, b) = self.dc.reshape(-1), self.dc_before.reshape(-1), self.parts_of_c
         for t in reversed(range(len(self.blocks))):
             step, dz = self.backward_views[t]
-            np.copyto(self.d_output, d_outputs[t].T)
-            np.add(dh, self.d_output.reshape(-1), dh)
+            d_output = d_outputs[t].T
+            if not d_output.flags.c_contiguous:
+                np.copyto(self.d_output, d_output)
+                d_output = self.d_output
+            np.add(dh, d_output.reshape(-1), dh)
             fast_step_back(dh, dc, dc_before, a, b, *step)
             if t > 0 or wants_h:
                 self.product(recurrent, dz, next_dh)

@@ -129,8 +129,9 @@ class ColumnWorkspace:
         d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
         d_inputs = None
         if wants_inputs:
-            d_inputs = recycled((time, batch, input_dim), dz.dtype)
-            np.copyto(d_inputs.transpose(2, 0, 1), (kernel[:input_dim] @ dz).reshape(input_dim, time, batch))
+            by_step = recycled((time, input_dim, batch), dz.dtype)
+            copy_rows(by_step, (kernel[:input_dim] @ dz).reshape(input_dim, time, batch).transpose(1, 0, 2))
+            d_inputs = by_step.transpose(0, 2, 1)
         return d_inputs, dc.T.copy(), dh.T.copy() if wants_h else None, d_kernel
 
     def dz(self) -> Array:

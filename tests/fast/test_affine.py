@@ -8,7 +8,7 @@ from helpers import assert_trees_close
 
 from minilstm import value_and_grad
 from minilstm.fast import affine as fast_affine
-from minilstm.fast.affine import SMALL_PRODUCT, affine
+from minilstm.fast.affine import FEW_UNITS, SMALL_PRODUCT, affine
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
@@ -47,15 +47,19 @@ def test_inputs_stored_in_another_order_change_nothing():
         assert_trees_close(outputs, x @ kernel + bias, 1e-14)
 
 
-def test_the_derivative_of_x_is_stored_step_by_step():
-    g, kernel = np.ones((3, 5, 2)), np.ones((4, 2))
+@pytest.mark.parametrize("units", [1, 2, FEW_UNITS, FEW_UNITS + 1])
+def test_the_derivative_of_x_is_stored_as_the_pass_below_reads_it(units, monkeypatch):
+    monkeypatch.setenv("MINILSTM_COMPILED", "0")
+    rng = np.random.default_rng(4)
+    g, kernel = rng.normal(size=(3, 5, units)), rng.normal(size=(4, units))
     d_x = fast_affine.input_gradient(g, kernel)
-    assert d_x.shape == (3, 5, 4)
-    assert d_x.swapaxes(0, 1).flags.c_contiguous
+    assert_trees_close(d_x, g @ kernel.T, 1e-13)
+    order = (1, 2, 0) if units <= FEW_UNITS else (1, 0, 2)
+    assert d_x.transpose(order).flags.c_contiguous
 
 
 @pytest.mark.parametrize("units", [1, 2])
-@pytest.mark.parametrize("leading", [(3,), (3, 2)])
+@pytest.mark.parametrize("leading", [(3,), (3, 2), (3, 2, 2)])
 def test_the_derivatives_have_derivatives(leading, units):
     rng = np.random.default_rng(3)
     x, g = rng.normal(size=(*leading, 4)), rng.normal(size=(*leading, units))

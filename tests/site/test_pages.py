@@ -119,6 +119,7 @@ def test_every_name_of_the_package_can_be_looked_up(site):
         value = getattr(minilstm, name)
         module = getattr(value, "__module__", None)
         homes = {value.__name__} if module is None else {
-            f"{module}.{name}", f"minilstm.layers.{name}", f"minilstm.tensorbundle.{name}"
+            f"{module}.{name}", f"minilstm.layers.{name}", f"minilstm.tensorbundle.{name}",
+            f"minilstm.training.{name}",
         }  # fmt: skip
         assert homes & described, name
