@@ -86,7 +86,7 @@ def pulled_back(layer, params, inputs, state, seed):
 
 
 def forget_what_is_installed():
-    compiled._installed.cache_clear()
+    compiled._is_installed.cache_clear()
     compiled.workspace_class.cache_clear()
 
 
