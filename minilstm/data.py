@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,17 +12,67 @@ from .params import tree_leaves, tree_map
 
 Batch = dict[str, Any]
 
+KEYS = ("inputs", "targets", "weights", "sequence_length", "reset")
+OTHER_WORDS = {  # what other libraries call them
+    "x": "inputs", "y": "targets", "labels": "targets", "mask": "weights", "masks": "weights",
+    "sample_weight": "weights", "length": "sequence_length", "lengths": "sequence_length", "seq_len": "sequence_length",
+}  # fmt: skip
+NOT_NUMBERS = {
+    "O": "Python objects, perhaps with missing values",
+    "U": "text; make labels whole numbers, for example with np.unique(labels, return_inverse=True)",
+    "S": "bytes; make labels whole numbers, for example with np.unique(labels, return_inverse=True)",
+    "M": "dates; give numbers, such as days since the first",
+    "m": "durations; give numbers, such as seconds",
+    "c": "complex numbers",
+}
+
+
+def as_array(value: Any, where: str) -> np.ndarray:
+    """Return what a caller gives for one array as an array of numbers. All data come in here.
+
+    Arrays of any library that NumPy can read, lists of numbers and lists of arrays of one shape, pandas objects and
+    PyTorch tensors (also such that need gradients or are on another device) become arrays.
+
+    Raises ValueError, which begins with `where`, for masked entries, for sequences of different shapes, and for what is
+    not a number: text, dates, objects, complex numbers.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise ValueError(f"{where}: a masked array has entries without a value; fill them, and give them weight 0")
+        value = value.data
+    elif isinstance(value, (list, tuple)):
+        value = [part if np.isscalar(part) else as_array(part, where) for part in value]
+    elif hasattr(value, "detach") and hasattr(value, "cpu"):  # a PyTorch tensor
+        value = value.detach().cpu()
+    elif hasattr(value, "to_numpy"):  # pandas and its like
+        value = value.to_numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{where}: the sequences have different shapes; make them one array with minilstm.data.pad_sequences"
+        ) from None
+    if array.dtype.kind not in "fiub":
+        what = NOT_NUMBERS.get(array.dtype.kind, str(array.dtype))
+        raise ValueError(f"{where}: wanted numbers, got dtype {array.dtype}: {what}")
+    return array
+
 
 def as_batch(data: Any, where: str = "data") -> Batch:
     """Return `data` as a dict with `inputs`, and `targets`, `weights`, `sequence_length` if it has them.
 
     A dict is returned unchanged. ``(inputs, targets)`` and ``(inputs, targets, weights)`` become one.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, and for an unknown key.
     """
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
         return dict(zip(("inputs", "targets", "weights"), data, strict=False))
     if isinstance(data, dict) and "inputs" in data:
+        for key in data:
+            if key not in KEYS:
+                near = [OTHER_WORDS[key]] if key in OTHER_WORDS else difflib.get_close_matches(str(key), KEYS, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{where}: unknown key {key!r}, the known ones are {', '.join(KEYS)}{hint}")
         return data
     kind = f"a dict with keys {sorted(data)}" if isinstance(data, dict) else type(data).__name__
     wanted = "a dict with 'inputs', (inputs, targets) or (inputs, targets, weights)"
@@ -30,12 +81,11 @@ def as_batch(data: Any, where: str = "data") -> Batch:
 
 def to_dtype(batch: Any, dtype: Any) -> Any:
     """Convert the floating arrays of a tree to `dtype`; integer arrays keep theirs."""
+    return tree_map(lambda value: _to_dtype(as_array(value, "data"), dtype), batch)
 
-    def convert(value: Any) -> np.ndarray:
-        array = np.asarray(value)
-        return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
-    return tree_map(convert, batch)
+def _to_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
+    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
 
 def check_batch(batch: Any, where: str) -> None:
@@ -62,7 +112,11 @@ def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
 
     With `any_tree` the batch may be any tree of arrays, and keeps its structure.
     """
-    batch = to_dtype(batch if any_tree else as_batch(batch, where), dtype)
+    if any_tree:
+        batch = tree_map(lambda value: _to_dtype(as_array(value, where), dtype), batch)
+    else:
+        given = {key: value for key, value in as_batch(batch, where).items() if value is not None}
+        batch = {key: _to_dtype(as_array(value, f"{where}: {key}"), dtype) for key, value in given.items()}
     check_batch(batch, where)
     return batch
 
@@ -88,7 +142,7 @@ def sliding_windows(series: np.ndarray, length: int, stride: int = 1) -> np.ndar
     >>> sliding_windows(np.arange(5.0), 3).tolist()
     [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
     """
-    series = np.asarray(series)
+    series = as_array(series, "sliding_windows: series")
     if not 1 <= length <= len(series):
         raise ValueError(f"sliding_windows: length must be from 1 to {len(series)}, got {length}")
     if stride < 1:
@@ -123,8 +177,8 @@ class ContiguousBatches:
     """
 
     def __init__(self, stream: np.ndarray, batch_size: int, num_steps: int, targets: np.ndarray | None = None) -> None:
-        stream = np.asarray(stream)
-        targets = stream if targets is None else np.asarray(targets)
+        stream = as_array(stream, "contiguous_batches: stream")
+        targets = stream if targets is None else as_array(targets, "contiguous_batches: targets")
         columns = (len(stream) - 1) // batch_size if batch_size > 0 else 0
         if batch_size < 1 or num_steps < 1 or columns < 1 or len(targets) != len(stream):
             raise ValueError(
@@ -156,7 +210,7 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     Parameters
     ----------
     sequences : list of arrays [time, ...]
-        Their shapes may differ in time only.
+        Their shapes may differ in time only. The result has the dtype that can hold them all.
     length : int, optional
         Time steps of the result. Default: the length of the longest sequence.
 
@@ -167,7 +221,7 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     Raises
     ------
     ValueError
-        If there is no sequence, or one is longer than `length`.
+        If there is no sequence, one is longer than `length`, or their shapes differ beyond time.
 
     Examples
     --------
@@ -175,12 +229,16 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     >>> padded.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
+    arrays = [as_array(sequence, f"pad_sequences: sequence {n}") for n, sequence in enumerate(sequences)]
+    for n, array in enumerate(arrays):
+        if array.ndim == 0 or array.shape[1:] != arrays[0].shape[1:]:
+            wanted = f"[time, {', '.join(map(str, arrays[0].shape[1:]))}]" if arrays[0].ndim > 1 else "[time]"
+            raise ValueError(f"pad_sequences: sequence {n} must be {wanted} like the first, got shape {array.shape}")
     lengths = np.array([len(array) for array in arrays], np.int64)
     length = int(max(lengths, default=0)) if length is None else length
     if not arrays or lengths.max() > length:
         raise ValueError(f"pad_sequences: wanted sequences of at most {length} steps, got lengths {lengths.tolist()}")
-    padded = np.zeros((len(arrays), length, *arrays[0].shape[1:]), arrays[0].dtype)
+    padded = np.zeros((len(arrays), length, *arrays[0].shape[1:]), np.result_type(*arrays))
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array
     return padded, lengths

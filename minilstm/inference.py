@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .data import as_array
+from .options import check_size
 from .progress import ProgressBar
 
 Array = Any
@@ -17,23 +19,24 @@ def predict(
 ) -> np.ndarray:
     """Return the model's outputs for `inputs`, computed `batch_size` sequences at a time (default: all at once).
 
-    `progress` says whether to show a bar over the batches. None means: if there is a terminal or a notebook.
+    `progress` says whether to show a bar; None means: if there is a terminal or a notebook. A model with
+    ``time_major=True`` has its sequences on the second axis.
 
-    Raises ValueError for empty inputs or a `batch_size` below 1.
+    Raises ValueError for inputs that are empty or not numbers, or a `batch_size` below 1.
     """
-    inputs = np.asarray(inputs)
-    if len(inputs) == 0:
+    inputs = as_array(inputs, "predict: inputs")
+    axis = 1 if getattr(model, "is_time_major", False) else 0
+    if inputs.ndim <= axis or inputs.size == 0:
         raise ValueError(f"predict: inputs must not be empty, got shape {inputs.shape}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
-    size = batch_size or len(inputs)
-    starts = range(0, len(inputs), size)
+    count = inputs.shape[axis]
+    size = count if batch_size is None else check_size(batch_size, "batch_size", "predict")
+    pieces = [slice(start, start + size) for start in range(0, count, size)]
     parts = []
-    with ProgressBar(len(starts), show=progress) as bar:
-        for start in starts:
-            parts.append(model(params, inputs[start : start + size]))
-            bar.advance(len(parts[-1]), {})
-    return np.concatenate(parts)
+    with ProgressBar(len(pieces), show=progress) as bar:
+        for piece in pieces:
+            parts.append(model(params, inputs[:, piece] if axis else inputs[piece]))
+            bar.advance(min(piece.stop, count) - piece.start, {})
+    return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
 
 
 def generate(
@@ -44,13 +47,10 @@ def generate(
 
     Parameters
     ----------
-    model : Sequential
-        Its recurrent layers must return sequences.
-    params : dict
-        The model's parameters.
+    model, params
+        A `Sequential` whose recurrent layers return sequences and run forwards in time, and its parameters.
     primer : array [batch, time, features]
-        The model reads this first. The first generated output is its output at the primer's last step: the forecast of
-        the step after it.
+        The model reads this first. Its output at the primer's last step is the first that is returned.
     steps : int
         How many outputs to generate. Memory does not grow with it, apart from the result.
     next_input : callable, optional
@@ -69,10 +69,12 @@ def generate(
     Raises
     ------
     ValueError
-        If `steps` is negative, or the model does not return sequences.
+        If `steps` is negative, or the model does not return sequences, runs backwards, or has ``time_major=True``.
     """
     if steps < 0:
         raise ValueError(f"generate: steps must be 0 or more, got {steps}")
+    if hasattr(model, "check_stepwise"):
+        model.check_stepwise("generate")
     draw: tuple[Any, ...] = () if rng is None else (np.random.default_rng(rng),)
     outputs, state = model.apply(params, primer, state=state)
     if outputs.ndim != 3:

@@ -58,6 +58,20 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
     return _sigmoid_cross_entropy(outputs, targets, _entry_weights("sigmoid_cross_entropy", outputs, weights))
 
 
+def get(loss: Any) -> Any:
+    """The loss that a name means (Keras's ``mean_squared_error`` too), or the function itself.
+
+    Raises ValueError for an unknown name. Names of Keras's cross-entropies are not accepted: they take probabilities.
+    """
+    if not isinstance(loss, str):
+        return loss
+    known = {found.__name__: found for found in (mse, softmax_cross_entropy, sigmoid_cross_entropy)}
+    found = {**known, "mean_squared_error": mse}.get(loss)
+    if found is None:
+        raise ValueError(f"loss: unknown name {loss!r}; wanted a function or one of {', '.join(known)}")
+    return found
+
+
 def check_range(loss: Any, targets: Array, features: int) -> None:
     """Raise ValueError if a target is outside the range that `loss` accepts for outputs with this many features.
 
@@ -81,7 +95,9 @@ def _check_steps(what: str, array: Array, outputs: Array) -> None:
 
 
 def _check_targets(loss: str, outputs: Array, targets: Array) -> Array:
-    """Return the targets in the outputs' dtype; raise ValueError if the shapes differ."""
+    """Return the targets in the outputs' dtype; raise ValueError if the shapes differ, or outputs are not floating."""
+    if outputs.dtype.kind != "f":
+        raise ValueError(f"{loss}: outputs must be floating, got {outputs.dtype}")
     if np.shape(targets) != outputs.shape:
         raise ValueError(f"{loss}: targets must have the shape of outputs {outputs.shape}, got {np.shape(targets)}")
     return targets if isbox(targets) else np.asarray(targets, outputs.dtype)

@@ -125,6 +125,20 @@ class Optimizer:
             setattr(self, name, _float32(value) if rounded else value)
 
 
+def get(optimizer: Any) -> Any:
+    """The optimizer that a name means, with its defaults, or the optimizer itself.
+
+    Raises ValueError for a name without defaults or unknown, and for a class instead of an object.
+    """
+    named: dict[str, Any] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+    if isinstance(optimizer, str) and optimizer.lower() in named:
+        return named[optimizer.lower()]()
+    if isinstance(optimizer, (str, type)) or not hasattr(optimizer, "update"):
+        wanted = f"an object such as Adam(1e-3), or one of the names {', '.join(named)}"
+        raise ValueError(f"optimizer: wanted {wanted}, got {optimizer!r}")
+    return optimizer
+
+
 def _float32(value: float) -> float:
     """A hyperparameter as TensorFlow sees it."""
     return float(np.float32(value))

@@ -51,7 +51,7 @@ def test_as_batch_takes_the_three_ways_to_write_one():
     for given_, wanted in [
         ((x, y), {"inputs": x, "targets": y}),
         ([x, y, w], {"inputs": x, "targets": y, "weights": w}),
-        ({"inputs": x, "targets": y, "other": w}, {"inputs": x, "targets": y, "other": w}),
+        ({"inputs": x, "targets": y, "weights": w}, {"inputs": x, "targets": y, "weights": w}),
     ]:
         assert_trees_equal(data.as_batch(given_), wanted)
 

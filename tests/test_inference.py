@@ -87,7 +87,7 @@ def test_nothing_generated_is_an_empty_array_of_the_right_shape():
             lambda: predict(MODEL, PARAMS, np.zeros((0, 4, 2))),
             r"predict: inputs must not be empty, got shape \(0, 4, 2\)",
         ),
-        (lambda: predict(MODEL, PARAMS, PRIMER, 0), "predict: batch_size must be at least 1, got 0"),
+        (lambda: predict(MODEL, PARAMS, PRIMER, 0), "predict: batch_size must be a positive whole number, got 0"),
         (lambda: generate(MODEL, PARAMS, PRIMER, -1), "generate: steps must be 0 or more, got -1"),
         (
             lambda: generate(MODEL, PARAMS, PRIMER[0], 2),
@@ -102,5 +102,5 @@ def test_arguments_that_do_not_fit_are_refused(call, message):
 
 def test_generate_wants_a_model_that_returns_sequences():
     model = Sequential(LSTM(3, return_sequences=False), Dense(2))
-    with pytest.raises(ValueError, match=r"must return \[batch, time, features\], got shape \(3, 2\)"):
+    with pytest.raises(ValueError, match="generate needs outputs of every step, but layer 'rnn' has return_seq"):
         generate(model, model.init(0, 2), PRIMER, 2)

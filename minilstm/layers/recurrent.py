@@ -82,6 +82,8 @@ class RNN(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.cell, (Layer, type)):
+            raise ValueError(f"{type(self).__name__}: cell must be a cell such as LSTMCell(8), got {self.cell!r}")
         if self.cell.name.split("/")[0] == "initial_state":
             raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {self.cell.name!r}")
 

@@ -46,6 +46,8 @@ class Sequential:
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
         check_distinct([cell for layer in layers for cell in _cells_of(layer)], "Sequential")
+        if len({_is_time_major(layer) for layer in layers if layer.recurrent}) > 1:
+            raise ValueError("Sequential: either all recurrent layers must have time_major=True, or none")
         self.layers = layers
         self.names = _count_names(layers)
         self._recurrent = frozenset(name for name, layer in zip(self.names, layers, strict=True) if layer.recurrent)
@@ -114,6 +116,24 @@ class Sequential:
         named = zip(self.names, self.layers, strict=True)
         return {name: layer.initial_state(get_path(params, name), batch) for name, layer in named if layer.recurrent}
 
+    @property
+    def is_time_major(self) -> bool:
+        """Whether inputs are ``[time, batch, ...]``."""
+        return any(_is_time_major(layer) for layer in self.layers)
+
+    def check_stepwise(self, where: str) -> None:
+        """Raise ValueError unless the model can read a sequence in pieces, one after the other, with its state carried.
+
+        That needs recurrent layers that run forwards and return sequences, of inputs ``[batch, time, ...]``.
+        """
+        for name, layer in zip(self.names, self.layers, strict=True):
+            if layer.recurrent and getattr(layer, "return_sequences", True) is False:
+                raise ValueError(f"{where} needs outputs of every step, but layer {name!r} has return_sequences=False")
+            if layer.recurrent and getattr(layer, "reverse", True):  # a Bidirectional has no such option
+                raise ValueError(f"{where} carries the state forwards in time, but layer {name!r} runs backwards")
+        if self.is_time_major:
+            raise ValueError(f"{where} takes models of [batch, time, features], but this one has time_major=True")
+
     def input_dim(self, params: dict[str, Any]) -> int | None:
         """The number of input features that `params` were made for; or None if the first weights do not tell."""
         for name, layer in zip(self.names, self.layers, strict=True):
@@ -149,6 +169,10 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+def _is_time_major(layer: Layer) -> bool:
+    return bool(getattr(layer.forward if isinstance(layer, Bidirectional) else layer, "time_major", False))
 
 
 def _cells_of(layer: Layer) -> list[Any]:

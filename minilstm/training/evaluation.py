@@ -44,6 +44,8 @@ def evaluate(loss_fn: LossFunction, params: Tree, source: Source, carry: Any = N
         count = entries_of(batch)
         total += float(value) * count if count else 0.0
         entries += count
+    if not entries:
+        raise ValueError("fit: validation_data: all weights are 0")
     return total / entries
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import losses
+from .. import losses, optimizers
 from ..checkpoint import check_describable, latest_checkpoint
 from ..layers.base import params_dtype
 from ..params import Tree
@@ -52,13 +52,14 @@ def fit(
     Parameters
     ----------
     model, params, loss
-        A model with ``apply``, its parameters, and a loss of `minilstm.losses`. Or give `params` and `loss_fn`.
+        A model with ``apply``, its parameters, and a loss of `minilstm.losses` or its name. Or give `params` and
+        `loss_fn`.
     data
         One tree of arrays, which is shuffled every epoch: ``(inputs, targets)``, or ``(inputs, targets, weights)``, or
         a dict with `inputs`, `targets` and optionally `weights` ``[batch, time]`` and `sequence_length` ``[batch]``.
         Or a callable ``step -> batch``, or an iterable of batches; these two need `steps_per_epoch`.
     optimizer
-        From `minilstm.optimizers`.
+        From `minilstm.optimizers`, or the name of one that needs no argument: ``"adam"``, ``"adamw"``, ``"sgd"``.
     epochs : int
         The total number of epochs, over all resumes.
     batch_size : int, default 32
@@ -117,16 +118,24 @@ def fit(
     SystemExit
         After SIGINT or SIGTERM, if there is a `checkpoint_dir`: the code is 128 plus the signal's number.
     """
+    loss = losses.get(loss)
     options = SimpleNamespace(**locals())  # every argument, for the functions below and the trainer
     _check_options(options)
     if loss_fn is None:
         loss_fn = model_loss(model, options.loss)
     any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32)
+    optimizer = options.optimizer = optimizers.get(optimizer)
     truncation = as_truncation(tbptt, data, model)
     read = functools.partial(as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree)
     source, validation = read(data, steps_per_epoch=steps_per_epoch), None
     if validation_data is not None:
         validation = read(validation_data, steps_per_epoch=None, where="fit: validation_data")
+    arrays = [one for one in (source, validation) if isinstance(one, ArraySource)]
+    if arrays and getattr(model, "is_time_major", False):
+        raise ValueError(
+            "fit: the model has time_major=True, but arrays are batched along their first axis; build it with "
+            "time_major=False, or give batches as a callable or an iterable"
+        )
     if truncation is not None and (any_tree or (source.continues and truncation.window != truncation.stride)):
         why = "loss_fn" if any_tree else "a callable or an iterable (its batches are windows) and a longer window"
         raise ValueError(f"fit: tbptt cannot be used with {why}")
@@ -153,6 +162,10 @@ def _check_options(options: Any) -> None:
     for name in ("params", "data"):
         if getattr(options, name) is None:
             raise ValueError(f"fit: {name} is missing")
+    if isinstance(options.model, dict) or hasattr(options.params, "apply"):
+        raise ValueError("fit: wanted fit(model, params, ...), got the parameters in place of the model")
+    if params_dtype(options.params, np.float32).itemsize < 4:
+        raise ValueError("fit: params are float16, in which Adam's epsilon is 0; make them float32: init(dtype=...)")
     given = (options.model is not None, options.loss is not None)
     if options.loss_fn is not None and any(given):
         raise ValueError("fit: loss_fn replaces model and loss; wanted one or the other, got both")
@@ -180,6 +193,8 @@ def _check_batches(options: Any, name: str, source: Source, truncation: Truncati
     model, loss, batch = options.model, options.loss, source.first()
     if "targets" not in batch:
         raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
+    if isinstance(source, ArraySource) and not has_weight(batch):
+        raise ValueError(f"fit: {name}: all weights are 0, so there is nothing to learn from")
     rows = source.batch_size if isinstance(source, ArraySource) else None
     some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
     if truncation is not None:  # one window of a long sequence is enough

@@ -56,17 +56,26 @@ class StepSource:
 
 
 class NumberedBatches:
-    """An iterable of batches as a function of the step. Steps must not decrease; batches in between are skipped."""
+    """An iterable of batches as a function of the step. Batches between two steps are skipped.
 
-    def __init__(self, batches: Iterable[Any]) -> None:
+    An iterable starts again if it is exhausted, or for an earlier step; an iterator cannot.
+    """
+
+    def __init__(self, batches: Iterable[Any], where: str) -> None:
+        self.batches, self.where = batches, where
         self.iterator, self.consumed, self.latest = iter(batches), 0, None
 
     def __call__(self, step: int) -> Any:
-        """Return the batch of a step: the one that was returned last, or a later one."""
+        """Return the batch of a step."""
+        if step < self.consumed - 1:  # validation data are read again after every epoch
+            self.iterator, self.consumed = iter(self.batches), 0
         while self.consumed <= step:
             self.latest = next(self.iterator, None)
+            if self.latest is None and self.iterator is not self.batches:
+                self.iterator = iter(self.batches)
+                self.latest = next(self.iterator, None)
             if self.latest is None:
-                raise ValueError(f"fit: data ended after {self.consumed} batches, wanted one for step {step}")
+                raise ValueError(f"{self.where} ended after {self.consumed} batches, wanted one for step {step}")
             self.consumed += 1
         return self.latest
 
@@ -89,8 +98,8 @@ def as_source(
 
     With `any_tree` a batch may be any tree; otherwise `as_batch` makes it a dict.
 
-    Raises ValueError for other data; for a callable (unless it has a length) or an iterable without `steps_per_epoch`;
-    and for a one-shot iterator with `resume`.
+    Raises ValueError for other data; for a callable or an iterable that has no length, without `steps_per_epoch`; and
+    for a one-shot iterator with `resume`.
     """
 
     def prepare(batch: Any, place: str = "") -> Any:
@@ -104,15 +113,17 @@ def as_source(
     kind = type(data).__name__
     if not callable(data) and not isinstance(data, Iterable):
         raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {kind}")
-    if steps_per_epoch is None and callable(data) and hasattr(data, "__len__"):
+    if steps_per_epoch is None and hasattr(data, "__len__"):
         steps_per_epoch = len(data)
+    if steps_per_epoch is None and where != "fit: data":
+        raise ValueError(f"{where} must be arrays, or have a length: {kind} has none")
     if steps_per_epoch is None or steps_per_epoch < 1:
         raise ValueError(f"fit: steps_per_epoch must be at least 1 for {kind} data, got {steps_per_epoch}")
     if not callable(data):
-        if resume and isinstance(data, Iterator):
+        if isinstance(data, Iterator) and (resume or where != "fit: data"):
             raise ValueError(
-                "fit: data is a one-shot iterator, which cannot be read again on resume; pass a list, an object with "
-                "__iter__, or a callable step -> batch"
+                f"{where} is a one-shot iterator, which cannot be read again{' on resume' if resume else ''}; pass a "
+                "list, an object with __iter__, or a callable step -> batch"
             )
-        data = NumberedBatches(data)
+        data = NumberedBatches(data, where)
     return StepSource(data, steps_per_epoch, prepare)

@@ -70,11 +70,8 @@ def as_truncation(option: tbptt | None, data: Any, model: Any) -> Truncation | N
     if not isinstance(option, tbptt):
         raise ValueError(f"fit: tbptt must be minilstm.tbptt(stride, window), got {option!r}")
     truncation = option.checked()
-    for name, layer in () if model is None else zip(model.names, model.layers, strict=True):
-        if layer.recurrent and getattr(layer, "return_sequences", True) is False:
-            raise ValueError(f"fit: tbptt needs outputs of every step, but layer {name!r} has return_sequences=False")
-        if layer.recurrent and getattr(layer, "reverse", True):  # a Bidirectional has no such option: it runs both ways
-            raise ValueError(f"fit: tbptt carries the state forwards in time, but layer {name!r} runs backwards")
+    if model is not None:
+        model.check_stepwise("fit: tbptt")
     return truncation
 
 

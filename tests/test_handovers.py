@@ -1,0 +1,307 @@
+"""What people hand over by mistake, or in another form: right, or refused by a message that names it."""
+
+import numpy as np
+import pytest
+from helpers import assert_close, assert_trees_close, assert_trees_equal
+
+from minilstm import (
+    LSTM,
+    RNN,
+    SGD,
+    Adam,
+    Bidirectional,
+    Dense,
+    LSTMCell,
+    Sequential,
+    fit,
+    generate,
+    losses,
+    predict,
+    tbptt,
+)
+from minilstm.data import BucketedBatches, as_array, pad_sequences
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 5, 2)).astype(np.float32)
+Y = RNG.normal(size=(12, 5, 1)).astype(np.float32)
+MODEL = Sequential(LSTM(4), Dense(1))
+PARAMS = MODEL.init(0, 2)
+
+
+class Tensor:
+    """As a PyTorch tensor that needs a gradient: NumPy may not read it before `detach` and `cpu`."""
+
+    def __init__(self, array, ready=False):
+        self.array, self.ready = array, ready
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return Tensor(self.array, ready=True)
+
+    def __array__(self, dtype=None, copy=None):
+        assert self.ready, "can't call numpy() on a tensor that requires grad"
+        return np.asarray(self.array, dtype)
+
+
+class Frame:
+    """As a pandas object."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def to_numpy(self):
+        return self.array
+
+
+# Every form in which one array may come.
+FORMS = {
+    "an array": lambda a: a,
+    "float64": lambda a: a.astype(np.float64),
+    "a list of arrays": list,
+    "a tuple of arrays": tuple,
+    "nested lists": lambda a: a.tolist(),
+    "a list of tensors": lambda a: [Tensor(part) for part in a],
+    "a tensor that needs a gradient": Tensor,
+    "a frame": Frame,
+    "a memoryview": lambda a: memoryview(np.ascontiguousarray(a)),
+    "Fortran order": np.asfortranarray,
+    "read-only": lambda a: np.broadcast_to(a, a.shape),
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "a masked array without a mask": np.ma.asarray,
+}
+# What is no array of numbers, and a word of the message.
+REFUSED = {
+    "sequences of different lengths": (lambda a: [*a[:-1], a[-1][:-1]], "pad_sequences"),
+    "masked entries": (lambda a: np.ma.masked_less(a, 0), "masked array"),
+    "objects": (lambda a: np.where(a > 0, a, None), "objects"),
+    "text": (lambda a: a.astype(str), "text"),
+    "complex numbers": (lambda a: a.astype(complex), "complex"),
+    "dates": (lambda a: a.astype("timedelta64[s]") + np.datetime64("2020-01-01"), "dates"),
+}
+
+
+def trained(data=(X, Y), **options):
+    options = {"optimizer": SGD(0.1), "epochs": 2, "batch_size": 5, **options}
+    return fit(options.pop("model", MODEL), PARAMS, options.pop("loss", losses.mse), data, **options)
+
+
+CONSUMERS = {
+    "fit: data: inputs": lambda form: trained((form(X), Y)).params,
+    "fit: data: targets": lambda form: trained((X, form(Y))).params,
+    "fit: validation_data: inputs": lambda form: trained(validation_data=(form(X), Y)).history,
+    "predict: inputs": lambda form: predict(MODEL, PARAMS, form(X), batch_size=5),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_every_form_of_an_array_gives_the_same_numbers(consumer, form):
+    found, wanted = CONSUMERS[consumer](FORMS[form]), CONSUMERS[consumer](lambda a: a)
+    if isinstance(found, dict):
+        assert_trees_equal(found, wanted)
+    else:
+        assert_close(found, wanted, 1e-6)
+
+
+@pytest.mark.parametrize("form", REFUSED)
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_what_is_no_array_of_numbers_is_refused_by_name(consumer, form):
+    change, word = REFUSED[form]
+    with pytest.raises(ValueError, match=f"^{consumer}.*{word}"):
+        CONSUMERS[consumer](change)
+
+
+def test_weights_and_lengths_may_be_lists():
+    weights, lengths = (RNG.random((12, 5)) < 0.7).astype(np.float32), RNG.integers(1, 6, 12)
+    batch = {"inputs": X, "targets": Y, "weights": weights, "sequence_length": lengths}
+    listed = {**batch, "weights": weights.tolist(), "sequence_length": lengths.tolist()}
+    assert_trees_equal(trained(listed).params, trained(batch).params)
+
+
+def test_labels_may_be_a_list():
+    model, labels = Sequential(LSTM(4, return_sequences=False), Dense(3)), RNG.integers(0, 3, 12)
+    options = {"model": model, "loss": losses.softmax_cross_entropy}
+    params = model.init(0, 2)
+    results = [
+        fit(model, params, options["loss"], (X, given), optimizer=SGD(0.1), epochs=1).params
+        for given in (labels, labels.tolist())
+    ]
+    assert_trees_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("mask", "weights"),
+        ("weight", "weights"),
+        ("lengths", "sequence_length"),
+        ("sequence_lengths", "sequence_length"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_nearest_is_named(key, near):
+    with pytest.raises(ValueError, match=f"fit: data: unknown key '{key}'.*did you mean '{near}'"):
+        trained({"inputs": X, "targets": Y, key: np.ones((12, 5))})
+
+
+# --- padding --------------------------------------------------------------------------------------------------
+
+
+def test_padding_takes_the_dtype_that_holds_all_sequences():
+    padded, _ = pad_sequences([[1, 2, 3], [0.5, 0.25]])
+    assert padded.tolist() == [[1, 2, 3], [0.5, 0.25, 0]]
+    padded, _ = pad_sequences([np.array([1, 2], np.int16), np.array([70000])])
+    assert padded.tolist() == [[1, 2], [70000, 0]]
+    batches = BucketedBatches([[1, 2], [0.5]], [[1, 2], [0.5]], batch_size=2)
+    assert batches(0)["inputs"].tolist() == [[0.5, 0], [1, 2]]
+
+
+def test_padding_refuses_other_features():
+    with pytest.raises(ValueError, match=r"pad_sequences: sequence 1 must be \[time, 3\] .*got shape \(4, 1\)"):
+        pad_sequences([np.ones((2, 3)), np.ones((4, 1))])
+
+
+# --- models that read time in another way ---------------------------------------------------------------------
+
+
+def test_a_time_major_model_predicts_along_its_own_axis():
+    model = Sequential(LSTM(4, time_major=True), Dense(1))
+    found = predict(model, PARAMS, X.swapaxes(0, 1), batch_size=5)
+    assert_close(found, predict(MODEL, PARAMS, X).swapaxes(0, 1), 1e-6)
+    last = Sequential(LSTM(4, time_major=True, return_sequences=False), Dense(1))
+    assert predict(last, PARAMS, X.swapaxes(0, 1), batch_size=5).shape == (12, 1)
+
+
+def test_arrays_for_a_time_major_model_are_refused_by_fit():
+    model = Sequential(LSTM(4, time_major=True), Dense(1))
+    with pytest.raises(ValueError, match="fit: the model has time_major=True"):
+        trained((X.swapaxes(0, 1), Y.swapaxes(0, 1)), model=model)
+    batches = lambda step: (X.swapaxes(0, 1)[:, :5], Y.swapaxes(0, 1)[:, :5])  # noqa: E731
+    found = trained(batches, model=model, steps_per_epoch=2).params
+    wanted = trained(lambda step: (X[:5], Y[:5]), steps_per_epoch=2).params
+    assert_trees_close(found, wanted, 1e-5)
+
+
+def test_layers_do_not_disagree_about_the_first_axis():
+    with pytest.raises(ValueError, match="Sequential: either all recurrent layers must have time_major=True, or none"):
+        Sequential(LSTM(4, time_major=True), LSTM(4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "word"),
+    [
+        (LSTM(4, reverse=True), "runs backwards"),
+        (Bidirectional(LSTMCell(2)), "runs backwards"),
+        (LSTM(4, time_major=True), "time_major=True"),
+        (LSTM(4, return_sequences=False), "return_sequences=False"),
+    ],
+    ids=["reverse", "both ways", "time-major", "last step"],
+)
+def test_generation_and_truncation_refuse_a_model_that_cannot_be_read_in_pieces(layer, word):
+    model = Sequential(layer, Dense(2))
+    params = model.init(0, 2)
+    with pytest.raises(ValueError, match=f"generate .*{word}"):
+        generate(model, params, X, 3)
+    with pytest.raises(ValueError, match=f"fit: tbptt .*{word}"):
+        fit(model, params, losses.mse, (X, X), optimizer=SGD(0.1), epochs=1, tbptt=tbptt(2))
+
+
+# --- other sources --------------------------------------------------------------------------------------------
+
+
+class Loader:
+    """As a DataLoader: each iterator starts again."""
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        yield X[:6], Y[:6]
+        yield X[6:], Y[6:]
+
+
+def test_what_can_be_iterated_again_is():
+    wanted = trained(lambda step: (X[:6], Y[:6]) if step % 2 == 0 else (X[6:], Y[6:]), steps_per_epoch=2)
+    assert_trees_equal(trained(Loader()).params, wanted.params)
+    history = trained(Loader(), validation_data=Loader()).history["val_loss"]
+    assert_close(history, trained(Loader(), validation_data=(X, Y)).history["val_loss"], 1e-6)
+
+
+def test_validation_data_that_end_after_one_epoch_are_refused():
+    with pytest.raises(ValueError, match="fit: validation_data is a one-shot iterator"):
+        trained(validation_data=WithLength(iter(Loader())))
+    with pytest.raises(ValueError, match="fit: validation_data must be arrays, or have a length"):
+        trained(validation_data=lambda step: (X, Y))
+
+
+class WithLength:
+    """An iterator with a length."""
+
+    def __init__(self, iterator):
+        self.iterator = iterator
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.iterator)
+
+
+def test_weights_of_0_everywhere_are_refused_before_training():
+    nothing = {"inputs": X, "targets": Y, "weights": np.zeros((12, 5))}
+    with pytest.raises(ValueError, match="fit: data: all weights are 0"):
+        trained(nothing)
+    with pytest.raises(ValueError, match="fit: validation_data: all weights are 0"):
+        trained(validation_data=nothing)
+
+
+# --- numbers that are reported --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float32, np.float64])
+def test_baselines_are_computed_in_float64_whatever_the_targets_are(dtype):
+    targets = (RNG.random((12, 5, 1)) < 0.4).astype(dtype)
+    found = trained((X, targets)).baselines["mean"]
+    assert found == pytest.approx(np.var(targets.astype(np.float64)), rel=1e-12)
+
+
+def test_a_loss_of_whole_numbers_is_refused():
+    with pytest.raises(ValueError, match="mse: outputs must be floating, got int64"):
+        losses.mse(np.ones((2, 3, 1), np.int64), np.zeros((2, 3, 1)))
+
+
+# --- arguments in another place or form -----------------------------------------------------------------------
+
+
+def test_losses_and_optimizers_have_names():
+    by_name = trained(loss="mse", optimizer="adam").params
+    assert_trees_equal(by_name, trained(loss=losses.mse, optimizer=Adam()).params)
+    with pytest.raises(ValueError, match="loss: unknown name 'binary_crossentropy'"):
+        trained(loss="binary_crossentropy")
+    with pytest.raises(ValueError, match="optimizer: wanted an object such as Adam"):
+        trained(optimizer="rmsprop")
+    with pytest.raises(ValueError, match="optimizer: wanted an object such as Adam"):
+        trained(optimizer=Adam)
+
+
+def test_arguments_in_the_wrong_place_are_named():
+    with pytest.raises(ValueError, match=r"fit: wanted fit\(model, params, ...\), got the parameters"):
+        fit(PARAMS, MODEL, losses.mse, (X, Y), optimizer=SGD(0.1), epochs=1)
+    with pytest.raises(ValueError, match="RNN: cell must be a cell such as LSTMCell"):
+        RNN(LSTM(4))
+    with pytest.raises(ValueError, match="RNN: cell must be a cell such as LSTMCell"):
+        RNN(LSTMCell)
+
+
+def test_float16_is_refused_before_it_gives_nan():
+    with pytest.raises(ValueError, match="fit: params are float16"):
+        fit(MODEL, MODEL.init(0, 2, np.float16), losses.mse, (X, Y), optimizer=Adam(), epochs=1)
+
+
+def test_as_array_names_where_it_is_called_from():
+    with pytest.raises(ValueError, match=r"^here: wanted numbers, got dtype <U1: text"):
+        as_array(["a", "b"], "here")
