@@ -34,7 +34,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from . import initializers
-from .gates import GATES as GATES  # their public place
+from .gates import GATES as GATES  # re-exported, as the next two
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
 from .options import (
@@ -159,7 +159,7 @@ class Cell(Recipe):
     """The base class of cells: a name, sizes, a zero state, and the call ``output, state = cell(params, x_t, state)``.
 
     A user's own cell needs no base class, only these: `name`, `output_size`, `state_size`, `zero_state`, `init` and
-    the call. With `input_dim` inputs are checked, with `config` models are saved. Examples: `minilstm.variants`.
+    the call. If it has `input_dim`, inputs are checked. A checkpoint cannot describe it. Examples: `minilstm.variants`.
     """
 
     kind = "cell"

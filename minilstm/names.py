@@ -1,6 +1,6 @@
 """The names of variables in files: what older TensorFlow versions called them, and whether they fit a model.
 
-The names of today are the paths of a parameter tree (see `minilstm.params`). TensorFlow 1.2 renamed the weights of
+Current names are the paths of a parameter tree (see `minilstm.params`). TensorFlow 1.2 renamed the weights of
 every RNN cell: ``kernel`` and ``bias`` were ``weights`` and ``biases`` before.
 """
 
@@ -34,7 +34,7 @@ def old_name(name: str, folders: set[str]) -> str:
 
 
 def new_name(name: str, folders: set[str]) -> str:
-    """Undo `old_name`; a name of today stays."""
+    """Undo `old_name`; a current name stays."""
     return _renamed(name, OLD_TO_NEW, folders)
 
 
@@ -89,6 +89,6 @@ def _initialised(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:
     """New parameters of a model, for as many input features as `flat` has, if `flat` tells."""
     try:
         input_dim = model.input_dim(unflatten_names(flat))
-    except (KeyError, TypeError, IndexError):  # not the parameters of this model
+    except (KeyError, TypeError, IndexError, AttributeError):  # not the parameters of this model
         input_dim = None
     return model.init(0, input_dim or 1)

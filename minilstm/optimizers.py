@@ -8,7 +8,8 @@ A state is a named tuple that begins with `step`, the number of updates done; it
 `learning_rate` is a number or a function of the step (see `minilstm.schedules`).
 
 Each class has its rule as a few lines on one array, the method `rule`; `Optimizer.update` applies it to every array of
-a tree. Adam alone has a fast twin, `minilstm.fast.adam`.
+a tree. Adam alone has a fast twin, `minilstm.fast.adam`; `AdamW` shrinks the
+parameters first and then takes Adam's step.
 
 TensorFlow rounds hyperparameters to float32 even for float64 variables. So does this module: without it ten steps of
 Adam already differ by 4e-6.
@@ -79,7 +80,7 @@ class AdamState(NamedTuple):
     beta2_power: np.float32
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Optimizer:
     """What all optimizers have in common: a learning rate that may depend on the step, and one rule for every array.
 
@@ -113,6 +114,9 @@ class Optimizer:
     def rate(self, step: int) -> float:
         """The learning rate of the update numbered `step` (from 0)."""
         return _float32(self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
     def _check(self, *names: str, positive: bool = False, below: float = math.inf, rounded: bool = True) -> None:
         """Raise ValueError for an option out of its range; round the others to float32."""
@@ -148,7 +152,7 @@ def _filled(params: Tree, value: float) -> Tree:
     return tree_map(lambda w: np.full_like(w, value), params)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SGD(Optimizer):
     """w -= learning_rate * g. TensorFlow's ``GradientDescentOptimizer``."""
 
@@ -163,7 +167,7 @@ class SGD(Optimizer):
         return (w - rate * g,)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Momentum(Optimizer):
     """a = momentum * a + g; w -= learning_rate * a, or with Nesterov w -= learning_rate * (g + momentum * a).
 
@@ -188,7 +192,7 @@ class Momentum(Optimizer):
         return w - rate * (g + self.momentum * a if self.use_nesterov else a), a
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Adagrad(Optimizer):
     """a += g^2; w -= learning_rate * g / sqrt(a), without an epsilon.
 
@@ -212,7 +216,7 @@ class Adagrad(Optimizer):
         return w - rate * g / np.sqrt(a), a
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RMSProp(Optimizer):
     """ms = decay * ms + (1 - decay) * g^2; mom = momentum * mom + rate * g / sqrt(ms + epsilon); w -= mom.
 
@@ -251,7 +255,7 @@ class RMSProp(Optimizer):
         return w - mom, ms, *mg, mom
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Adam(Optimizer):
     """m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; w -= rate_t m / (sqrt(v) + epsilon),
     where rate_t = learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t).
@@ -278,7 +282,7 @@ class Adam(Optimizer):
         )
 
     def rule(self, rate: float, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
-        """One step for one array; `rate` is rate_t. To be read: `update` runs its fast twin."""
+        """One step for one array; `rate` is rate_t. For readers: `update` runs the fast twin, with the same bits."""
         m = self.beta1 * m + (1 - self.beta1) * g
         v = self.beta2 * v + (1 - self.beta2) * (g * g)
         return w - rate * m / (np.sqrt(v) + self.epsilon), m, v
@@ -289,7 +293,7 @@ class Adam(Optimizer):
         """One step.
 
         With `donate`, the arrays of `state` are overwritten with those of the new state, and `state` must not be used
-        any more: that saves a few hundredths of a step of a large model. `fit` does so.
+        any more: that saves a few percent of a step of a large model. `fit` does so.
         """
         rate = self.rate(state.step) * (math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power)))
         rule = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
@@ -299,7 +303,7 @@ class Adam(Optimizer):
         return new, AdamState(state.step + 1, m, v, *powers)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class AdamW(Adam):
     """Adam with decoupled weight decay: w -= learning_rate * weight_decay * w, then the step of `Adam`.
 

@@ -1,6 +1,6 @@
 """Options of cells and layers, each declared once, as a field of a dataclass.
 
-A field is the argument with its default and check, the attribute, the entry in `config` and the part of `repr`.
+A field defines an argument with its default and check, the attribute, the entry in `config` and the part of `repr`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ def option(
     describe: Callable[[Any, str], Any] | None = None,
     show: bool = True,
 ) -> Any:
-    """A field. ``check(value, name, where)`` returns the value to keep or raises ValueError, ``describe(value, where)``
-    makes it JSON-able, `show` says whether `repr` may show it.
-    """
+    """A field. ``check(value, name, where)`` returns the value to keep, ``describe(value, where)`` makes it JSON-able."""
     return dataclasses.field(default=default, repr=show, metadata={"check": check, "describe": describe})
 
 
@@ -60,9 +58,10 @@ class Recipe:
 
         Raises ValueError for an activation or initializer without a registered name: it could not be read back.
         """
-        where = f"{type(self).__name__}.config"
-        fields = {field.metadata.get("key", field.name): field for field in _fields(self)}
-        options = {key: _as_json(getattr(self, field.name), field, where) for key, field in fields.items()}
+        where, options = f"{type(self).__name__}.config", {}
+        for field in _fields(self):
+            value, describe = getattr(self, field.name), field.metadata.get("describe")
+            options[field.metadata.get("key", field.name)] = describe(value, where) if describe else value
         return {self.kind: type(self).__name__, **(options or {"name": self.name})}
 
     def __repr__(self) -> str:
@@ -82,16 +81,17 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def _fields(recipe: Recipe) -> list[dataclasses.Field[Any]]:
-    """The options of a recipe; none for a user's own class that is no dataclass."""
+    """The options of a recipe; none for a user's own class that is not a dataclass."""
     return [field for field in dataclasses.fields(recipe) if field.init] if dataclasses.is_dataclass(recipe) else []
 
 
-def _as_json(value: Any, field: Any, where: str) -> Any:
-    if field.metadata.get("describe"):
-        return field.metadata["describe"](value, where)
+def describe_parts(value: Any, where: str) -> Any:
+    """Describe a cell or layer inside another, or a list of them; ValueError for one without `config`."""
     if isinstance(value, list):
-        return [part.config() for part in value]
-    return value.config() if hasattr(value, "config") else value
+        return [describe_parts(part, where) for part in value]
+    if not hasattr(value, "config"):
+        raise ValueError(f"{where}: {type(value).__name__} has no config, so it cannot be described")
+    return value.config()
 
 
 # --- checks ---------------------------------------------------------------------------------------------------

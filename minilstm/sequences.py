@@ -1,4 +1,4 @@
-"""Whole sequences of any cell, each part of it with the best backward pass that it has.
+"""Run any cell over whole sequences; each part uses the best backward pass that it has.
 
 Wrappers do not touch the recurrence: a stack of cells is a stack of sequences, a residual is added to a whole sequence
 at once, input and output masks multiply whole sequences. So the hand-derived pass of an LSTM serves them all. A cell
@@ -37,7 +37,7 @@ def run(
     cell, params, inputs, state
         As in `minilstm.bptt.sequence`.
     lengths : integer array [batch], optional
-        Later outputs are 0, and the state is carried.
+        Past it, outputs are 0 and the state is carried.
     masks : optional
         What the cell's `draw_masks` returned.
     state_masks : optional
@@ -71,7 +71,7 @@ def run(
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if fast and lengths is None and state_masks is None and fast_lstm.can_run(cell):
+    if state_masks is None and _runs_fast(cell, lengths, fast):
         return fast_lstm.sequence(cell, params, inputs, state)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
         return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
@@ -85,8 +85,12 @@ def every_dz(
 
     `cotangents` maps the outputs and the final state to the derivatives of a loss.
     """
-    is_fast = fast and lengths is None and fast_lstm.can_run(cell)
-    return (fast_lstm if is_fast else bptt).every_dz(cell, params, inputs, state, lengths, cotangents)
+    lstm = fast_lstm if _runs_fast(cell, lengths, fast) else bptt
+    return lstm.every_dz(cell, params, inputs, state, lengths, cotangents)
+
+
+def _runs_fast(cell: Any, lengths: np.ndarray | None, fast: bool) -> bool:
+    return fast and lengths is None and fast_lstm.can_run(cell)
 
 
 def derived_parts(cell: Any) -> list[bool]:

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from .cells import Array, Cell, LSTMState
-from .options import flag, option
+from .options import describe_parts, flag, option
 from .params import get_path, set_path, tree_map
 
 Masks = Any  # a tree of arrays [time, batch, width], or of their rows [batch, width] at one step; None drops nothing
 
 
-def draw_masks(cell: Any, rng: np.random.Generator, batch: int, time: int, dtype: Any, input_dim: int) -> Masks:
+def draw_masks(
+    cell: Any, rng: np.random.Generator, batch: int, time: int, dtype: Any, input_dim: int | None
+) -> Masks:
     """The masks of any cell, or None if it drops nothing; `input_dim` is passed to cells that have this argument."""
     draw = getattr(cell, "draw_masks", None)
     if draw is None:
@@ -65,7 +67,7 @@ def step_of(cell: Any, params: dict[str, Any], x_t: Array, state: Any, masks: Ma
 class _Wrapper(Cell):
     """A cell around another, with the name, sizes and parameters of the inner cell."""
 
-    cell: Any = field(metadata={"key": "inner"})
+    cell: Any = field(metadata={"key": "inner", "describe": describe_parts})
 
     def __post_init__(self) -> None:
         self.name = self.cell.name
@@ -145,7 +147,7 @@ class DropoutWrapper(_Wrapper):
             "input": mask(self.input_keep_prob, input_dim),
             "output": mask(self.output_keep_prob, self.output_size),
             "state": _map_state(lambda width: mask(self.state_keep_prob, width), self.state_size),
-            "cell": draw_masks(self.cell, rng, batch, time, dtype, input_dim or 0),
+            "cell": draw_masks(self.cell, rng, batch, time, dtype, input_dim),
         }
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Masks = None) -> tuple[Array, Any]:
@@ -172,7 +174,7 @@ class ResidualWrapper(_Wrapper):
         self, rng: np.random.Generator, batch: int, time: int, dtype: Any = np.float32, input_dim: int | None = None
     ) -> Masks:
         """The inner cell's masks."""
-        return draw_masks(self.cell, rng, batch, time, dtype, input_dim or 0)
+        return draw_masks(self.cell, rng, batch, time, dtype, input_dim)
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Masks = None) -> tuple[Array, Any]:
         """One step of the inner cell, and x_t added to its output."""
@@ -205,7 +207,7 @@ class MultiRNNCell(Cell):
 
     default_name = "multi_rnn_cell"
 
-    cells: Sequence[Any]
+    cells: Any = option(describe=describe_parts)
     _: KW_ONLY
     name: str | None = None  # type: ignore[assignment]
 
@@ -251,7 +253,7 @@ class MultiRNNCell(Cell):
         self, rng: np.random.Generator, batch: int, time: int, dtype: Any = np.float32, input_dim: int | None = None
     ) -> list[Masks] | None:
         """The list of the masks of the cells, or None if no cell drops anything."""
-        widths = [input_dim or 0, *(cell.output_size for cell in self.cells)]
+        widths = [input_dim, *(cell.output_size for cell in self.cells)]
         masks = [
             draw_masks(cell, rng, batch, time, dtype, width)
             for cell, width in zip(self.cells, widths[:-1], strict=True)

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cells import LSTMCell, pack_gates, split_gates
+from ..cells import LSTMCell
+from ..gates import pack_gates, split_gates
 
 KERAS_ORDER = TORCH_ORDER = ("i", "f", "j", "o")
 ONNX_ORDER = ("i", "o", "f", "j")

@@ -22,9 +22,10 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 
-from ..bptt import no_second_derivative
+from ..bptt import has_derivation, no_second_derivative
 from ..cells import LSTMCell, LSTMState
 from ..cotangents import filled, result_of
+from ..gates import GATES
 from . import compiled
 from .loops import SCALE, SHIFT
 from .row_workspace import LARGE_KERNEL, RowWorkspace
@@ -39,9 +40,7 @@ FREE_SHAPES = 8
 def can_run(cell: Any) -> bool:
     """Whether this module can run the cell: an LSTM cell with tanh and without further options."""
     return (
-        isinstance(cell, LSTMCell)
-        and type(cell).step is LSTMCell.step
-        and type(cell).__call__ is LSTMCell.__call__
+        has_derivation(cell)
         and cell.activation == "tanh"
         and not cell.use_peepholes
         and cell.cell_clip is None
@@ -90,7 +89,7 @@ def workspace_class(kernel: Array) -> Any:
 
 
 class Loan:
-    """Holds the workspace of a forward pass for its backward pass, and returns it when neither can be asked again."""
+    """Holds the workspace of a forward pass for its backward pass, and returns it when neither pass can run again."""
 
     def __init__(self) -> None:
         self.key: tuple[Any, ...] | None = None
@@ -135,7 +134,8 @@ def _one_step(
 @functools.lru_cache(maxsize=16)
 def _step_constants(units: int, forget_bias: float, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
     """Rows ``[4 * units]``: the forget bias, and the factor and summand that make a gate of its tanh."""
-    forget, scale, shift = (np.repeat(np.array(row, dtype), units) for row in ((0, 0, forget_bias, 0), SCALE, SHIFT))
+    forgets = [forget_bias if gate == "f" else 0 for gate in GATES]
+    forget, scale, shift = (np.repeat(np.array(row, dtype), units) for row in (forgets, SCALE, SHIFT))
     return forget, scale, shift
 
 

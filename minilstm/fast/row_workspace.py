@@ -1,4 +1,4 @@
-"""A pass over a sequence in NumPy, for kernels of many megabytes: nothing larger than the cache is copied.
+"""A pass over a sequence in NumPy, for kernels of many megabytes: the kernel is not copied.
 
 `minilstm.fast.workspace` starts with a transposed and scaled copy of the kernel, and transposes what its products over
 all steps read and write. For a large kernel that takes longer than it saves in the loops. Here a sequence is a row, as

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .loops import SCALE, F, O, loops_class
+from .loops import SCALE, F, loops_class
 from .memory import aligned, copy_rows, recycled
 
 Array = Any
@@ -142,7 +142,7 @@ class ColumnWorkspace:
 def whole_bias(bias: Array, forget_bias: float) -> Array:
     """A copy of `bias` ``[4 * units]`` with the forget bias added."""
     whole, units = bias.copy(), len(bias) // 4
-    whole[F * units : O * units] += forget_bias
+    whole[F * units : (F + 1) * units] += forget_bias
     return whole
 
 

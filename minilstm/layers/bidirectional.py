@@ -8,7 +8,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from ..options import options_of
+from ..options import describe_parts, option, options_of
 from ..wrappers import check_distinct
 from .base import Array, Layer, Params, required
 from .recurrent import RNN
@@ -38,8 +38,8 @@ class Bidirectional(Layer):
     default_name = "bidirectional_rnn"
     recurrent = True
 
-    forward: Any
-    backward: Any = None
+    forward: Any = option(describe=describe_parts)
+    backward: Any = option(None, describe=describe_parts)
     _: KW_ONLY
     name: str | None = None
 
@@ -50,9 +50,9 @@ class Bidirectional(Layer):
             check_distinct(both, "Bidirectional")
         self.backward = _directed(self.forward if self.backward is None else self.backward, reverse=True)
         self.forward = _directed(self.forward, reverse=False)
-        for option in ("return_sequences", "time_major"):
-            if getattr(self.forward, option) != getattr(self.backward, option):
-                raise ValueError(f"Bidirectional: {option} must be the same in both directions")
+        for name in ("return_sequences", "time_major"):
+            if getattr(self.forward, name) != getattr(self.backward, name):
+                raise ValueError(f"Bidirectional: {name} must be the same in both directions")
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``fw/<cell>/...`` and ``bw/<cell>/...``."""

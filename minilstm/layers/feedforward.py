@@ -130,7 +130,8 @@ def scatter_add(g: Array, indices: np.ndarray, rows: int) -> Array:
     order = np.argsort(indices, axis=None, kind="stable")
     present, starts = np.unique(indices.reshape(-1)[order], return_index=True)
     table = np.zeros((rows, g.shape[-1]), g.dtype)
-    table[present] = np.add.reduceat(g[np.unravel_index(order, indices.shape)], starts, axis=0)
+    rows_of_g = g[np.unravel_index(order, indices.shape)] if indices.ndim else g[None]
+    table[present] = np.add.reduceat(rows_of_g, starts, axis=0)
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import cells, sequences
-from ..options import flag, option
+from ..options import describe_parts, flag, option
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
 from ..wrappers import draw_masks, input_dim_of
 from .base import (
@@ -71,7 +71,7 @@ class RNN(Layer):
     default_name = "rnn"
     recurrent = True
 
-    cell: Any
+    cell: Any = option(describe=describe_parts)
     _: KW_ONLY
     name: str | None = None
     backprop: str = option("fast", _check_backprop, _old_word)
@@ -146,7 +146,7 @@ class RNN(Layer):
         if self.backprop == "autograd":
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
         else:
-            fast = self.backprop == "fast"
+            fast = OLD_WORDS.get(self.backprop, self.backprop) == "fast"
             outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=fast)
         if not self.return_sequences:
             last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
@@ -222,9 +222,10 @@ def _parameters(recipe: type) -> dict[str, inspect.Parameter]:
 
 
 # What `help` shows for LSTM: all options, each still declared once.
-LSTM.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+LSTM.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [
-        inspect.Parameter("units", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        inspect.Parameter("units", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
         *{**_parameters(cells.LSTMCell), **_parameters(RNN)}.values(),
     ]
 )

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from .. import optional
+
 
 def tensorboard(logdir: str | os.PathLike[str]) -> Callable[[Any], None]:
     """Return a callback for `minilstm.fit` that writes the newest entry of every quantity in the history.
@@ -14,11 +16,8 @@ def tensorboard(logdir: str | os.PathLike[str]) -> Callable[[Any], None]:
 
     Raises ImportError if tensorboardX is missing; the message has the command that installs it.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ImportError("tensorboard needs tensorboardX: pip install 'minilstm[tensorboard]'") from None
-    writer = SummaryWriter(os.fspath(logdir))
+    library = optional.library("tensorboardX", "tensorboard", "pip install 'minilstm[tensorboard]'")
+    writer = library.SummaryWriter(os.fspath(logdir))
 
     def callback(result: Any) -> None:
         for name, values in result.history.items():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..cells import check_size
+from ..options import check_size
 from ..params import Tree, tree_map
 
 
