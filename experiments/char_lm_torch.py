@@ -5,8 +5,7 @@
 Both learn the text of `experiments.char_lm` with Adam at a constant learning rate, without dropout. The same code
 scores both on the held-out part. They take turns, a block of windows each, so that other work on the machine disturbs
 both. The ratio of times is the ratio of the medians over blocks. PyTorch's ``nn.LSTM`` starts from its own initial
-weights; with
---same-weights it starts from ours, and then its forget bias is 1 too.
+weights; with --same-weights it starts from ours, and then its forget bias is 1 too.
 """
 
 from __future__ import annotations

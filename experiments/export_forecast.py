@@ -48,10 +48,13 @@ def free_run_elsewhere(
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, np.ndarray]:
     """Run the experiment; returns the forecasts by library, ours under "minilstm"."""
     description = "Forecast the same thirty years of sunspots in every library."
-    args = common.parser("experiments.export_forecast", description, **Settings()._asdict()).parse_args(argv)
+    flags = common.parser("experiments.export_forecast", description, **Settings()._asdict())
+    args = flags.parse_args(argv)
+    if args.resume:
+        flags.error("this experiment does not resume")
     settings = Settings(args.units, args.layers, epochs=args.epochs, learning_rate=args.learning_rate)
     years, numbers = sunspots()
-    common.prepare(args.out, args.resume)
+    common.prepare(args.out, resume=False)
     training = numbers[years <= LAST_TRAINING_YEAR]
     result, scaling = train(training, settings, args.seed, progress=False if args.quiet else None)
     forecasts = {"minilstm": free_run(result.params, numbers, settings, scaling, FREE_YEARS)}

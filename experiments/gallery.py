@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from . import common
 from .readme import replace_block
 from .sunspots import SPANS
+from .tasks_memory import gate_in_words
 
 PAGE = Path(__file__).parent.parent / "docs" / "experiments.md"
 
@@ -41,9 +42,9 @@ class Run(NamedTuple):
 
 
 def notebook(results: Mapping[str, Any]) -> list[Headline]:
-    """The largest difference to the print of each document, beside the difference that rounding allows."""
+    """The largest difference from the print of each document, beside the difference that rounding allows."""
     return [
-        Headline(f"largest difference to {source}", value, results["tolerance"][source], "allowed by rounding")
+        Headline(f"largest difference from {source}", value, results["tolerance"][source], "allowed by rounding")
         for source, value in results["largest_difference"].items()
     ]
 
@@ -59,11 +60,17 @@ def sunspots(results: Mapping[str, Any]) -> list[Headline]:
     ]
 
 
+def median_of(seeds: int) -> str:
+    """What a score over `seeds` seeds is, in words."""
+    return "one seed" if seeds == 1 else f"median of {seeds}"
+
+
 def memory_task(label: str, number: str, baseline: str, results: Mapping[str, Any]) -> list[Headline]:
     """The score `number` of a memory task, for each setting in its results."""
     found = []
     for one in results["settings"]:
-        what = f"{label} of {len(one['by_seed'])}, length {one['length']}, forget bias {one['forget_bias']}"
+        gate = gate_in_words(one["forget_bias"])
+        what = f"{label}, {median_of(len(one['by_seed']))}, length {one['length']}, {gate}"
         found.append(Headline(what, one["scores"][number], one["scores"][baseline], "no memory"))
     return found
 
@@ -78,7 +85,7 @@ def char_lm(results: Mapping[str, Any]) -> list[Headline]:
 
 def adding_torch(results: Mapping[str, Any]) -> list[Headline]:
     """Scores and wall time beside PyTorch's."""
-    label = f"median of {len(results['runs'])}"
+    label = median_of(len(results["runs"]))
     return [
         Headline(f"test MSE, {label}", results["test_mse"], results["torch_test_mse"], "PyTorch"),
         Headline("wall time, s", results["seconds"], results["torch_seconds"], "PyTorch"),
@@ -96,9 +103,9 @@ def char_lm_torch(results: Mapping[str, Any]) -> list[Headline]:
 HEADLINES: dict[str, Callable[[Mapping[str, Any]], list[Headline]]] = {
     "notebook": notebook,
     "sunspots": sunspots,
-    "adding": functools.partial(memory_task, "test MSE, median", "test_mse", "baseline_mse"),
+    "adding": functools.partial(memory_task, "test MSE", "test_mse", "baseline_mse"),
     "adding_torch": adding_torch,
-    "copying": functools.partial(memory_task, "test cross-entropy, median", "test_cross_entropy", "memoryless"),
+    "copying": functools.partial(memory_task, "test cross-entropy", "test_cross_entropy", "memoryless"),
     "char_lm": char_lm,
     "char_lm_torch": char_lm_torch,
 }
@@ -145,7 +152,7 @@ def tables(runs: Sequence[Run]) -> str:
         for one in run.headlines
     ]
     commands = [(run.experiment, f"`{run.command}`", run.date) for run in ordered]
-    first = common.table(("experiment", "number, lower is better", "minilstm", "baseline", "which"), numbers)
+    first = common.table(("experiment", "number, lower is better", "minilstm", "baseline", "baseline's name"), numbers)
     return f"{first}\n\n{common.table(('experiment', 'command', 'date'), commands)}"
 
 

@@ -110,7 +110,7 @@ def conclusion(results: dict[str, Any], gaps: np.ndarray) -> str:
         common.table(("printed by", "largest difference", "allowed"), rows)
         + f"\n\n{results['agree']} of {results['compared']} arrays agree.\n"
         "The notebook shows no output gate of step 2: its cell prints the input gate again.\n"
-        "The thread without the forget bias of 1, largest difference to TensorFlow's print, steps 1 to 7:\n"
+        "The thread without the forget bias of 1, largest difference from TensorFlow's print, steps 1 to 7:\n"
         f"  {' '.join(f'{gap:.1e}' for gap in gaps)}: only the first step has nothing to forget.\nfiles:"
     )
 

@@ -65,11 +65,12 @@ def speed(folder: Path) -> str:
     batches, single = ([shape for shape in SHAPES if (shape[1] == 1) == one] for one in (False, True))
     headline = (folder / TABLES_FILE).read_text().split("\n", 1)[0]
     return (
-        f"{table}\n\nThe time of one training step, divided by the time in the fastest other library (below 1, "
+        f"{table}\n\nA ratio is the median over rounds of two times of the same round, not the quotient of the two "
+        f"medians.\n\nThe time of one training step, divided by the time in the fastest other library (below 1, "
         f"minilstm is faster): at {len(batches)} sizes from 32 to 650 units {_steps(results, OURS, batches)} in pure "
         f"NumPy and {_steps(results, COMPILED, batches)} with the extra `fast`; for a single sequence and 16 units "
         f"{_steps(results, OURS, single)} and {_steps(results, COMPILED, single)}. Printed by "
-        f"`python -m experiments.benchmark`: {headline}."
+        f"`python -m experiments.benchmark --rounds {results.rounds}`: {headline}."
     )
 
 

@@ -37,7 +37,7 @@ CLIP_NORM = 1.0
 
 
 class Settings(NamedTuple):
-    """What was chosen by validation."""
+    """The settings: units, epochs, noise and amplitude from the grid of `sunspots_settings`, the others by trying."""
 
     units: int = 12
     layers: int = 1

@@ -60,15 +60,15 @@ class Tape:
 
 
 class StepGradients(NamedTuple):
-    """What one step back computes: derivatives with respect to x_t and the state before the step, its dz ``[batch, 4 *
-    units]``, the derivative with respect to c_t over all paths, and its share of each weight's derivative by name.
+    """What one step back computes: the derivatives with respect to x_t and the state before the step, dz ``[batch, 4 *
+    units]``, dc with respect to c_t over all paths, and the step's share of each weight's derivative by name.
     """
 
-    x_t: Array
-    c_prev: Array
-    h_prev: Array
-    z: Array
-    c: Array
+    dx_t: Array
+    dc_prev: Array
+    dh_prev: Array
+    dz: Array
+    dc: Array
     weights: dict[str, Array]
 
 
@@ -76,15 +76,15 @@ class Sweep(NamedTuple):
     """All results of one backward pass.
 
     `inputs` is ``[time, batch, input_dim]``; `c`, `h` are the derivatives with respect to the initial state; `weights`
-    has one array (or None) for each name in `WEIGHTS`; `gates` ``[time, batch, 4 * units]`` is dz of every step;
-    `dc`, `dh` ``[time, batch, ...]`` are the derivatives with respect to c_t and h_t of every step, over all paths.
+    has one array (or None) for each name in `WEIGHTS`; `dz` ``[time, batch, 4 * units]`` and `dc`, `dh`
+    ``[time, batch, ...]`` are the derivatives with respect to z_t, c_t and h_t of every step, over all paths.
     """
 
     inputs: Array
     c: Array
     h: Array
     weights: list[Array]
-    gates: Array
+    dz: Array
     dc: Array
     dh: Array
 
@@ -233,11 +233,11 @@ def lstm_backward(
             dc, dh = np.where(live, dc, 0), np.where(live, dh, 0)
         x_t = live_inputs(inputs, t, sequence_length)
         back = step_back(cell, params, x_t, tape.before[t], tape.steps[t], dc, dh)
-        d_inputs[t], every_dz[t], every_dc[t], every_dh[t] = back.x_t, back.z, back.c, dh
+        d_inputs[t], every_dz[t], every_dc[t], every_dh[t] = back.dx_t, back.dz, back.dc, dh
         for total, name in zip(d_weights, WEIGHTS, strict=True):
             if total is not None:
                 total += back.weights[name]
-        dc, dh = back.c_prev, back.h_prev
+        dc, dh = back.dc_prev, back.dh_prev
         if live is not None:
             dc, dh = np.where(live, dc, dc_after), np.where(live, dh, dh_after)
     return Sweep(d_inputs, dc, dh, d_weights, every_dz, every_dc, every_dh)
@@ -261,7 +261,7 @@ def every_dz(
     weights = [get_path(params, name) for name in WEIGHTS]
     options = {"cell": cell, "sequence_length": sequence_length, "tape": Tape()}
     results = lstm_sequence(inputs, *state, *weights, **options)
-    return lstm_backward(*cotangents(results), inputs, *weights, **options).gates
+    return lstm_backward(*cotangents(results), inputs, *weights, **options).dz
 
 
 def no_second_derivative(*_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The console script: inspect a checkpoint, convert it, check gradients."""
+"""The console script: inspect a checkpoint, convert it, check gradients, replay a failed step."""
 
 from __future__ import annotations
 

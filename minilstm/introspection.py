@@ -37,7 +37,7 @@ def gate_activations(
     dict of arrays [batch, time, units]
         Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``.
     """
-    tape = _run(layer, params, inputs, state, sequence_length)[2]
+    tape = _run("gate_activations", layer, params, inputs, state, sequence_length)[2]
     steps = {name: np.stack([getattr(step, name) for step in tape.steps], axis=1) for name in (*GATES, "c", "h")}
     if sequence_length is not None:
         past = np.arange(inputs.shape[1]) >= np.asarray(sequence_length)[:, None]
@@ -58,7 +58,7 @@ def gradient_flow(
     state: Any = None,
     sequence_length: Any = None,
 ) -> dict[str, Array]:
-    """The derivatives of a loss with respect to the states and gates of every step: what flows back through time.
+    """The derivatives of a loss with respect to the states and the gates' pre-activations of every step.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def gradient_flow(
         respect to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for
         one release.
     """
-    cell, weights, tape, result = _run(layer, params, inputs, state, sequence_length)
+    cell, weights, tape, result = _run("gradient_flow", layer, params, inputs, state, sequence_length)
     dc, dh = (np.zeros_like(result[1]), np.zeros_like(result[2])) if d_state is None else d_state
     cotangents = np.ascontiguousarray(np.swapaxes(np.asarray(d_outputs, result[0].dtype), 0, 1))
     if cotangents.shape != result[0].shape:
@@ -87,18 +87,23 @@ def gradient_flow(
         cotangents, dc, dh, np.swapaxes(inputs, 0, 1), *weights, cell=cell, sequence_length=sequence_length, tape=tape
     )
     flow = {"dc": sweep.dc, "dh": sweep.dh}
-    for gate, dz in split_gates(sweep.gates).items():
+    for gate, dz in split_gates(sweep.dz).items():
         flow[f"dz_{gate}"] = flow[f"d{gate}"] = dz
     return {name: np.swapaxes(values, 0, 1) for name, values in flow.items()}
 
 
-def _run(layer: Any, params: Any, inputs: Array, state: Any, lengths: Any) -> tuple[LSTMCell, list[Any], Any, Any]:
-    """The cell, its weights in the order of `bptt.WEIGHTS`, the tape and what the forward pass returned."""
+def _run(
+    caller: str, layer: Any, params: Any, inputs: Array, state: Any, lengths: Any
+) -> tuple[LSTMCell, list[Any], Any, Any]:
+    """The cell, its weights in the order of `bptt.WEIGHTS`, the tape and what the forward pass returned.
+
+    Errors name the `caller`.
+    """
     if isinstance(layer, Sequential):
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
     cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
     if not bptt.has_derivation(cell):
-        raise ValueError(f"gate_activations: wanted an LSTMCell without wrappers, or an RNN around one, got {layer!r}")
+        raise ValueError(f"{caller}: wanted an LSTMCell without wrappers, or an RNN around one, got {layer!r}")
     weights = [get_path(params, name) for name in bptt.WEIGHTS]
     x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
     c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)

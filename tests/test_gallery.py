@@ -60,10 +60,10 @@ def test_the_page_holds_numbers_baselines_commands_and_dates(tmp_path, page):
     assert text.endswith("|\n<!-- end: gallery -->\nafter\n")
     assert "old" not in text
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert ["adding", "test MSE, median of 2, length 200, forget bias 0.0", "0.05", "0.167", "no memory"] in cells
+    assert ["adding", "test MSE, median of 2, length 200, forget bias 0", "0.05", "0.167", "no memory"] in cells
     assert ["sunspots", "relative variance 1956-1979, LSTM, median of seeds", "0.4", "0.37", "AR(12)"] in cells
     assert ["char_lm", "bits per held-out character", "2.1", "2.9", "trigram"] in cells
-    assert ["adding_torch", "test MSE, median of 1", "0.0003", "0.0004", "PyTorch"] in cells
+    assert ["adding_torch", "test MSE, one seed", "0.0003", "0.0004", "PyTorch"] in cells
     assert ["char_lm_torch", "wall time, s", "130", "100", "PyTorch"] in cells
     assert ["adding", "`python -m experiments.adding --length 100 200`", "2026-01-31"] in cells
 

@@ -140,7 +140,7 @@ def rewrite(monkeypatch, old, new):
     ("old", "new", "step", "gate"),
     [
         ("dh = dh + d_outputs[t]", "dh = 1.0 * d_outputs[t]", 4, "i"),  # what comes from the next step is dropped
-        ("dc, dh = back.c_prev, back.h_prev", "dc, dh = back.c_prev, 0 * back.h_prev", 3, "i"),
+        ("dc, dh = back.dc_prev, back.dh_prev", "dc, dh = back.dc_prev, 0 * back.dh_prev", 3, "i"),
         ("dc_prev = dc * f", "dc_prev = dc", 3, "i"),
         ("i=dz_i, j=dz_j, f=dz_f, o=dz_o", "i=dz_i, j=dz_f, f=dz_j, o=dz_o", 4, "j"),  # two gates are swapped
         ("i=dz_i, j=dz_j, f=dz_f, o=dz_o", "i=dz_i, j=dz_j, f=dz_o, o=dz_f", 4, "f"),
@@ -213,7 +213,7 @@ def own_backward(change=lambda results: results):
         bptt.lstm_sequence(inputs, *state, *weights, **options)
         sweep = bptt.lstm_backward(d_outputs, *d_state, inputs, *weights, **options)
         d_params = {"kernel": sweep.weights[0], "bias": sweep.weights[1]}
-        return change([d_params, sweep.inputs, (sweep.c, sweep.h), sweep.gates.copy()])
+        return change([d_params, sweep.inputs, (sweep.c, sweep.h), sweep.dz.copy()])
 
     return backward
 

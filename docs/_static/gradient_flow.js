@@ -39,7 +39,7 @@ function forward(cell, inputs) {
 
 // Go back from the last step to the first. dOutputs has a row of units numbers for each step: the derivatives of the
 // loss with respect to the outputs. The numbers say which equations a line undoes.
-// dI, dJ, dF, dO are the derivatives with respect to the pre-activations: dz_i, dz_j, dz_f, dz_o in minilstm/bptt.py.
+// dzI, dzJ, dzF, dzO are the derivatives with respect to the pre-activations (dz_i, dz_j, dz_f, dz_o in bptt.py).
 function backward(cell, steps, dOutputs) {
   const units = cell.bias.length / 4;
   const flow = {
@@ -55,12 +55,12 @@ function backward(cell, steps, dOutputs) {
     const { row, before, i, j, f, o, a } = steps[t];
     const inputDim = row.length - units;
     dh = dh.map((value, u) => value + dOutputs[t][u]);
-    const dO = dh.map((value, u) => value * a[u] * o[u] * (1 - o[u])); // (9), (7)
+    const dzO = dh.map((value, u) => value * a[u] * o[u] * (1 - o[u])); // (9), (7)
     dc = dc.map((value, u) => value + dh[u] * o[u] * (1 - a[u] * a[u])); // (9), (8)
-    const dI = dc.map((value, u) => value * j[u] * i[u] * (1 - i[u])); // (6), (3)
-    const dJ = dc.map((value, u) => value * i[u] * (1 - j[u] * j[u])); // (6), (4)
-    const dF = dc.map((value, u) => value * before.c[u] * f[u] * (1 - f[u])); // (6), (5)
-    const dz = [...dI, ...dJ, ...dF, ...dO]; // (2)
+    const dzI = dc.map((value, u) => value * j[u] * i[u] * (1 - i[u])); // (6), (3)
+    const dzJ = dc.map((value, u) => value * i[u] * (1 - j[u] * j[u])); // (6), (4)
+    const dzF = dc.map((value, u) => value * before.c[u] * f[u] * (1 - f[u])); // (6), (5)
+    const dz = [...dzI, ...dzJ, ...dzF, ...dzO]; // (2)
     flow.dc[t] = dc;
     flow.dh[t] = dh;
     flow.dz[t] = dz;

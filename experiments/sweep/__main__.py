@@ -1,6 +1,6 @@
 """Run any experiment over a grid or random draws of its flags, and over seeds, on all cores or on a cluster.
 
-    python -m experiments.sweep experiments.sunspots --grid units=4,8 --grid noise=0,0.1 --seeds 3 -- --seeds 1
+    python -m experiments.sweep experiments.sunspots --grid units=4,8 --seeds 3 -- --seeds 1 --ensemble 1
     python -m experiments.sweep experiments.adding --random 20 --draw learning-rate=log:1e-3:3e-2 -- --length 50
     python -m experiments.sweep experiments.adding --grid units=8,16 --backend dask --address tcp://head:8786
 

@@ -21,7 +21,7 @@ PLANTED = [  # a line of the script, and a mistake in it
     ("value * j[u] * i[u] * (1 - i[u])", "value * i[u] * (1 - i[u])"),
     ("value * i[u] * (1 - j[u] * j[u])", "value * i[u]"),
     ("value * before.c[u] * f[u] * (1 - f[u])", "value * steps[t].c[u] * f[u] * (1 - f[u])"),
-    ("[...dI, ...dJ, ...dF, ...dO]", "[...dI, ...dF, ...dJ, ...dO]"),
+    ("[...dzI, ...dzJ, ...dzF, ...dzO]", "[...dzI, ...dzF, ...dzJ, ...dzO]"),
     ("dKernel[k][column] += value * d", "dKernel[k][column] = value * d"),
     ("flow.dBias[column] += d;", "flow.dBias[column] += d / steps.length;"),
     ("cell.kernel[inputDim + u][column]", "cell.kernel[u][column]"),

@@ -3,7 +3,7 @@
 What NumPy cannot do, and what is done instead:
 
 - **Products of a few columns.** A BLAS library multiplies large matrices at full rate, but a step's product has only
-  `batch` rows, at half that rate. `tile` is an innermost loop made for it: the kernel is stored in the order in which
+  `batch` rows, below that rate. `tile` is an innermost loop made for it: the kernel is stored in the order in which
   its numbers are used, and sums stay in registers.
 - **One pass over the gates.** NumPy reads and writes a step nine times each way; compiled, a number is fetched once
   (`functions`).
