@@ -217,7 +217,7 @@ def lstm_backward(
     """
     time, batch, _ = inputs.shape
     params = unflatten_names(dict(zip(WEIGHTS, weights, strict=True)))
-    d_weights = [None if weight is None else np.zeros_like(weight) for weight in weights]
+    d_weights = {name: None if w is None else np.zeros_like(w) for name, w in zip(WEIGHTS, weights, strict=True)}
     d_inputs = np.zeros_like(inputs)
     every_dz = np.zeros((time, batch, 4 * cell.units), inputs.dtype)
     every_dc = np.zeros((time, *dc.shape), inputs.dtype)
@@ -234,13 +234,12 @@ def lstm_backward(
         x_t = live_inputs(inputs, t, sequence_length)
         back = step_back(cell, params, x_t, tape.before[t], tape.steps[t], dc, dh)
         d_inputs[t], every_dz[t], every_dc[t], every_dh[t] = back.dx_t, back.dz, back.dc, dh
-        for total, name in zip(d_weights, WEIGHTS, strict=True):
-            if total is not None:
-                total += back.weights[name]
+        for name, share in back.weights.items():
+            d_weights[name] += share
         dc, dh = back.dc_prev, back.dh_prev
         if live is not None:
             dc, dh = np.where(live, dc, dc_after), np.where(live, dh, dh_after)
-    return Sweep(d_inputs, dc, dh, d_weights, every_dz, every_dc, every_dh)
+    return Sweep(d_inputs, dc, dh, list(d_weights.values()), every_dz, every_dc, every_dh)
 
 
 def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

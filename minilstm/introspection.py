@@ -37,10 +37,10 @@ def gate_activations(
     dict of arrays [batch, time, units]
         Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``.
     """
-    tape = _run("gate_activations", layer, params, inputs, state, sequence_length)[2]
+    tape = _run("gate_activations", layer, params, inputs, state, sequence_length)[3]
     steps = {name: np.stack([getattr(step, name) for step in tape.steps], axis=1) for name in (*GATES, "c", "h")}
     if sequence_length is not None:
-        past = np.arange(inputs.shape[1]) >= np.asarray(sequence_length)[:, None]
+        past = np.arange(len(tape.steps)) >= np.asarray(sequence_length)[:, None]
         for values in steps.values():
             values[past] = np.nan
     return steps
@@ -77,14 +77,14 @@ def gradient_flow(
         respect to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for
         one release.
     """
-    cell, weights, tape, result = _run("gradient_flow", layer, params, inputs, state, sequence_length)
+    cell, weights, x, tape, result = _run("gradient_flow", layer, params, inputs, state, sequence_length)
     dc, dh = (np.zeros_like(result[1]), np.zeros_like(result[2])) if d_state is None else d_state
     cotangents = np.ascontiguousarray(np.swapaxes(np.asarray(d_outputs, result[0].dtype), 0, 1))
     if cotangents.shape != result[0].shape:
         wanted = (result[0].shape[1], result[0].shape[0], *result[0].shape[2:])
         raise ValueError(f"gradient_flow: d_outputs must have shape {wanted}, got {np.shape(d_outputs)}")
     sweep = bptt.lstm_backward(
-        cotangents, dc, dh, np.swapaxes(inputs, 0, 1), *weights, cell=cell, sequence_length=sequence_length, tape=tape
+        cotangents, dc, dh, x, *weights, cell=cell, sequence_length=sequence_length, tape=tape
     )
     flow = {"dc": sweep.dc, "dh": sweep.dh}
     for gate, dz in split_gates(sweep.dz).items():
@@ -94,8 +94,8 @@ def gradient_flow(
 
 def _run(
     caller: str, layer: Any, params: Any, inputs: Array, state: Any, lengths: Any
-) -> tuple[LSTMCell, list[Any], Any, Any]:
-    """The cell, its weights in the order of `bptt.WEIGHTS`, the tape and what the forward pass returned.
+) -> tuple[LSTMCell, list[Any], Array, Any, Any]:
+    """The cell, its weights in the order of `bptt.WEIGHTS`, its inputs, the tape and what the forward pass returned.
 
     Errors name the `caller`.
     """
@@ -104,9 +104,11 @@ def _run(
     cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
     if not bptt.has_derivation(cell):
         raise ValueError(f"{caller}: wanted an LSTMCell without wrappers, or an RNN around one, got {layer!r}")
+    if getattr(layer, "reverse", False):
+        raise ValueError(f"{caller}: the layer has reverse=True; give a forward layer and reversed inputs")
     weights = [get_path(params, name) for name in bptt.WEIGHTS]
     x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
     c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)
     tape = bptt.Tape()
     result = bptt.lstm_sequence(x, c, h, *weights, cell=cell, sequence_length=lengths, tape=tape)
-    return cell, weights, tape, result
+    return cell, weights, x, tape, result

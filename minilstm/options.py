@@ -20,7 +20,7 @@ def option(
     describe: Callable[[Any, str], Any] | None = None,
     show: bool = True,
 ) -> Any:
-    """A field. ``check(value, name, where)`` returns the value to keep, ``describe(value, where)`` makes it JSON-able."""
+    """A field. ``check(value, name, where)`` returns what to keep, ``describe(value, where)`` makes it JSON-able."""
     return dataclasses.field(default=default, repr=show, metadata={"check": check, "describe": describe})
 
 

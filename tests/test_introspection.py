@@ -84,3 +84,21 @@ def test_the_old_names_are_there_for_one_release():
     flow = gradient_flow(layer, params, inputs, np.ones((2, 4, 3), np.float32))
     assert list(flow) == ["dc", "dh", "dz_i", "di", "dz_j", "dj", "dz_f", "df", "dz_o", "do"]
     assert all(np.array_equal(flow[f"d{gate}"], flow[f"dz_{gate}"]) for gate in "ijfo")
+
+
+def test_whole_numbers_and_lists_are_inputs_too():
+    layer = LSTM(3)
+    params, inputs = layer.init(0, 2), np.arange(16).reshape(2, 4, 2)
+    d_outputs = np.ones((2, 4, 3), np.float32)
+    wanted = gradient_flow(layer, params, inputs.astype(np.float32), d_outputs)
+    assert np.abs(wanted["dh"]).max() > 0.1
+    for form in (inputs, inputs.tolist()):
+        for name, values in gradient_flow(layer, params, form, d_outputs).items():
+            assert_close(values, wanted[name], 1e-7, name)
+        assert_close(gate_activations(layer, params, form)["h"], layer(params, inputs.astype(np.float32)), 1e-6)
+
+
+def test_a_layer_that_runs_backwards_is_refused():
+    layer = LSTM(3, reverse=True)
+    with pytest.raises(ValueError, match="gate_activations: the layer has reverse=True"):
+        gate_activations(layer, layer.init(0, 2), np.ones((2, 4, 2)))

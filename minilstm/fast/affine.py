@@ -3,8 +3,8 @@
 The readable twin is the formula itself, which autograd could trace; `tests/fast/test_affine.py` compares both.
 
 - All leading dimensions together are the rows of one matrix product. NumPy would make a product for each.
-- Next to the compiled pass, products with a vector avoid BLAS: its threads stay awake for a tenth of a second and slow
-  the pass's own threads more than BLAS saves.
+- If passes are compiled, products with a vector avoid BLAS: its threads stay awake for a tenth of a second and slow
+  the threads of the passes more than BLAS saves.
 - The derivative of x is stored in the order in which the backward pass of an LSTM below reads it.
 """
 
@@ -20,7 +20,7 @@ from .memory import recycled
 
 Array = Any
 
-FEW_UNITS = 16  # of a Dense, at most, for which a product for each step costs about as much as one for all
+FEW_UNITS = 16  # a Dense with at most this many units: a product per step costs about as much as one for all
 SMALL_PRODUCT = 1 << 13  # multiplications; a smaller product wakes no BLAS thread and is not worth reused memory
 
 

@@ -35,7 +35,7 @@ class tbptt(NamedTuple):  # lower case, because it reads as an option: fit(..., 
         stride = check_size(self.stride, "stride", "tbptt")
         window = stride if self.window is None else check_size(self.window, "window", "tbptt")
         if window < stride:
-            raise ValueError(f"tbptt: wanted a window at least stride, got stride={stride}, window={window}")
+            raise ValueError(f"tbptt: window must be at least stride, got stride={stride}, window={window}")
         return Truncation(stride, window)
 
 
