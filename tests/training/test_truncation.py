@@ -535,7 +535,7 @@ def test_tbptt_that_makes_no_sense_is_refused(wrong, run_dir):
 
 
 def test_the_error_names_both_numbers():
-    with pytest.raises(ValueError, match=r"window at least stride, got stride=4, window=3"):
+    with pytest.raises(ValueError, match=r"window must be at least stride, got stride=4, window=3"):
         run(tbptt=tbptt(4, 3))
 
 
