@@ -97,9 +97,9 @@ def assembled(
         except (ValueError, IndexError) as error:
             shapes = {name: array.shape for name, array in arrays.items()}
             raise ValueError(f"{where}: {path!r} cannot have arrays of the shapes {shapes}: {error}") from error
-    unused = sorted(tensors.keys() - {name for place in places for name in place.names.values()})
+    unused = tensors.keys() - {name for place in places for name in place.names.values()}
     if unused and not allow_unused:
-        raise ValueError(f"{where}: the model has no place for {', '.join(unused)}")
+        raise ValueError(f"{where}: the model has no place for {', '.join(sorted(map(str, unused)))}")
     return checked_params(model, params, where)
 
 
