@@ -79,9 +79,9 @@ def as_batch(data: Any, where: str = "data") -> Batch:
     raise ValueError(f"{where}: wanted {wanted}, got {kind}")
 
 
-def to_dtype(batch: Any, dtype: Any) -> Any:
-    """Convert the floating arrays of a tree to `dtype`; integer arrays keep theirs."""
-    return tree_map(lambda value: _to_dtype(as_array(value, "data"), dtype), batch)
+def to_dtype(batch: Any, dtype: Any, where: str = "data") -> Any:
+    """Convert the floating arrays of a tree to `dtype`; integer arrays keep theirs. Errors begin with `where`."""
+    return tree_map(lambda value: _to_dtype(as_array(value, where), dtype), batch)
 
 
 def _to_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
@@ -113,7 +113,7 @@ def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
     With `any_tree` the batch may be any tree of arrays, and keeps its structure.
     """
     if any_tree:
-        batch = tree_map(lambda value: _to_dtype(as_array(value, where), dtype), batch)
+        batch = to_dtype(batch, dtype, where)
     else:
         given = {key: value for key, value in as_batch(batch, where).items() if value is not None}
         batch = {key: _to_dtype(as_array(value, f"{where}: {key}"), dtype) for key, value in given.items()}
