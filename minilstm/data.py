@@ -115,7 +115,8 @@ def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
     if any_tree:
         batch = to_dtype(batch, dtype, where)
     else:
-        given = {key: value for key, value in as_batch(batch, where).items() if value is not None}
+        named = as_batch(batch, where).items()
+        given = {key: value for key, value in named if value is not None or key == "inputs"}  # inputs must be there
         batch = {key: _to_dtype(as_array(value, f"{where}: {key}"), dtype) for key, value in given.items()}
     check_batch(batch, where)
     return batch

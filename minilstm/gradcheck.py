@@ -313,7 +313,7 @@ def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng
             x = inputs if layer.time_major else np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
             sweep = (cell, get_path(weights, cell.name), x, cell.zero_state(x.shape[1], np.float64), lengths)
             traced = _traced_dz(*sweep, loss)  # first, because this calls the loss
-            derived = sequences.every_dz(*sweep, loss.cotangents, fast=layer.backprop == "fast")
+            derived = sequences.every_dz(*sweep, loss.cotangents, fast=layer.is_fast)
             sentences.append(f"{name}: {_first_difference(derived, traced)}")
         inputs = layer.apply(weights, inputs, None, lengths)[0]
     return sentences

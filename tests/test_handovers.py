@@ -305,3 +305,21 @@ def test_float16_is_refused_before_it_gives_nan():
 def test_as_array_names_where_it_is_called_from():
     with pytest.raises(ValueError, match=r"^here: wanted numbers, got dtype <U1: text"):
         as_array(["a", "b"], "here")
+
+
+def test_inputs_of_none_and_a_backprop_of_another_type_are_named():
+    with pytest.raises(ValueError, match=r"^fit: data: inputs: wanted numbers"):
+        trained((None, Y))
+    with pytest.raises(ValueError, match=r"LSTM: backprop must be one of"):
+        LSTM(4, backprop=["fast"])
+
+
+def test_an_old_word_set_afterwards_means_the_fast_pass(monkeypatch):
+    from minilstm.fast import lstm as fast_lstm
+
+    calls, original = [], fast_lstm.fast_sequence
+    monkeypatch.setattr(fast_lstm, "fast_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
+    layer = LSTM(4)
+    layer.backprop = "bptt"
+    layer.apply(PARAMS["rnn"], X)
+    assert calls

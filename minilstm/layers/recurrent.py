@@ -30,7 +30,7 @@ OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written b
 
 
 def _check_backprop(backprop: Any, name: str, where: str) -> str:
-    word = OLD_WORDS.get(backprop, backprop)
+    word = OLD_WORDS.get(backprop, backprop) if isinstance(backprop, str) else backprop
     if word not in BACKPROPS:
         raise ValueError(f"{where}: backprop must be one of {BACKPROPS}, got {backprop!r}")
     return str(word)
@@ -146,14 +146,18 @@ class RNN(Layer):
         if self.backprop == "autograd":
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
         else:
-            fast = OLD_WORDS.get(self.backprop, self.backprop) == "fast"
-            outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=fast)
+            outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=self.is_fast)
         if not self.return_sequences:
             last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
             return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
         if self.reverse:
             outputs = _reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the fast pass may be used; also if `backprop` was set to its old word afterwards."""
+        return OLD_WORDS.get(self.backprop, self.backprop) == "fast"
 
     @property
     def uses_derivation(self) -> bool:

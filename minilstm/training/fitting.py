@@ -118,13 +118,12 @@ def fit(
     SystemExit
         After SIGINT or SIGTERM, if there is a `checkpoint_dir`: the code is 128 plus the signal's number.
     """
-    loss = losses.get(loss)
+    loss, optimizer = losses.get(loss), optimizers.get(optimizer)
     options = SimpleNamespace(**locals())  # every argument, for the functions below and the trainer
     _check_options(options)
     if loss_fn is None:
-        loss_fn = model_loss(model, options.loss)
+        loss_fn = model_loss(model, loss)
     any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32)
-    optimizer = options.optimizer = optimizers.get(optimizer)
     truncation = as_truncation(tbptt, data, model)
     read = functools.partial(as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree)
     source, validation = read(data, steps_per_epoch=steps_per_epoch), None
