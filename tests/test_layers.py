@@ -205,6 +205,22 @@ def test_embedding_takes_rows_and_adds_gradients_up_where_rows_repeat():
     assert_trees_equal(grads, {"embeddings": wanted})
 
 
+def test_a_subclass_that_draws_in_its_apply_gets_a_generator():
+    """Dense says that it does not draw, and gets no generator; a subclass with its own `apply` has not said so."""
+
+    class NoisyDense(Dense):
+        def apply(self, params, inputs, state=None, sequence_length=None, rng=None):
+            outputs, state = super().apply(params, inputs, state, sequence_length, rng)
+            return outputs + (0 if rng is None else rng.normal(size=outputs.shape)), state
+
+    inputs = np.ones((2, 3, 1), np.float32)
+    for layer, is_random in ((Dense(2), False), (NoisyDense(2), True)):
+        model = Sequential(layer)
+        params = model.init(0, 1)
+        assert layer.is_random == is_random
+        assert (model(params, inputs, rng=1) != model(params, inputs)).any() == is_random
+
+
 def test_dropout_acts_only_while_training():
     layer, x = Dropout(0.25), np.ones((400, 100))
     assert_trees_equal(layer({}, x), x)

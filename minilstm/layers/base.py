@@ -24,6 +24,12 @@ class Layer(Recipe):
     kind = "layer"
     default_name = "layer"
     recurrent = False  # whether the layer has a state to pass from one window to the next
+    is_random = True  # whether `apply` may draw from its `rng`; a generator for nothing is 4 % of a small step
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "apply" in vars(cls) and "is_random" not in vars(cls):  # another `apply` than the parent class promised for
+            cls.is_random = True
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """Make new parameters; `seed` is anything ``np.random.default_rng`` takes."""

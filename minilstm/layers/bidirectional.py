@@ -71,6 +71,11 @@ class Bidirectional(Layer):
         bw_outputs, bw_state = self.backward.apply(bw, inputs, bw_state, sequence_length, rng)
         return anp.concatenate([fw_outputs, bw_outputs], axis=-1), (fw_state, bw_state)
 
+    @property
+    def is_random(self) -> bool:  # type: ignore[override]
+        """Whether a cell of either direction drops out."""
+        return self.forward.is_random or self.backward.is_random
+
     def initial_state(self, params: dict[str, Any], batch: int) -> tuple[Any, Any]:
         """The pair of both directions' initial states."""
         return self.forward.initial_state(params["fw"], batch), self.backward.initial_state(params["bw"], batch)

@@ -35,6 +35,7 @@ class Dense(Layer):
     """
 
     default_name = "dense"
+    is_random = False
 
     units: int = option(check=check_size)
     _: KW_ONLY
@@ -84,6 +85,7 @@ class Embedding(Layer):
     """
 
     default_name = "embedding"
+    is_random = False
 
     vocabulary: int = option(check=check_size)
     units: int = option(check=check_size)

@@ -141,7 +141,7 @@ class RNN(Layer):
         if self.reverse:
             inputs = _reverse_time(inputs, lengths)
         masks = None
-        if rng is not None:
+        if rng is not None and self.is_random:
             masks = draw_masks(self.cell, np.random.default_rng(rng), batch, time, dtype, features)
         if self.backprop == "autograd":
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
@@ -153,6 +153,11 @@ class RNN(Layer):
         if self.reverse:
             outputs = _reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
+
+    @property
+    def is_random(self) -> bool:  # type: ignore[override]
+        """Whether the cell drops out: one that does has `draw_masks`."""
+        return hasattr(self.cell, "draw_masks")
 
     @property
     def is_fast(self) -> bool:

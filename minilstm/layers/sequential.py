@@ -95,7 +95,8 @@ class Sequential:
         if not state.keys() <= self._recurrent:
             unknown = sorted(state.keys() - self._recurrent)
             raise ValueError(f"Sequential.apply: state names {unknown}, which are no recurrent layers here")
-        rng = None if rng is None else np.random.default_rng(rng)
+        is_random = rng is not None and any(layer.is_random for layer in self.layers)
+        rng = np.random.default_rng(rng) if is_random else None
         new_state = {}
         outputs = inputs
         for name, layer in zip(self.names, self.layers, strict=True):
