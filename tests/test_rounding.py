@@ -33,7 +33,7 @@ def test_no_result_in_float32_is_further_off_than_its_bound(network, seed):
 
 @pytest.mark.parametrize("backprop", ["fast", "readable", "autograd"])
 def test_the_bound_explains_the_known_difference_and_no_fault(backprop):
-    """TensorFlow's gradient of w_o_diag is off by 1.5e-6 here, ours by 2.6e-6; a fault in a formula is far above 2e-4."""
+    """TensorFlow's gradient of w_o_diag is off by 1.5e-6 here and ours by 2.6e-6; a wrong formula by far more."""
     network, seed = ill_conditioned()
     network = network.astype(np.float32)
     cotangents, name = cotangents_of(network, seed), "rnn/lstm_cell/w_o_diag"
