@@ -81,7 +81,25 @@ def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
         named = as_batch(batch, where).items()
         given = {key: value for key, value in named if value is not None or key == "inputs"}  # inputs must be there
         batch = {key: _to_dtype(as_array(value, f"{where}: {key}"), dtype) for key, value in given.items()}
+        batch = _with_plain_dtypes(batch, where)
     check_batch(batch, where)
+    return batch
+
+
+def _with_plain_dtypes(batch: Batch, where: str) -> Batch:
+    """Return a batch with lengths as int64, which does not wrap around, and resets as bool; check the weights."""
+    lengths, reset, weights = (batch.get(key) for key in ("sequence_length", "reset", "weights"))
+    if lengths is not None:
+        if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+            got = f"shape {lengths.shape} of {lengths.dtype}"
+            raise ValueError(f"{where}: sequence_length must be whole numbers, one a sequence, got {got}")
+        batch["sequence_length"] = lengths.astype(np.int64, copy=False)
+    if reset is not None:
+        if reset.ndim != 1 or not np.isin(reset, (0, 1)).all():
+            raise ValueError(f"{where}: reset must be True or False, one a sequence, got {reset!r:.80}")
+        batch["reset"] = reset.astype(bool, copy=False)
+    if weights is not None and weights.size and weights.min() < 0:
+        raise ValueError(f"{where}: weights must be 0 or more, got {weights.min()}")
     return batch
 
 

@@ -146,8 +146,8 @@ def test_parameters_of_another_model_are_refused_by_name():
     refused(lambda: MODEL({}, INPUTS), "lstm_cell")
     refused(lambda: MODEL({"rnn": PARAMS["rnn"]}, INPUTS), "kernel")
     listed = tree_map(lambda w: w.tolist(), PARAMS)
-    refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params must be arrays, got -?0\.")
-    refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params must be arrays, got")
+    refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params must be nested dicts of floating arrays, got \[")
+    refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params must be nested dicts")
     refused(lambda: Sequential(Dense(2))({"dense": {"kernel": np.zeros((3, 2))}}, INPUTS), "bias")
 
 

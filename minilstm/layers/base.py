@@ -10,7 +10,7 @@ from autograd.tracer import getval, isbox
 
 from ..arrays import as_array
 from ..options import Recipe
-from ..params import get_path, tree_leaves
+from ..params import get_path
 
 Array = Any
 Params = dict[str, Any]
@@ -66,14 +66,16 @@ def required(params: Any, name: str, where: str) -> Any:
 
 def params_dtype(params: Any, default: Any, where: str = "") -> np.dtype:
     """The dtype of the parameters, which decides every other dtype; `default` if there are none."""
-    first = params
-    while isinstance(first, dict) and first:  # in most trees this ends at a leaf, without a walk through all of them
-        first = next(iter(first.values()))
-    for leaf in [first] if hasattr(first, "dtype") else tree_leaves(params):
-        if not hasattr(leaf, "dtype"):
-            raise ValueError(f"{where}: params must be arrays, got {leaf!r:.80}")
-        return np.dtype(leaf.dtype)
-    return np.dtype(default)
+    dtype, waiting = np.dtype(default), [params]
+    while waiting:  # of generation, which calls a model for one step, this loop is 1 %
+        part = waiting.pop()
+        if isinstance(getval(part), dict):  # autograd's own `grad` of a dict passes a box around the dict
+            waiting += [part[name] for name in getval(part)]
+        elif (isinstance(part, np.ndarray) or isbox(part)) and part.dtype.kind == "f":
+            dtype = part.dtype
+        else:
+            raise ValueError(f"{where}: params must be nested dicts of floating arrays, got {part!r:.80}")
+    return dtype
 
 
 def as_floating(value: Any, dtype: Any, where: str) -> Array:
@@ -86,8 +88,7 @@ def as_floating(value: Any, dtype: Any, where: str) -> Array:
     if value.dtype == dtype:
         return value
     if value.dtype.kind != "f":
-        what = "whole numbers are for Embedding and for label losses"
-        raise ValueError(f"{where} must be floating point, got {value.dtype} ({what})")
+        raise ValueError(f"{where} must be floating point, got {value.dtype}; whole numbers are for Embedding, labels")
     return value if dtype is None else value.astype(dtype)
 
 
