@@ -104,6 +104,14 @@ def check_size(value: Any, name: str, where: str) -> int:
     return int(value)
 
 
+def check_whole(value: Any, name: str, where: str, least: int = 1) -> int:
+    """Return `value` as an int if it is a whole number of at least `least`, such as 3 or 3.0; else raise ValueError."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not np.isfinite(value) or value != int(value) or value < least:
+        raise ValueError(f"{where}: {name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
 def check_optional_size(value: Any, name: str, where: str) -> int | None:
     """As `check_size`, or None."""
     return None if value is None else check_size(value, name, where)

@@ -196,7 +196,7 @@ BAD_FITS = {
     "both": ({"loss_fn": lambda *a: 0.0}, "loss_fn replaces model and loss"),
     "epochs": ({"epochs": 0}, "fit: epochs must be a whole number of at least 1, got 0"),
     "half an epoch": ({"epochs": 1.5}, "got 1.5"),
-    "batch_size": ({"batch_size": 0}, "fit: batch_size must be at least 1, got 0"),
+    "batch_size": ({"batch_size": 0}, "fit: batch_size must be a whole number of at least 1, got 0"),
     "checkpoint_every": ({"checkpoint_every": 0}, "fit: checkpoint_every must be a whole number of at least 1, got 0"),
     "clip_norm": ({"clip_norm": 0.0}, "clip_norm must be positive"),
     "steps_per_epoch": ({"steps_per_epoch": 3}, "steps_per_epoch is for a callable or an iterable"),
