@@ -46,7 +46,7 @@ def _renamed(name: str, mapping: dict[str, str], folders: set[str]) -> str:
     return "/".join(parts)
 
 
-def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
+def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = ()) -> dict[str, Any]:
     """Check that arrays fit a model or a parameter tree, and put them into its order.
 
     Parameters
@@ -55,6 +55,8 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
         The arrays by name.
     like : Sequential or dict
         A model says names and shapes, a parameter tree dtypes too.
+    other : list of str
+        What else does not fit; it is listed as well.
 
     Raises
     ------
@@ -73,6 +75,7 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
         elif flat[name].dtype != array.dtype and not isinstance(like, Sequential):
             faults.append(f"dtype of {name}: wanted {array.dtype}, got {flat[name].dtype}")
     faults += [f"extra: {name} {array.shape}" for name, array in flat.items() if name not in wanted]
+    faults += other
     if faults:
         raise ValueError("the parameter tree does not fit:\n  " + "\n  ".join(faults))
     return {name: flat[name] for name in wanted}

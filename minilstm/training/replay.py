@@ -11,8 +11,9 @@ from .. import losses
 from ..checkpoint import load_checkpoint, save_checkpoint
 from ..gradients import value_and_grad
 from ..params import flatten_names
+from .carried import describe_structure, own_tensors, read_state, state_tensors
 from .evaluation import model_loss
-from .runstate import RunState, describe_structure, own_tensors, read_state, state_tensors
+from .runstate import RunState
 
 REPLAYABLE = {loss.__name__: loss for loss in (losses.mse, losses.softmax_cross_entropy, losses.sigmoid_cross_entropy)}
 
