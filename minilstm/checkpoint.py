@@ -20,6 +20,7 @@ from .names import arranged, cell_folders, new_name, old_name
 from .optimizers import AdagradState, AdamState, CenteredRMSPropState, MomentumState, RMSPropState
 from .params import Tree, flatten_names, unflatten_names
 from .tensorbundle import CheckpointError
+from .tensorbundle.paths import as_prefix
 
 # TensorFlow's slot names for the trees of each optimizer's state.
 SLOTS: dict[type, dict[str, str]] = {
@@ -206,9 +207,12 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
 
 
 def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
-    """A prefix as it is, of a directory its newest checkpoint; FileNotFoundError if the directory has none."""
+    """A prefix as it is, of one of its files the prefix, of a directory its newest checkpoint.
+
+    Raises FileNotFoundError if the directory has none.
+    """
     path = os.fspath(prefix_or_directory)
-    prefix = latest_checkpoint(path) if os.path.isdir(path) else path
+    prefix = latest_checkpoint(path) if os.path.isdir(path) else as_prefix(path)
     if prefix is None:
         raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
     return prefix

@@ -12,6 +12,7 @@ cannot express is refused. To add a format, write such a module and name it in `
 
     format          what a format offers, and what the formats share
     layout          where each library keeps the four gates: no other module knows it
+    shapes          the shapes of an LSTM's arrays in each library, compared with a file's
     parts           a model as a row of layers that other libraries have too
     infer           a model from the names and shapes of a file that does not describe it
     keras_config    Keras layers as JSON and as Python

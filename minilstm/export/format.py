@@ -20,8 +20,9 @@ from ..layers import Sequential, from_config
 from ..names import arranged, nearest
 from ..optional import library
 from ..params import flatten_names, set_path, unflatten_names
-from .infer import Options
+from .infer import Options, shapes_of
 from .layout import Weights
+from .shapes import Shape
 
 DTYPES: tuple[str, ...] = ("float32", "float64", "float16")
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what a damaged zip can raise
@@ -66,12 +67,13 @@ class Place(NamedTuple):
     """A subtree of the parameters, and the arrays of a file that hold it.
 
     `path` is the subtree's path; `names` maps what the library calls an array to its name in the file; `own` converts
-    the library's arrays to ours.
+    the library's arrays to ours. `check` raises ValueError unless the arrays' shapes fit each other and the model.
     """
 
     path: str
     names: dict[str, str]
     own: Callable[[Weights], Weights]
+    check: Callable[[dict[str, Shape], dict[str, str], str], None] | None = None
 
 
 def names_of(places: list[Place]) -> dict[str, list[str]]:
@@ -90,8 +92,10 @@ def assembled(
         If a tensor is missing or, unless `allow_unused` is true, has no place, or if shapes do not fit.
     """
     params: dict[str, Any] = {}
-    for path, names, own in places:
+    for path, names, own, check in places:
         arrays = _taken(tensors, names, where)
+        if check is not None:
+            check(shapes_of(arrays), names, where)
         try:
             set_path(params, path, own(arrays))
         except (ValueError, IndexError) as error:

@@ -45,6 +45,7 @@ from .infer import CellShape, Found, Options, Shape, dense_or_embedding, lstm_fo
 from .keras_config import code_of, from_keras_config, keras_config, stack_lines
 from .layout import Weights, from_keras, to_keras
 from .parts import Part, parts_of, refuse, weights_of
+from .shapes import Sizes, check_lstm, keras_shapes
 
 SUFFIXES: tuple[str, ...] = (".keras", ".weights.h5")
 RUNTIME = "keras"
@@ -202,8 +203,9 @@ def in_keras_layers(layers: Mapping[str, Mapping[str, Shape]], where: str) -> li
     found = []
     for name, arrays in layers.items():
         if set(arrays) == set(ARRAYS["lstm"]):
-            cell = CellShape("lstm_cell", arrays["kernel"][0], arrays["recurrent_kernel"][0])
-            found.append(lstm_found(name, [cell]))
+            sizes = Sizes(sum(arrays["recurrent_kernel"][:1]))
+            check_lstm(keras_shapes, sizes, arrays, {array: f"{name}/{array}" for array in arrays}, where)
+            found.append(lstm_found(name, [CellShape("lstm_cell", arrays["kernel"][0], sizes.units)], where))
         else:
             found.append(dense_or_embedding(name, arrays, where))
     return found
@@ -239,7 +241,11 @@ def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
 
 def _places(model: Sequential, where: str) -> list[Place]:
     numbered = _numbered(keras_parts(model, where))
-    return [Place(part.path, names, partial(own_weights, part)) for part, _, names in numbered if names]
+    return [
+        Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
+        for part, _, names in numbered
+        if names
+    ]
 
 
 def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> bytes:

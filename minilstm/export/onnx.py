@@ -34,6 +34,7 @@ from .infer import Options
 from .layout import Weights, from_onnx
 from .onnx_graph import build, tensor_names
 from .parts import Part, activation_name, parts_of
+from .shapes import onnx_shapes
 
 SUFFIXES: tuple[str, ...] = (".onnx",)
 RUNTIME = "onnxruntime"
@@ -165,7 +166,7 @@ def _places(model: Sequential, where: str) -> list[Place]:
     places = []
     for part in _onnx_parts(model, where):
         names = {key: f"{part.name}/{key}" for key in tensor_names(part)}
-        places.append(Place(part.path, names, partial(_own_weights, part)))
+        places.append(Place(part.path, names, partial(_own_weights, part), part.check(onnx_shapes)))
         if part.initial_state:
             names = {key: f"{part.name}/initial_{key}" for key in "ch"}
             places.append(Place(part.initial_state, names, _own_state))

@@ -30,6 +30,7 @@ from .keras import array_names, in_keras_layers, keras_parts, keras_weights, own
 from .keras_config import code_of, layer_names, stack_lines
 from .object_graph import Node, decode, encode
 from .parts import Part, weights_of
+from .shapes import keras_shapes
 
 SUFFIXES: tuple[str, ...] = ()
 RUNTIME = "tensorflow"
@@ -175,8 +176,9 @@ def _weighted(model: Sequential, where: str) -> list[Part]:
 def _places(parts: list[Part]) -> list[Place]:
     """Where the parts with weights are: each variable under the key that `save` gives it."""
     return [
-        Place(part.path, {name: _key(k, part, name) for name in array_names(part)}, partial(own_weights, part))
+        Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
         for k, part in enumerate(parts)
+        for names in [{name: _key(k, part, name) for name in array_names(part)}]
     ]
 
 

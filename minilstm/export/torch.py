@@ -25,6 +25,7 @@ from .format import DTYPES, Loaded, Place, assembled, checked_params, described,
 from .infer import CellShape, Found, Options, Shape, lstm_found, model_from, shapes_of, sorted_out
 from .layout import Weights, from_torch, to_torch
 from .parts import Part, activation_name, features_in, parts_of, weights_of
+from .shapes import Sizes, check_lstm, torch_shapes
 
 SUFFIXES: tuple[str, ...] = (".safetensors",)
 RUNTIME = "torch"
@@ -159,17 +160,22 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def in_state_dict(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     """The modules of a PyTorch state dict: LSTM, Linear, Embedding; ValueError for a name that belongs to none."""
+    backwards = next((name for name in shapes if name.endswith("_reverse")), None)
+    if backwards is not None:
+        raise ValueError(f"{where}: {backwards} belongs to a bidirectional layer, which cannot be read from a file")
     cells, others = sorted_out(shapes, CELL_ARRAY, ".")
     found = []
     for layer, by_depth in cells.items():
         shown = []
-        for (_, cell), arrays in sorted(by_depth.items()):
+        for (depth, cell), arrays in sorted(by_depth.items()):
             if not {"weight_ih", "weight_hh", "bias_ih", "bias_hh"} <= set(arrays):
                 raise ValueError(f"{where}: {layer} has {sorted(arrays)}; an LSTM needs both weights and both biases")
-            rows, input_dim = arrays["weight_ih"]
-            num_proj = arrays["weight_hr"][0] if "weight_hr" in arrays else None
-            shown.append(CellShape(cell, input_dim, rows // 4, num_proj))
-        found.append(lstm_found(layer, shown))
+            num_proj = sum(arrays["weight_hr"][:1]) if "weight_hr" in arrays else None
+            units = sum(arrays["weight_hh" if num_proj is None else "weight_hr"][1:])
+            names = {key: f"{layer}.{key}_l{depth}" for key in arrays}
+            check_lstm(torch_shapes, Sizes(units, num_proj), arrays, names, where)
+            shown.append(CellShape(cell, arrays["weight_ih"][1], units, num_proj))
+        found.append(lstm_found(layer, shown, where))
     for layer, arrays in others.items():
         if set(arrays) == {"weight", "bias"} and len(arrays["weight"]) == 2:
             found.append(Found("dense", layer, arrays["weight"][1], arrays["weight"][0]))
@@ -225,7 +231,7 @@ def _tensor_names(modules: list[Module]) -> Iterator[tuple[Part, dict[str, str]]
 
 def _places(model: Sequential, where: str) -> list[Place]:
     named = _tensor_names(_modules(model, where))
-    return [Place(part.path, names, partial(_own_weights, part)) for part, names in named]
+    return [Place(part.path, names, partial(_own_weights, part), part.check(torch_shapes)) for part, names in named]
 
 
 def _their_weights(part: Part, weights: Weights) -> Weights:

@@ -45,7 +45,7 @@ class Sequential:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
-        check_distinct([cell for layer in layers for cell in _cells_of(layer)], "Sequential")
+        check_distinct([cell for layer in layers for cell in cells_of(layer)], "Sequential")
         if len({_is_time_major(layer) for layer in layers if layer.recurrent}) > 1:
             raise ValueError("Sequential: either all recurrent layers must have time_major=True, or none")
         self.layers = layers
@@ -176,7 +176,7 @@ def _is_time_major(layer: Layer) -> bool:
     return bool(getattr(layer.forward if isinstance(layer, Bidirectional) else layer, "time_major", False))
 
 
-def _cells_of(layer: Layer) -> list[Any]:
+def cells_of(layer: Layer) -> list[Any]:
     """The cells of a layer, each object once: a Bidirectional may use one cell for both directions."""
     if isinstance(layer, Bidirectional):
         return list({id(part.cell): part.cell for part in (layer.forward, layer.backward)}.values())
