@@ -6,6 +6,7 @@ A field defines an argument with its default and check, the attribute, the entry
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -48,7 +49,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         Recipe.__init__(self, self.name)
-        for field in _fields(self):
+        for field in declared(self):
             if field.metadata.get("check"):
                 value = field.metadata["check"](getattr(self, field.name), field.name, type(self).__name__)
                 setattr(self, field.name, value)
@@ -59,14 +60,14 @@ class Recipe:
         Raises ValueError for an activation or initializer without a registered name: it could not be read back.
         """
         where, options = f"{type(self).__name__}.config", {}
-        for field in _fields(self):
+        for field in declared(self):
             value, describe = getattr(self, field.name), field.metadata.get("describe")
             options[field.metadata.get("key", field.name)] = describe(value, where) if describe else value
         return {self.kind: type(self).__name__, **(options or {"name": self.name})}
 
     def __repr__(self) -> str:
         shown = []
-        for field in _fields(self):
+        for field in declared(self):
             value, default = getattr(self, field.name), self.default_name if field.name == "name" else field.default
             if not field.kw_only:
                 shown.append(repr(value))
@@ -77,10 +78,10 @@ class Recipe:
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
     """The arguments that make the same recipe again."""
-    return {field.name: getattr(recipe, field.name) for field in _fields(recipe)}
+    return {field.name: getattr(recipe, field.name) for field in declared(recipe)}
 
 
-def _fields(recipe: Recipe) -> list[dataclasses.Field[Any]]:
+def declared(recipe: Recipe) -> list[dataclasses.Field[Any]]:
     """The options of a recipe; none for a user's own class that is not a dataclass."""
     return [field for field in dataclasses.fields(recipe) if field.init] if dataclasses.is_dataclass(recipe) else []
 
@@ -110,17 +111,30 @@ def check_optional_size(value: Any, name: str, where: str) -> int | None:
 
 
 def check_bound(value: Any, name: str, where: str) -> Any:
-    """Return `value` if it is a positive number or None, else raise ValueError."""
-    if value is not None and not value > 0:
-        raise ValueError(f"{where}: {name} must be positive, got {value!r}")
+    """Return `value` if it is a positive number that a float can hold, or None; else raise ValueError."""
+    if value is not None and not as_float(value) > 0:
+        raise ValueError(f"{where}: {name} must be positive, got {shortened(value)}")
     return value
 
 
 def check_finite(value: Any, name: str, where: str) -> float:
     """Return `value` as a float if it is a finite number, else raise ValueError."""
-    if not np.isfinite(value):
-        raise ValueError(f"{where}: {name} must be a finite number, got {value!r}")
+    if not np.isfinite(as_float(value)):
+        raise ValueError(f"{where}: {name} must be a finite number, got {shortened(value)}")
     return float(value)
+
+
+def as_float(value: Any) -> float:
+    """A number as a float; NaN for what is none, and for a whole number that is too large."""
+    try:
+        return float("nan") if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def shortened(value: Any) -> str:
+    """The repr of a value, of which a long one loses its middle."""
+    return reprlib.repr(value)
 
 
 def refuse_num_units(num_units: Any, where: str) -> None:

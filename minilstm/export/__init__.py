@@ -17,6 +17,10 @@ cannot express is refused. To add a format, write such a module and name it in `
     infer           a model from the names and shapes of a file that does not describe it
     keras_config    Keras layers as JSON and as Python
     object_graph    the objects of a TensorFlow 2 checkpoint
+    keras_graph     a Keras model in a TensorFlow 2 checkpoint
     onnx_graph      the graph of a model
+    arrays          zip files, and bytes as arrays
+    safetensors     the format of PyTorch's state dicts
+    hdf5            the format of Keras's weights
     convert         any format to any other
 """

@@ -25,6 +25,7 @@ from ..layers import Dense, Embedding, Sequential
 from ..layers.base import params_dtype
 from ..layers.sequential import cells_of
 from ..params import flatten_names
+from ..reading import printable, reader
 from ..wrappers import innermost
 from . import keras, npz, onnx, tf2, torch
 from .format import Format, Loaded, checked_params
@@ -66,7 +67,10 @@ def run(options: argparse.Namespace) -> int:
     """Carry out the command; the exit code is 1 if the result disagrees with the source."""
     given = Options(*(getattr(options, name) for name in Options._fields))
     try:
-        return 0 if convert(options.source, options.target, to=options.to, options=given) else 1
+        agrees = convert(
+            options.source, options.target, to=options.to, options=given, report=lambda line: print(printable(line))
+        )
+        return 0 if agrees else 1
     except ImportError as missing:
         raise ValueError(str(missing)) from missing
 
@@ -150,6 +154,7 @@ def _suffix_format(path: str) -> str | None:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+@reader
 def read(path: str, options: Options) -> Source:
     """A model and its parameters from any format.
 
