@@ -30,7 +30,8 @@ def encode(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> by
     at = 0
     for name, tensor in tensors.items():
         offsets = [at, at := at + tensor.nbytes]
-        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        kind = kinds[tensor.dtype.newbyteorder("<")]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": offsets}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the numbers then begin at a multiple of 8
     little = (tensor.astype(tensor.dtype.newbyteorder("<"), copy=False) for tensor in tensors.values())
