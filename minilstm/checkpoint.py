@@ -21,7 +21,9 @@ from .layers.differences import differences
 from .names import arranged, cell_folders, new_name, old_name
 from .optimizers import AdagradState, AdamState, CenteredRMSPropState, MomentumState, RMSPropState
 from .params import Tree, flatten_names, unflatten_names
+from .reading import from_json, reader
 from .tensorbundle import CheckpointError
+from .tensorbundle.paths import as_prefix
 
 # TensorFlow's slot names for the trees of each optimizer's state.
 SLOTS: dict[type, dict[str, str]] = {
@@ -170,9 +172,11 @@ def check_describable(model: Sequential | None, extra: Any) -> None:
 def as_json(value: Any, what: str) -> str:
     """A value as JSON, the same text for equal values; ValueError, which begins with `what`, if JSON cannot hold it."""
     try:
-        return json.dumps(value, sort_keys=True)
-    except TypeError as error:
+        text = json.dumps(value, sort_keys=True)
+        from_json(text)  # what is written must be what is read
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} must be what JSON can hold: {error}") from error
+    return text
 
 
 def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[str, Any] | None:
@@ -213,14 +217,18 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
 
 
 def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
-    """A prefix as it is, of a directory its newest checkpoint; FileNotFoundError if the directory has none."""
+    """A prefix as it is, of one of its files the prefix, of a directory its newest checkpoint.
+
+    Raises FileNotFoundError if the directory has none.
+    """
     path = os.fspath(prefix_or_directory)
-    prefix = latest_checkpoint(path) if os.path.isdir(path) else path
+    prefix = latest_checkpoint(path) if os.path.isdir(path) else as_prefix(path)
     if prefix is None:
         raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
     return prefix
 
 
+@reader
 def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = None) -> Checkpoint:
     """Read a checkpoint, written here or by TensorFlow.
 
@@ -254,7 +262,7 @@ def _sorted_out(prefix: str, tensors: dict[str, Any], like: Any) -> Checkpoint:
     model = None if own[MODEL] is None else _described(own[MODEL])
     folders = cell_folders(model, like)
     tensors = {new_name(name, folders): value for name, value in tensors.items()}
-    step = _as_step(tensors.pop("global_step", None))
+    step = as_step(tensors.pop("global_step", None))
     scalars = {name: tensors.pop(name) for name in SCALARS if name in tensors}
     slots = {name: tensors.pop(name) for name in list(tensors) if _is_slot(name, tensors)}
     averages = {name: slots.pop(name) for name in list(slots) if name.endswith("/" + AVERAGE)}
@@ -297,8 +305,8 @@ def _from_json(tensor: Any, name: str) -> Any:
     if tensor is None:
         return None
     try:
-        return json.loads(np.asarray(tensor, object).item())
-    except (ValueError, TypeError, RecursionError) as error:
+        return from_json(np.asarray(tensor, object).item())
+    except (ValueError, TypeError) as error:
         raise ValueError(f"tensor {name} is not JSON: {error}") from error
 
 
@@ -309,7 +317,8 @@ def _described(config: Any) -> Sequential:
         raise ValueError(f"tensor {MODEL}: {error}") from error
 
 
-def _as_step(tensor: Any) -> int | None:
+def as_step(tensor: Any) -> int | None:
+    """The number in ``global_step``, or None without such a tensor; ValueError if it is no whole number above 0."""
     if tensor is None:
         return None
     if tensor.shape != () or tensor.dtype.kind not in "iu" or tensor < 0:

@@ -21,10 +21,12 @@ import numpy as np
 from .. import checkpoint
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
-from ..layers import RNN, Embedding, Sequential
+from ..layers import Dense, Embedding, Sequential
 from ..layers.base import params_dtype
+from ..layers.sequential import cells_of
 from ..params import flatten_names
-from ..wrappers import MultiRNNCell
+from ..reading import printable, reader
+from ..wrappers import innermost
 from . import keras, npz, onnx, tf2, torch
 from .format import Format, Loaded, checked_params
 from .infer import Options, in_checkpoint, model_from, shapes_of
@@ -32,6 +34,7 @@ from .infer import Options, in_checkpoint, model_from, shapes_of
 FORMATS: dict[str, Format] = {"tf2": tf2, "keras": keras, "torch": torch, "onnx": onnx, "npz": npz}
 SUFFIXES = {suffix: kind for kind, module in FORMATS.items() for suffix in module.SUFFIXES}
 TOLERANCES = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-12}
+CELL_OPTIONS = ("forget_bias", "activation", "cell_clip", "proj_clip")
 BATCH, TIME = 3, 7  # of the random inputs that are run through both
 
 
@@ -66,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     given = Options(*(getattr(options, name) for name in Options._fields))
     try:
         chosen = {"to": options.to, "options": given, "averaged": options.averaged}
-        return 0 if convert(options.source, options.target, **chosen) else 1
+        agrees = convert(options.source, options.target, **chosen, report=lambda line: print(printable(line)))
+        return 0 if agrees else 1
     except ImportError as missing:
         raise ValueError(str(missing)) from missing
 
@@ -141,9 +145,10 @@ def source_format(path: str) -> str:
     told = _suffix_format(path)
     if told is not None:
         return told
-    if os.path.isfile(path):
+    path = checkpoint.prefix_of(path)
+    if os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
         raise ValueError(f"SRC must be a checkpoint's prefix or have one of {', '.join(SUFFIXES)}, got {path!r}")
-    return "tf2" if tf2.is_object_based(checkpoint.prefix_of(path)) else "tf"
+    return "tf2" if tf2.is_object_based(path) else "tf"
 
 
 def _suffix_format(path: str) -> str | None:
@@ -153,6 +158,7 @@ def _suffix_format(path: str) -> str | None:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
+@reader
 def read(path: str, options: Options, averaged: bool = False) -> Source:
     """A model and its parameters, or with `averaged` their moving average, from any format.
 
@@ -178,14 +184,14 @@ def read(path: str, options: Options, averaged: bool = False) -> Source:
 
 def _check_options(model: Sequential, options: Options, where: str) -> None:
     """Raise ValueError if a flag contradicts the model that is used."""
-    runners = [layer.cell for layer in model.layers if isinstance(layer, RNN)]
-    cells = [cell for outer in runners for cell in (outer.cells if isinstance(outer, MultiRNNCell) else [outer])]
-    for option in ("forget_bias", "activation", "cell_clip", "proj_clip"):
-        wanted = getattr(options, option)
-        for cell in cells:
-            actual = getattr(cell, option, wanted)
-            if wanted is not None and actual != wanted:
-                raise ValueError(f"{where}: the model has {option}={actual!r}, and the flag says {wanted!r}")
+    cells = [cell for layer in model.layers for outer in cells_of(layer) for cell in innermost(outer)]
+    held = [(option, cell, option) for option in CELL_OPTIONS for cell in cells]
+    held += [("dense_activation", layer, "activation") for layer in model.layers if isinstance(layer, Dense)]
+    for flag, holder, option in held:
+        wanted = getattr(options, flag)
+        actual = getattr(holder, option, wanted)
+        if wanted is not None and (actual or "linear" if "activation" in option else actual) != wanted:
+            raise ValueError(f"{where}: the model has {flag}={actual!r}, and the flag says {wanted!r}")
 
 
 # --- writing --------------------------------------------------------------------------------------------------
