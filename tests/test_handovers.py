@@ -168,6 +168,27 @@ def test_arrays_for_a_time_major_model_are_refused_by_fit():
     assert_trees_close(found, wanted, 1e-5)
 
 
+@pytest.mark.parametrize("last_only", [False, True], ids=["every step", "last step"])
+def test_batches_for_a_time_major_model_have_their_sequences_on_the_second_axis(last_only):
+    """Lengths, and targets of the last step alone; the history counts sequences, not time steps."""
+    lengths, targets = np.array([5, 1, 3, 2, 5, 4, 5]), Y[:7, 0] if last_only else Y[:7]
+    parts = [slice(0, 5), slice(5, 7)]
+
+    def run(time_major):
+        swap = (lambda a: a.swapaxes(0, 1)) if time_major else (lambda a: a)
+        model = Sequential(LSTM(4, time_major=time_major, return_sequences=not last_only), Dense(1))
+        data = lambda step: {  # noqa: E731
+            "inputs": swap(X[parts[step % 2]]),
+            "targets": targets[parts[step % 2]] if last_only else swap(targets[parts[step % 2]]),
+            "sequence_length": lengths[parts[step % 2]],
+        }
+        return trained(data, model=model, steps_per_epoch=2)
+
+    found, wanted = run(True), run(False)
+    assert_trees_close(found.params, wanted.params, 1e-6)
+    assert_close(found.history["loss"], wanted.history["loss"], 1e-6)
+
+
 def test_layers_do_not_disagree_about_the_first_axis():
     with pytest.raises(ValueError, match="Sequential: either all recurrent layers must have time_major=True, or none"):
         Sequential(LSTM(4, time_major=True), LSTM(4))
@@ -262,8 +283,8 @@ def test_what_is_reported_is_summed_in_float64():
     targets[17] = 1e4
     wanted = (1e8 + 199) / 200
     result = fit(
-        model, model.init(0, 1), losses.mse, (inputs, targets), validation_data=(inputs, targets), batch_size=1, epochs=1,
-        optimizer=SGD(1e-30), clip_norm=1.0,
+        model, model.init(0, 1), losses.mse, (inputs, targets), validation_data=(inputs, targets), batch_size=1,
+        optimizer=SGD(1e-30), clip_norm=1.0, epochs=1,
     )  # fmt: skip
     assert result.history["loss"] == [pytest.approx(wanted, rel=1e-12)]
     assert result.history["val_loss"] == [pytest.approx(wanted, rel=1e-12)]
