@@ -45,7 +45,7 @@ def refused(call, message):
         (INPUTS[:, :0], r"inputs must not be empty, got shape \(6, 0, 3\)"),
         (INPUTS.astype(int), "LSTM.apply: inputs must be floating point, got int64"),
         (INPUTS > 0, "inputs must be floating point, got bool"),
-        (INPUTS.astype(complex), "inputs must be floating point, got complex128"),
+        (INPUTS.astype(complex), "inputs: wanted numbers, got dtype complex128: complex numbers"),
         (INPUTS.tolist()[0], r"got shape \(5, 3\)"),
     ],
 )

@@ -136,12 +136,16 @@ def fit(
         loss_fn = model_loss(model, loss)
     any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32, "fit")
     truncation = as_truncation(tbptt, data, model)
-    read = functools.partial(as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree)
+    is_time_major = getattr(model, "is_time_major", False)
+    read = functools.partial(
+        as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree,
+        time_major=is_time_major,
+    )  # fmt: skip
     source, validation = read(data, steps_per_epoch=steps_per_epoch), None
     if validation_data is not None:
         validation = read(validation_data, steps_per_epoch=None, where="fit: validation_data")
     arrays = [one for one in (source, validation) if isinstance(one, ArraySource)]
-    if arrays and getattr(model, "is_time_major", False):
+    if arrays and is_time_major:
         raise ValueError(
             "fit: the model has time_major=True, but arrays are batched along their first axis; build it with "
             "time_major=False, or give batches as a callable or an iterable"
