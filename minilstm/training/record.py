@@ -3,8 +3,8 @@
 Numbers and names are compared by value, the optimizer's options among them, and a schedule of `minilstm.schedules` by
 its name and its numbers. Python cannot compare two functions. So a function of your own, a loss or a learning rate, is
 compared by its qualified name, a lambda too; and your own optimizer by its name, the name of its `rule`, and the
-options that are fields of a dataclass. A subclass that replaces nothing but `update` may be left out on resume: it may only
-watch. Data are compared by keys, shapes and dtypes, not by what they hold.
+options that are fields of a dataclass. A subclass that replaces nothing but `update` may be left out on resume: it may
+only watch. Data are compared by keys, shapes and dtypes, not by what they hold.
 
 The model is not in this record, because every checkpoint has its description.
 """
