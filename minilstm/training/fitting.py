@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from .. import losses, optimizers
-from ..checkpoint import check_describable, latest_checkpoint
+from ..checkpoint import check_describable
 from ..layers.base import params_dtype
 from ..params import Tree
 from .arguments import check_options
 from .baselines import baselines
 from .evaluation import LossFunction, model_loss
+from .folder import RunFolder
+from .lock import RunLock
 from .loop import FitResult, Trainer
 from .record import started_with
 from .sources import ArraySource, Source, as_source
@@ -164,15 +166,21 @@ def fit(
         check_describable(model, extra)
         started = started_with(options, source, first, truncation)
     trainer = Trainer(options, loss_fn, source, validation, truncation, compared, started)
-    newest = None if checkpoint_dir is None else latest_checkpoint(checkpoint_dir)
-    if checkpoint_dir is not None and newest is not None:
-        if not resume:
+    if checkpoint_dir is None:
+        return trainer.train()
+    directory = os.path.abspath(checkpoint_dir)  # a callback may change the working directory
+    with RunLock(directory):
+        trainer.folder = folder = RunFolder(directory)
+        if not resume and folder.holds_a_run():
             raise ValueError(
                 f"fit: checkpoint_dir {os.fspath(checkpoint_dir)!r} already holds a run; pass resume=True to continue "
                 "it, or choose another directory"
             )
-        trainer.load(newest)
-    return trainer.train()
+        newest = folder.newest()
+        if newest is not None:
+            trainer.load(newest)
+        folder.take_stock()
+        return trainer.train()
 
 
 def _check_batches(

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checkpoint import Checkpoint
 from ..gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
 from ..params import Tree, flatten_names, tree_leaves, tree_map
 from ..progress import ProgressBar
 from .evaluation import LossFunction, entries_of, evaluate
+from .folder import RunFolder
 from .history import HistoryFile
 from .interruption import Interruption
 from .replay import dump_failure
@@ -52,7 +54,7 @@ class Trainer:
 
     `options` has every argument of `fit`, checked, as an attribute. `run` holds all that changes from step to step and
     is saved; the rest is constant. `baselines` are the losses of trivial forecasts, `started` is the record that every
-    checkpoint gets.
+    checkpoint gets. `folder` is where they go, or None.
     """
 
     options: Any
@@ -62,6 +64,7 @@ class Trainer:
     truncation: Truncation | None
     baselines: dict[str, float]
     started: dict[str, Any] | None = None
+    folder: RunFolder | None = None
 
     def __post_init__(self) -> None:
         params, optimizer = self.options.params, self.options.optimizer
@@ -74,19 +77,20 @@ class Trainer:
         self._state_is_shared = True  # if others may hold the optimizer's state, the optimizer must not write into it
         self._saved: Any = None  # of the last checkpoint: step, place, whether it has the best parameters in front
 
-    def load(self, prefix: str) -> None:
-        """Load a checkpoint, so that `train` resumes from it."""
-        as_best = resume(self.run, prefix, self.options, self.started or {})
+    def load(self, loaded: Checkpoint) -> None:
+        """Take everything from a checkpoint, so that `train` resumes from it."""
+        as_best = resume(self.run, loaded, self.options, self.started or {})
         self._saved = self.run.step, self.run.place, as_best
 
     def train(self) -> FitResult:
         """Train from the current place to the last epoch; early stopping, a callback or a signal may end it earlier."""
         run, options, batches = self.run, self.options, self.source.batches_per_epoch
-        rows = HistoryFile(options.checkpoint_dir, run.place.epoch, self.baselines)
+        directory = None if self.folder is None else self.folder.directory
+        rows = HistoryFile(directory, run.history, run.steps, self.baselines)
         done = run.place.epoch * batches + run.place.batch
         with (
             ProgressBar(options.epochs * batches, done, options.progress) as bar,
-            Interruption(active=options.checkpoint_dir is not None) as interruption,
+            Interruption(active=self.folder is not None) as interruption,
         ):
             while not self._is_over():
                 started = time.perf_counter()
@@ -171,14 +175,14 @@ class Trainer:
 
     def _fail(self, value: Any, grads: Tree, batch: Any) -> None:
         """Raise FloatingPointError for a loss or gradient that is not finite, and keep the step for `replay`."""
-        run, options, directory = self.run, self.options, self.options.checkpoint_dir
+        run, options = self.run, self.options
         bad = [name for name, grad in flatten_names(grads).items() if not np.isfinite(grad).all()]
         what = f"the loss is {float(value)}" if not math.isfinite(value) else f"the gradient of {bad[0]} is not finite"
         message = f"fit: {what} at step {run.step} (epoch {run.place.epoch + 1}); "
         message += "try a smaller learning_rate or clip_norm"
-        if directory is not None:
-            dumped = dump_failure(directory, run, batch, options.seed, options.model, options.loss)
-            message += f". Checkpoints already in {os.fspath(directory)!r} are untouched"
+        if self.folder is not None:
+            dumped = dump_failure(self.folder.directory, run, batch, options.seed, options.model, options.loss)
+            message += f". Checkpoints already in {os.fspath(options.checkpoint_dir)!r} are untouched"
             message += f"; replay the step with: minilstm replay {dumped}" if dumped else ""
         raise FloatingPointError(message)
 
@@ -222,6 +226,7 @@ class Trainer:
                 run.best = tested
         elif "val_loss" in run.history:  # of a run that had validation data when it began
             run.history["val_loss"].append(math.nan)
+        run.steps.append(run.step)
         run.place = Place(epoch=run.place.epoch + 1)
         run.carried = None
 
@@ -229,9 +234,9 @@ class Trainer:
         """Save a checkpoint, unless the last one is of this place; once the run has ended, what `fit` returns."""
         run, options = self.run, self.options
         here = run.step, run.place, ended and run.best_is_apart
-        if options.checkpoint_dir is not None and self._saved != here:
+        if self.folder is not None and self._saved != here:
             run.save(
-                options.checkpoint_dir, options.model, options.extra, options.max_to_keep, started=self.started,
+                self.folder, options.model, options.extra, options.max_to_keep, started=self.started,
                 as_best=here[-1],
             )  # fmt: skip
             self._saved = here

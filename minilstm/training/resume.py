@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from ..checkpoint import Checkpoint, CheckpointError
 from ..layers.differences import differences as model_differences
+from ..names import arranged
+from ..params import flatten_names
 from .record import PLACED, differences, shown
 from .runstate import RunState
 
-NEEDED = {"place", "history", "carried", "state"}  # in the record `minilstm/training` of every checkpoint of fit
 
-
-def resume(run: RunState, prefix: str, options: Any, started: dict[str, Any]) -> bool:
-    """Let `run`, which is new, go on from a checkpoint. Returns whether that has the best parameters in front.
+def resume(run: RunState, loaded: Checkpoint, options: Any, started: dict[str, Any]) -> bool:
+    """Let `run`, which is new, go on from a checkpoint of fit. Returns whether that has the best parameters in front.
 
     `options` has the arguments of `fit`, and `started` is their record. What may always differ is adapted: validation
     data, early stopping, and if `resume_changes` names it, `ema_decay`.
@@ -24,18 +24,15 @@ def resume(run: RunState, prefix: str, options: Any, started: dict[str, Any]) ->
     Raises
     ------
     CheckpointError
-        If `fit` did not write the file, if it is damaged, or if the run was started with something else than this call
-        says: all differences at once.
+        If the file makes no sense, or if the run was started with something else than this call says: all differences
+        at once.
     """
     faults: list[str] = []
     try:
-        loaded = load_checkpoint(prefix, like=run.params)
-    except CheckpointError as error:
-        loaded = load_checkpoint(prefix)  # if it is damaged, this is the error
-        faults.append(str(error).removeprefix(f"{prefix}: "))
-    training = loaded.training
-    if not isinstance(training, dict) or not training.keys() >= NEEDED:
-        raise CheckpointError(f"fit: {prefix} was not written by fit: minilstm/training does not say so")
+        arranged(flatten_names(loaded.params), run.params)
+    except ValueError as error:
+        faults.append(str(error))
+    prefix, training = loaded.prefix, loaded.training
     had, wanted = training.get("last", training["state"]), type(run.opt_state).__name__
     if had != wanted:
         faults.append(f"optimizer: the checkpoint holds {had}, but this optimizer wants {wanted}")

@@ -21,6 +21,7 @@ from ..checkpoint import Checkpoint, save_checkpoint
 from ..names import arranged
 from ..params import Tree, flatten_names, tree_leaves, unflatten_names
 from .carried import describe_structure, own_tensors, read_state, state_tensors
+from .folder import NAME, RunFolder
 
 
 class Place(NamedTuple):
@@ -71,6 +72,7 @@ class RunState:
     averaged: Tree = None  # the exponential moving average of the parameters
     best: Tree = None  # the parameters of the epoch with the lowest validation loss
     counted_from: int = 0  # early stopping looks at the epochs from here on: of those before, no best was kept
+    steps: list[int] = dataclasses.field(default_factory=list)  # the step at the end of every epoch
 
     @property
     def best_is_apart(self) -> bool:
@@ -79,10 +81,10 @@ class RunState:
         return self.best is not None and not all(np.array_equal(best, last) for best, last in pairs)
 
     def save(
-        self, directory: str | os.PathLike[str], model: Any, extra: Any, max_to_keep: int | None, *,
+        self, folder: RunFolder, model: Any, extra: Any, max_to_keep: int | None, *,
         started: Any = None, as_best: bool = False,
     ) -> None:  # fmt: skip
-        """Write a checkpoint; `started` is the record of `started_with`.
+        """Write a checkpoint into the run's folder; `started` is the record of `started_with`.
 
         With `as_best`, the plain names get the best parameters, and what the run goes on with is under
         ``minilstm/last``.
@@ -96,17 +98,18 @@ class RunState:
             own.update({f"best/{name}": value for name, value in flatten_names(self.best or {}).items()})
         training = {
             "place": self.place._asdict(), "history": self.history, "carried": describe_structure(self.carried),
-            "state": None if as_best else kind, "counted_from": self.counted_from,
+            "state": None if as_best else kind, "counted_from": self.counted_from, "steps": self.steps,
             **({} if started is None else {"started": started}), **({"last": kind} if as_best else {}),
         }  # fmt: skip
-        save_checkpoint(
-            os.path.join(directory, "model.ckpt"), self.best if as_best else self.params,
+        prefix = save_checkpoint(
+            os.path.join(folder.directory, NAME), self.best if as_best else self.params,
             opt_state=None if as_best else self.opt_state, step=self.step, model=model, extra=extra, training=training,
-            averaged=self.averaged, own=own, max_to_keep=max_to_keep,
+            averaged=self.averaged, own=own, publish=False,
         )  # fmt: skip
+        folder.publish(prefix, self.step, max_to_keep)
 
     def load(self, loaded: Checkpoint) -> None:
-        """Replace everything by what `save` wrote; `loaded` was read with ``like=self.params``.
+        """Replace everything by what `save` wrote.
 
         Raises ValueError or KeyError if it is damaged, or of another structure than what is here now.
         """
@@ -118,9 +121,13 @@ class RunState:
         _check_history(history, place.epoch)
         if not _is_count(counted_from):
             raise ValueError(f"counted_from must be a whole number, got {counted_from!r}")
-        params, opt_state, best = loaded.params, loaded.opt_state, own_tensors(loaded, "best")
+        steps = training.get("steps", [])
+        if not isinstance(steps, list) or not all(map(_is_count, steps)):
+            raise ValueError(f"steps must be a list of whole numbers, got {steps!r:.100}")
+        params = unflatten_names(arranged(flatten_names(loaded.params), like))
+        opt_state, best = loaded.opt_state, own_tensors(loaded, "best")
         if "last" in training:
-            last, best = own_tensors(loaded, "last"), flatten_names(loaded.params)
+            last, best = own_tensors(loaded, "last"), flatten_names(params)
             params, opt_state = _tree_like(last, "params", like), self.opt_state
             opt_state = opt_state._replace(**{name: _tree_like(last, name, like) for name in opt_state._fields[1:]})
         elif len(self.opt_state) == 1:  # no slots
@@ -130,8 +137,10 @@ class RunState:
         self.averaged = None if averaged is None else unflatten_names(arranged(averaged, like))
         self.best = unflatten_names(arranged(best, like)) if best else None
         self.carried = read_state(loaded, "carried", training["carried"])
-        self.params, self.step, self.place, self.history = params, loaded.step, place, history
-        self.counted_from = counted_from
+        # JSON has sorted the names.
+        self.history = {name: history[name] for name in (*self.history, *history) if name in history}
+        self.params, self.step, self.place = params, loaded.step, place
+        self.counted_from, self.steps = counted_from, steps
 
 
 # --- checks of what is read -----------------------------------------------------------------------------------
