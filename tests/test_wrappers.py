@@ -465,8 +465,10 @@ def test_dropout_that_leaves_the_state_alone_keeps_the_fast_path(monkeypatch):
 def test_repr_shows_wrappers_and_which_path_each_stack_takes():
     assert "DropoutWrapper(BasicLSTMCell(4, forget_bias=0.37), output_keep_prob=0.5)" in repr(RNN(zaremba()))
     assert repr(RNN(zaremba())).endswith("[hand-derived backpropagation]")
-    assert repr(RNN(ResidualWrapper(GRUCell(3)))) == "RNN(ResidualWrapper(GRUCell(3))) [autograd's trace]"
-    mixed = repr(RNN(MultiRNNCell([LSTMCell(3), GRUCell(3)])))
+    assert repr(RNN(ResidualWrapper(GRUCell(3)))) == "RNN(ResidualWrapper(GRUCell(3))) [hand-derived backpropagation]"
+    traced = repr(RNN(ResidualWrapper(CoupledLSTMCell(3))))
+    assert traced == "RNN(ResidualWrapper(CoupledLSTMCell(3))) [autograd's trace]"
+    mixed = repr(RNN(MultiRNNCell([LSTMCell(3), CoupledLSTMCell(3)])))
     assert mixed.endswith("[hand-derived backpropagation for some cells, autograd's trace for the others]")
     assert repr(RNN(zaremba(), backprop="autograd")).endswith("[autograd's trace]")
 
