@@ -72,10 +72,9 @@ def run(
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if state_masks is None and _runs_fast(cell, lengths, fast):
-        return fast_lstm.sequence(cell, params, inputs, state)
     if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
-        return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
+        derived: Any = fast_lstm if fast else bptt
+        return derived.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     if variants_bptt.derivation_of(cell) is not None:
         again = lambda params, inputs, h: traced(cell, params, inputs, h, lengths, None, state_masks)  # noqa: E731
         return variants_bptt.sequence(cell, params, inputs, state, lengths, state_masks, again)
@@ -89,14 +88,10 @@ def every_dz(
 
     `cotangents` maps the outputs and the final state to the derivatives of a loss.
     """
-    derived: Any = fast_lstm if _runs_fast(cell, lengths, fast) else bptt
+    derived: Any = fast_lstm if fast else bptt
     if variants_bptt.derivation_of(cell) is not None:
         derived = variants_bptt
     return derived.every_dz(cell, params, inputs, state, lengths, cotangents)
-
-
-def _runs_fast(cell: Any, lengths: np.ndarray | None, fast: bool) -> bool:
-    return fast and lengths is None and fast_lstm.can_run(cell)
 
 
 def gates_of(cell: Any) -> dict[str, tuple[str, ...]]:

@@ -22,12 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from ..gates import GATES
 from .loops import SCALE, F, loops_class
 from .memory import aligned, copy_rows, recycled
+from .option_loops import OptionLoops, Options
+from .padding import CLOSED, OPEN, column_past_end
 
 Array = Any
 
 FOLD_INPUTS = 128  # inputs, at most, that the recurrent product includes: nothing to store and to add for them
+PAST_END = tuple({"i": CLOSED, "j": 0.0, "f": OPEN, "o": CLOSED}[gate] for gate in GATES)  # keeps c; h is 0
 BLOCK = 96  # rows of the kernel that are transposed together: their columns stay in the cache
 
 
@@ -38,13 +42,22 @@ class ColumnWorkspace:
     ----------
     time, batch, input_dim, units : int
     dtype : data type of all arrays
+    padded : bool
+        Whether sequences have different lengths. `past` ``[time, batch]`` must then be set before `forward`: 1 past the
+        end, else 0.
+    options : Options, optional
+        Of a cell that is not plain.
     """
 
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
-        rows, gates = input_dim + units + 1, 4 * units
-        self.columns = aligned((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
-        self.columns[:, -1] = 1
-        self.h = self.columns[:, input_dim:-1]
+    def __init__(
+        self, time: int, batch: int, input_dim: int, units: int, dtype: Any,
+        padded: bool = False, options: Options | None = None,
+    ) -> None:  # fmt: skip
+        self.input_dim, end = input_dim, input_dim + (units if options is None else options.output_size)
+        rows, gates = end + padded + 1, 4 * units
+        self.columns = aligned((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; (past the end); 1]
+        self.columns[:, end:] = 1
+        self.h, self.past = self.columns[:, input_dim:end], self.columns[:time, end]
         # For products over all steps at once: the columns, and gate by gate the products of the inputs, or dz.
         self.all_columns = aligned((rows, time, batch), dtype)
         self.by_gate = aligned((gates, time, batch), dtype)
@@ -55,8 +68,15 @@ class ColumnWorkspace:
         self.from_inputs = aligned((first, gates), dtype)  # the other rows of the kernel
         self.scaled = aligned((BLOCK, gates), dtype)  # some rows of the kernel, times the scale of each column
         self.scale = np.repeat(np.array(SCALE, dtype), units)
-        columns, kind = self.columns[:, first:], loops_class(batch, units, np.dtype(dtype).itemsize)
-        self.loops = kind(columns, input_dim - first, units, adds=not self.folded)
+        arguments = self.columns[:, first:], input_dim - first, units, not self.folded
+        if padded:
+            self.factor[:, -2] = column_past_end(PAST_END, units, dtype)
+        self.loops: Any
+        if options is None:
+            self.loops = loops_class(batch, units, np.dtype(dtype).itemsize)(*arguments)
+        else:
+            self.loops = OptionLoops(*arguments, options)
+        self.outputs = self.h[1:] if options is None else self.loops.outputs
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 
     def forward(
@@ -66,7 +86,7 @@ class ColumnWorkspace:
 
         The memory of the outputs is in the order ``[batch, time, units]``.
         """
-        time, _, input_dim = inputs.shape
+        time, input_dim = len(inputs), self.input_dim
         if self.folded:
             np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
         else:
@@ -83,8 +103,8 @@ class ColumnWorkspace:
         return self._outputs(), self.loops.c_end.T.copy(), self.h[time].T.copy()
 
     def _outputs(self) -> Array:
-        """A copy of h after every step, ``[time, batch, units]``."""
-        h = self.h[1:]
+        """A copy of the outputs of every step, ``[time, batch, units]``."""
+        h = self.outputs
         time, units, batch = h.shape
         # Two transpositions that stay in the cache are faster than one that does not.
         by_step = self._room(time, batch, units)
@@ -94,8 +114,10 @@ class ColumnWorkspace:
         return outputs.transpose(1, 0, 2)
 
     def _room(self, *shape: int) -> Array:
-        """`by_gate`, while it is free, as an array of another shape."""
-        return self.by_gate.reshape(-1)[: math.prod(shape)].reshape(shape)
+        """`by_gate`, while it is free, as an array of another shape; a projection may need more."""
+        size = math.prod(shape)
+        room = self.by_gate.reshape(-1)[:size] if size <= self.by_gate.size else np.empty(size, self.by_gate.dtype)
+        return room.reshape(shape)
 
     def _forward(self, c: Array) -> None:
         """The product of the inputs, if they are not folded, and the forward loop."""
@@ -110,12 +132,12 @@ class ColumnWorkspace:
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
-        """Derivatives of inputs and h (if wanted), of c, and of the kernel with the bias as its last row.
+        """Derivatives of inputs and h (if wanted), of c, and of the kernel with the bias as the last row.
 
         `c` is the state that `forward` started from.
         """
-        time, rows, batch = self.columns[:-1].shape
-        input_dim = rows - self.h.shape[1] - 1
+        time, _, batch = self.columns[:-1].shape
+        input_dim = self.input_dim
         if self.has_dz:  # a second backward pass after the same forward pass
             self._forward(c)
         with unbuffered():
