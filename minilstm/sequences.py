@@ -14,6 +14,7 @@ import numpy as np
 
 from . import bptt, variants_bptt
 from .fast import lstm as fast_lstm
+from .fast import variants as fast_variants
 from .gates import GATES
 from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
@@ -77,7 +78,8 @@ def run(
         return derived.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     if variants_bptt.derivation_of(cell) is not None:
         again = lambda params, inputs, h: traced(cell, params, inputs, h, lengths, None, state_masks)  # noqa: E731
-        return variants_bptt.sequence(cell, params, inputs, state, lengths, state_masks, again)
+        variants: Any = fast_variants if fast else variants_bptt
+        return variants.sequence(cell, params, inputs, state, lengths, state_masks, again)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 
 
@@ -90,7 +92,7 @@ def every_dz(
     """
     derived: Any = fast_lstm if fast else bptt
     if variants_bptt.derivation_of(cell) is not None:
-        derived = variants_bptt
+        derived = fast_variants if fast else variants_bptt
     return derived.every_dz(cell, params, inputs, state, lengths, cotangents)
 
 
