@@ -14,7 +14,6 @@ import numpy as np
 
 from . import bptt, variants_bptt
 from .fast import lstm as fast_lstm
-from .fast import variants as fast_variants
 from .gates import GATES
 from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
@@ -78,8 +77,7 @@ def run(
         return derived.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     if variants_bptt.derivation_of(cell) is not None:
         again = lambda params, inputs, h: traced(cell, params, inputs, h, lengths, None, state_masks)  # noqa: E731
-        variants: Any = fast_variants if fast else variants_bptt
-        return variants.sequence(cell, params, inputs, state, lengths, state_masks, again)
+        return _variants(fast).sequence(cell, params, inputs, state, lengths, state_masks, again)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 
 
@@ -92,8 +90,17 @@ def every_dz(
     """
     derived: Any = fast_lstm if fast else bptt
     if variants_bptt.derivation_of(cell) is not None:
-        derived = fast_variants if fast else variants_bptt
+        derived = _variants(fast)
     return derived.every_dz(cell, params, inputs, state, lengths, cotangents)
+
+
+def _variants(fast: bool) -> Any:
+    """The module with the pass of a GRU or a plain RNN; most programs need none."""
+    if not fast:
+        return variants_bptt
+    from .fast import variants
+
+    return variants
 
 
 def gates_of(cell: Any) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ There are three kinds, each the fastest for steps of some size; `loops_class` ch
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,18 @@ SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an ar
 FEW_UNITS = 32  # units, at most, for which a matrix-vector product costs one call, whatever its size
 CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the second-level cache when used
 LARGE_BLOCK = 1 << 13  # bytes of a block, above which moving it costs more than calling NumPy
+
+
+class Options(NamedTuple):
+    """What decides on the arrays and calls of a pass that is not plain; `output_size` is the width of h."""
+
+    output_size: int
+    activation: str
+    use_peepholes: bool
+    cell_clip: float | None
+    projects: bool
+    proj_clip: float | None
+    has_masks: bool
 
 
 class Loops:

@@ -23,8 +23,7 @@ from ..cotangents import filled, result_of
 from ..gates import GATES
 from ..params import get_path
 from . import compiled, loans
-from .loops import SCALE, SHIFT
-from .option_loops import Options
+from .loops import SCALE, SHIFT, Options
 from .padding import Padding
 from .row_workspace import LARGE_KERNEL, RowWorkspace
 from .workspace import ColumnWorkspace

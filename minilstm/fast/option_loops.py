@@ -6,28 +6,16 @@ stored, a step is done while its blocks are in the cache, and dz overwrites the 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .activations import FAST_ACTIVATIONS, sigmoid_of_tanh, sigmoid_slope
-from .loops import C, F, I, J, O, matrix
+from .loops import C, F, I, J, O, Options, matrix
 from .memory import aligned
 
 Array = Any
 A = C + 1  # the block after c: activation(c)
-
-
-class Options(NamedTuple):
-    """What decides on the arrays and calls of a pass; `output_size` is the width of h."""
-
-    output_size: int
-    activation: str
-    use_peepholes: bool
-    cell_clip: float | None
-    projects: bool
-    proj_clip: float | None
-    has_masks: bool
 
 
 class OptionLoops:

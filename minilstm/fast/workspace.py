@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from ..gates import GATES
-from .loops import SCALE, F, loops_class
+from .loops import SCALE, F, Options, loops_class
 from .memory import aligned, copy_rows, recycled
-from .option_loops import OptionLoops, Options
 from .padding import CLOSED, OPEN, column_past_end
 
 Array = Any
@@ -75,6 +74,8 @@ class ColumnWorkspace:
         if options is None:
             self.loops = loops_class(batch, units, np.dtype(dtype).itemsize)(*arguments)
         else:
+            from .option_loops import OptionLoops  # most programs need no options
+
             self.loops = OptionLoops(*arguments, options)
         self.outputs = self.h[1:] if options is None else self.loops.outputs
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
