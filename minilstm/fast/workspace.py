@@ -63,7 +63,8 @@ class ColumnWorkspace:
 
         self.folded = input_dim <= FOLD_INPUTS
         self.first = first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
-        self.factor = aligned((gates, rows - first), dtype)  # their rows of the kernel, transposed; then the bias
+        # Their rows of the kernel, transposed; then the bias. With a vector BLAS is faster if it is stored by columns.
+        self.factor = aligned((rows - first, gates), dtype).T if batch == 1 else aligned((gates, rows - first), dtype)
         self.from_inputs = aligned((first, gates), dtype)  # the other rows of the kernel
         self.scaled = aligned((BLOCK, gates), dtype)  # some rows of the kernel, times the scale of each column
         self.scale = np.repeat(np.array(SCALE, dtype), units)
@@ -145,10 +146,13 @@ class ColumnWorkspace:
             recurrent = np.ascontiguousarray(kernel[input_dim:])
             dc, dh = self.loops.backward(d_outputs, dc, dh, recurrent, wants_h)
         self.has_dz = True
-        copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
-        # If inputs are not folded, all_columns holds them since the forward pass.
-        copy_rows(self.all_columns[self.first :], self.columns[:time, self.first :].transpose(1, 0, 2))
-        all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
+        if batch == 1 and self.folded:  # steps are rows already: BLAS takes them as they are
+            all_columns, dz = self.columns[:time, :, 0].T, self.loops.gates[..., 0].T
+        else:
+            copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
+            # If inputs are not folded, all_columns holds them since the forward pass.
+            copy_rows(self.all_columns[self.first :], self.columns[:time, self.first :].transpose(1, 0, 2))
+            all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
         d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
         d_inputs = None
         if wants_inputs:
@@ -159,7 +163,7 @@ class ColumnWorkspace:
 
     def dz(self) -> Array:
         """The dz of the last backward pass, ``[time, batch, 4 * units]``."""
-        return self.by_gate.transpose(1, 2, 0).copy()
+        return self.loops.gates.transpose(0, 2, 1).copy()
 
 
 def whole_bias(bias: Array, forget_bias: float) -> Array:
