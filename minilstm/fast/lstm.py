@@ -47,6 +47,7 @@ def sequence(
     if loan.is_plain and len(inputs) == 1 and not any(map(isbox, arguments)):
         return _one_step(*arguments, cell.forget_bias)
     more = [] if loan.options is None else [get_path(params, name) for name in WEIGHTS[2:]]
+    loan.keeps = any(map(isbox, (*arguments, *more)))
     results = fast_sequence(*arguments, *more, forget_bias=cell.forget_bias, loan=loan)
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
@@ -88,6 +89,7 @@ class Loan(loans.Loan):
         self.options = None if cell is None else options_of(cell, h_masks)
         self.lengths, self.h_masks = sequence_length, h_masks
         self.padding: Padding | None = None
+        self.keeps = True  # for a backward pass
 
     @property
     def is_plain(self) -> bool:
@@ -99,11 +101,11 @@ class Loan(loans.Loan):
         if self.lengths is not None and min(self.lengths) < len(inputs):
             self.padding = Padding(np.asarray(self.lengths), len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
-        padded = () if self.padding is None else (True,)
-        if self.options is not None:
-            return self.take(ColumnWorkspace, *shape, bool(padded), self.options)
-        kind = workspace_class(kernel) if self.padding is None else numpy_class(kernel)
-        return self.take(kind, *shape, *padded)
+        padded = self.padding is not None
+        kind = numpy_class(kernel) if padded else workspace_class(kernel)
+        if self.options is not None or (kind is ColumnWorkspace and not self.keeps):
+            return self.take(ColumnWorkspace, *shape, padded, self.options, self.keeps)
+        return self.take(kind, *shape, *([True] if padded else []))
 
 
 def _one_step(

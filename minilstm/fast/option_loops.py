@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .activations import FAST_ACTIVATIONS, sigmoid_of_tanh, sigmoid_slope
-from .loops import C, F, I, J, O, Options, matrix
+from .loops import C, F, I, J, O, Options, matrix, steps
 from .memory import aligned
 
 Array = Any
@@ -25,21 +25,21 @@ class OptionLoops:
     ----------
     columns : array [time + 1, rows, batch]
     first_h, units : int
-    adds : bool
+    adds, keeps : bool
         As for `Loops`.
     options : Options
     """
 
-    def __init__(self, columns: Array, first_h: int, units: int, adds: bool, options: Options) -> None:
+    def __init__(self, columns: Array, first_h: int, units: int, adds: bool, keeps: bool, options: Options) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
         width = options.output_size
         self.options, self.activation = options, FAST_ACTIVATIONS[options.activation]
-        self.blocks: Any = aligned((time, 6, units, batch), dtype)  # i, j, f, o, c and activation(c)
+        self.blocks: Any = steps(time, (6, units, batch), dtype, keeps)  # i, j, f, o, c and activation(c)
         blocks = self.blocks
         self.gates = blocks[:, :4].reshape(time, 4 * units, batch)
         self.columns = [matrix(column) for column in columns]
         self.h = columns[:, first_h : first_h + width]
-        self.m: Any = aligned((time, units, batch), dtype) if options.projects else None
+        self.m: Any = steps(time, (units, batch), dtype, keeps) if options.projects else None
         self.outputs = aligned((time, width, batch), dtype) if options.has_masks else self.h[1:]
         self.c_start = aligned((units, batch), dtype)
         self.c_end = blocks[-1, C]

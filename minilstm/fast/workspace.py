@@ -46,11 +46,13 @@ class ColumnWorkspace:
         end, else 0.
     options : Options, optional
         Of a cell that is not plain.
+    keeps : bool
+        Whether there will be a backward pass.
     """
 
     def __init__(
         self, time: int, batch: int, input_dim: int, units: int, dtype: Any,
-        padded: bool = False, options: Options | None = None,
+        padded: bool = False, options: Options | None = None, keeps: bool = True,
     ) -> None:  # fmt: skip
         self.input_dim, end = input_dim, input_dim + (units if options is None else options.output_size)
         rows, gates = end + padded + 1, 4 * units
@@ -68,7 +70,8 @@ class ColumnWorkspace:
         self.from_inputs = aligned((first, gates), dtype)  # the other rows of the kernel
         self.scaled = aligned((BLOCK, gates), dtype)  # some rows of the kernel, times the scale of each column
         self.scale = np.repeat(np.array(SCALE, dtype), units)
-        arguments = self.columns[:, first:], input_dim - first, units, not self.folded
+        # Inputs that are not folded are multiplied for all steps first, which needs the memory of all.
+        arguments = self.columns[:, first:], input_dim - first, units, not self.folded, keeps or not self.folded
         if padded:
             self.factor[:, -2] = column_past_end(PAST_END, units, dtype)
         self.loops: Any

@@ -173,3 +173,28 @@ def test_lengths_keep_the_pass_of_the_kernel(passes):
     full = fast_lstm.Loan(LSTMCell(4), [3, 3])
     full.workspace_for(np.zeros((3, 2, 2)), kernel)
     assert full.padding is None  # nothing has ended: nothing to do
+
+
+@pytest.mark.parametrize("input_dim", [2, FOLD_INPUTS + 1])
+@pytest.mark.parametrize("units", [4, FEW_UNITS + 1])
+@pytest.mark.parametrize("options", [{}, {"use_peepholes": True, "num_proj": 2, "cell_clip": 0.4}], ids=str)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_without_a_gradient_the_steps_share_their_memory_and_the_bits_are_the_same(batch, options, units, input_dim):
+    cell = LSTMCell(units, **options)
+    params, inputs, state = case(cell, batch=batch, input_dim=input_dim)
+    for lengths in (None, [3, 6, 0, 1][:batch]):
+        plain = RNN(cell).apply(params, inputs, state, lengths)
+        (_, traced), _ = layer_gradients(RNN(cell), params, inputs, state, sequence_length=lengths)
+        assert_trees_equal(plain, traced)
+
+
+def test_a_prediction_needs_less_memory_than_a_step_of_training(passes):
+    cell, kernel = LSTMCell(4), np.empty((6, 16))
+    sizes = []
+    for keeps in (True, False):
+        loan = fast_lstm.Loan(cell)
+        loan.keeps = keeps
+        loops_of = loan.workspace_for(np.zeros((50, 3, 2)), kernel).loops
+        sizes.append(loops_of.blocks.strides[0] if passes != "large kernels" else keeps)
+    assert sizes[0]
+    assert not sizes[1]
