@@ -21,6 +21,8 @@ os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["
 # The pages import this work tree too, with `experiments`. Their figures are sharp on any screen.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ["MATPLOTLIBRC"] = str(DOCS / "matplotlibrc")
+# A figure becomes a picture of its cell only with this backend, whatever the caller's environment says.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 # The matrices have a few dozen rows: several threads would mostly wait for each other.
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"))
 
@@ -42,10 +44,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx_copybutton",
     # docs/_extensions
     "whole_streams",
     "page_folders",
     "chapter_downloads",
+    "promised_pictures",
     "plain_docstrings",
 ]
 exclude_patterns = ["_build", "jupyter_execute", "measured"]
@@ -57,6 +61,7 @@ myst_enable_extensions = [
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 nb_execution_mode = "force"
+nb_execution_in_temp = True  # a folder with the files of the page: docs/_extensions/page_folders.py
 nb_execution_show_tb = True  # a failing cell is a warning with its traceback; the next pages still run
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -69,6 +74,9 @@ napoleon_use_ivar = True
 suppress_warnings = [
     "ref.python",  # "c" and "h", in the types of a docstring, are fields of several named tuples
 ]
+
+copybutton_selector = "div.highlight pre"
+copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = "minilstm"

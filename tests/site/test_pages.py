@@ -28,6 +28,17 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= window.innerWidth ? 
         .slice(0, 3).map(e => e.outerHTML.slice(0, 120))
         .concat([`${document.documentElement.scrollWidth} > ${window.innerWidth}`])"""
 
+CUT_OFF = """() => [...document.querySelectorAll('article div.highlight pre')]
+    .filter(pre => getComputedStyle(pre).whiteSpace === 'pre')
+    .map(pre => { pre.closest('details')?.setAttribute('open', ''); return pre; })
+    .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
+    .map(pre => `${pre.scrollWidth} > ${pre.clientWidth}: ` +
+        pre.textContent.split('\\n').reduce((a, b) => a.length > b.length ? a : b))"""
+
+
+def test_no_line_of_code_is_cut_off_on_a_screen(page_name, visit):
+    assert visit(page_name, 1280).page.evaluate(CUT_OFF) == []
+
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_page_loads_whole_and_fits(page_name, width, visit):
