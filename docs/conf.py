@@ -4,6 +4,7 @@ Every notebook page runs during the build, and a warning is an error. The built 
 from the package sphinx-mathjax-offline as one file, and draws SVG, so it needs no fonts.
 """
 
+import configparser
 import importlib.util
 import os
 import sys
@@ -33,6 +34,13 @@ def mathjax_file() -> str:
     if package is None or package.origin is None:
         raise ImportError("docs: sphinx-mathjax-offline is not installed; pip install '.[docs]' installs it")
     return str(Path(package.origin).parent / "static" / "mathjax" / "tex-svg-full.js")
+
+
+def repository() -> str | None:
+    """The address of the repository, if setup.cfg has one."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    return settings.get("metadata", "url", fallback=None)
 
 
 project = "minilstm"
@@ -86,5 +94,9 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+if repository():
+    html_theme_options["footer_icons"] = [
+        {"name": "the repository", "url": repository(), "html": "repository", "class": ""},
+    ]  # fmt: skip
 mathjax_path = "tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "local"}}
