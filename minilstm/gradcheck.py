@@ -212,8 +212,8 @@ def report_backward(
     found = {**{name: np.shape(value) for name, value in _flatten(derived).items()}, "z": np.shape(dz)}
     wanted = {**{name: value.shape for name, value in _flatten(variables).items()}, "z": (time, batch, 4 * cell.units)}
     for name, shape in wanted.items():
-        if found.get(name) != shape:
-            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, got {found.get(name)}")
+        if (got := found.get(name)) != shape:
+            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, got {got}")
     table = _compare(lambda: run(variables), variables, derived, traced, {"kernel", "bias"}, entries, rng)
     wrong = [] if table.agrees else [_first_difference(dz, _traced_dz(cell, params, inputs, state, None, loss))]
     return table._replace(first_wrong=wrong)
