@@ -216,9 +216,8 @@ def report_backward(
     wanted = {name: value.shape for name, value in _flatten(variables).items()}
     wanted["z"] = (time, batch, cell.units * sum(map(len, gates.values())))
     for name, shape in wanted.items():
-        if found.get(name) != shape:
-            got = f"got {found.get(name)}"
-            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, {got}")
+        if (got := found.get(name)) != shape:
+            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, got {got}")
     table = _compare(lambda: run(variables), variables, derived, traced, _gated_weights({"": cell}), entries, rng)
     wrong = [] if table.agrees else [_first_difference(cell, dz, _traced_dz(cell, params, inputs, state, None, loss))]
     return table._replace(first_wrong=wrong)
