@@ -13,8 +13,8 @@ import re
 
 from minilstm import files
 from minilstm.tensorbundle.errors import CheckpointError, about
+from minilstm.tensorbundle.opening import open_bundle, slice_files
 from minilstm.tensorbundle.paths import checked_prefix, checkpoint_files, data_path, index_path
-from minilstm.tensorbundle.reader import open_bundle
 from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.state_text import StateText, format_state, parse_state
 
@@ -167,6 +167,8 @@ def _without_step(name: str) -> str:
 
 
 def _remove_checkpoint(prefix: str) -> None:
+    if slice_files(prefix):  # of the first format: any file at all may have that name, so none is removed
+        return
     for path in checkpoint_files(prefix):
         files.remove(path)
     files.sweep(index_path(prefix), data_path(prefix, 0, 1))
