@@ -34,6 +34,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from . import initializers
+from .arguments import check_init
 from .gates import GATES as GATES  # re-exported, as the next two
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
@@ -145,7 +146,8 @@ def activation_option(default: str | None) -> Any:
     """A field for an activation: a name in `ACTIVATIONS`, a function, or None if that is the default."""
 
     def check(value: Any, name: str, where: str) -> Any:
-        if not (value in ACTIVATIONS if isinstance(value, str) else callable(value) or value is default is None):
+        is_function = callable(value) and not isinstance(value, type)
+        if not (value in ACTIVATIONS if isinstance(value, str) else is_function or value is default is None):
             raise ValueError(f"{where}: {name} must be a function or one of {sorted(ACTIVATIONS)}, got {value!r}")
         return value
 
@@ -285,8 +287,7 @@ class LSTMCell(Cell):
         """Make new weights: ``kernel``, ``bias``, with peepholes ``w_i_diag``, ``w_f_diag``, ``w_o_diag``, and with a
         projection ``projection/kernel``. `seed` is anything ``np.random.default_rng`` takes.
         """
-        input_dim = check_size(input_dim, "input_dim", f"{type(self).__name__}.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, f"{type(self).__name__}.init")
         params: dict[str, Any] = {
             "kernel": self.initializer(rng, (input_dim + self.output_size, 4 * self.units), dtype),
             "bias": self.bias_initializer(rng, (4 * self.units,), dtype),

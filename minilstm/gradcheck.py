@@ -19,6 +19,8 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, sequences
+from .arguments import as_generator, check_function, check_has
+from .arrays import as_array
 from .cells import LSTMCell, LSTMState
 from .gates import GATES, split_gates
 from .gradients import value_and_grad
@@ -125,10 +127,11 @@ def report(
     >>> report(Sequential(LSTM(3, use_peepholes=True), Dense(1)), input_dim=2).agrees
     True
     """
+    check_has(model, "apply", "model", "report", "a Sequential or a layer")
     model = model if isinstance(model, Sequential) else Sequential(model)
-    rng = np.random.default_rng(seed)
     if input_dim is None:
         input_dim = (model.input_dim(params) if params is not None else None) or 3
+    rng = as_generator(seed, "report", batch=batch, time=time, entries=entries, input_dim=input_dim)
     params = _in_float64(model.init(rng, input_dim, np.float64) if params is None else params, rng)
     variables: Tree = {"params": params}
     first, labels = model.layers[0], None
@@ -150,9 +153,8 @@ def report(
     _, derived = value_and_grad(lambda tree: run(model, tree))(variables)
     _, traced = value_and_grad(lambda tree: run(traced_model, tree))(variables)
     table = _compare(lambda: run(model, variables), variables, derived, traced, _gated_weights(model), entries, rng)
-    if table.agrees:
-        return table
-    return table._replace(first_wrong=_first_wrong(model, params, inputs, sequence_length, rng))
+    wrong = [] if table.agrees else _first_wrong(model, params, inputs, sequence_length, rng)
+    return table._replace(first_wrong=wrong)
 
 
 def report_backward(
@@ -185,7 +187,10 @@ def report_backward(
     ValueError
         If a derivative has another shape than the array it belongs to.
     """
-    rng = np.random.default_rng(seed)
+    if not bptt.has_derivation(cell):
+        raise ValueError(f"report_backward: cell must be an LSTMCell without wrappers, got {cell!r:.80}")
+    check_function(backward, "backward", "report_backward")
+    rng = as_generator(seed, "report_backward", batch=batch, time=time, entries=entries, input_dim=input_dim)
     params = _in_float64(cell.init(rng, input_dim, np.float64), rng)
     inputs = rng.normal(0, 1, (time, batch, input_dim))
     state = tree_map(lambda s: rng.normal(0, 0.5, s.shape), cell.zero_state(batch))
@@ -199,7 +204,10 @@ def report_backward(
     _, traced = value_and_grad(run)(variables)
     outputs, last = sequences.traced(cell, params, inputs, state)
     d_outputs, dc, dh = loss.cotangents([outputs, *last])
-    d_params, d_inputs, d_initial, dz = backward(params, inputs, state, d_outputs, LSTMState(dc, dh))
+    returned = backward(params, inputs, state, d_outputs, LSTMState(dc, dh))
+    if not isinstance(returned, (tuple, list)) or len(returned) != 4:
+        raise ValueError(f"report_backward: backward must return four derivatives, got {returned!r:.80}")
+    d_params, d_inputs, d_initial, dz = returned
     derived = {"params": d_params, "inputs": d_inputs, "initial_state": {"": LSTMState(*d_initial)}}
     found = {**{name: np.shape(value) for name, value in _flatten(derived).items()}, "z": np.shape(dz)}
     wanted = {**{name: value.shape for name, value in _flatten(variables).items()}, "z": (time, batch, 4 * cell.units)}
@@ -207,14 +215,13 @@ def report_backward(
         if found.get(name) != shape:
             raise ValueError(f"report_backward: the derivative of {name} must be {shape}, got {found.get(name)}")
     table = _compare(lambda: run(variables), variables, derived, traced, {"kernel", "bias"}, entries, rng)
-    if table.agrees:
-        return table
-    return table._replace(first_wrong=[_first_difference(dz, _traced_dz(cell, params, inputs, state, None, loss))])
+    wrong = [] if table.agrees else [_first_difference(dz, _traced_dz(cell, params, inputs, state, None, loss))]
+    return table._replace(first_wrong=wrong)
 
 
 def _in_float64(params: Tree, rng: np.random.Generator) -> Tree:
     """Return the weights in float64; those that are all 0 are replaced by random numbers."""
-    params = tree_map(lambda w: np.asarray(w, np.float64), params)
+    params = tree_map(lambda w: as_array(w, "report: params").astype(np.float64), params)
     return tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
 
 
@@ -323,23 +330,21 @@ def _traced_dz(
     cell: Any, params: Tree, inputs: np.ndarray, state: Any, lengths: Any, loss: _RandomLoss
 ) -> list[np.ndarray]:
     """Return dz of every step by the trace: each step of each sequence has its own bias, whose gradient is dz."""
-    time, batch, _ = inputs.shape
 
     def run(biases: list[Any]) -> Any:
         steps = [{**params, "bias": bias} for bias in biases]
         outputs, last = sequences.traced(cell, steps, inputs, state, lengths)
         return loss([outputs, *last])
 
-    _, traced = value_and_grad(run)([np.tile(params["bias"], (batch, 1)) for _ in range(time)])
+    _, traced = value_and_grad(run)([np.tile(params["bias"], (inputs.shape[1], 1)) for _ in inputs])
     return traced
 
 
 def _first_difference(derived: Any, traced: list[np.ndarray]) -> str:
     """Say where a sweep first differs from the trace; it begins at the last step."""
-    time = len(traced)
-    for t in reversed(range(time)):
+    for t in reversed(range(len(traced))):
         wanted = split_gates(traced[t])
         for gate, dz in split_gates(derived[t]).items():
             if error(dz, wanted[gate]) > TRACE_TOLERANCE:
-                return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
+                return f"the sweep first goes wrong at step {t} of 0..{len(traced) - 1}, gate {gate}"
     return "every step's gates agree with the trace; the fault is in what follows: the sums over time, or dx"

@@ -15,8 +15,9 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, primitive
-from autograd.tracer import isbox
+from autograd.tracer import getval, isbox
 
+from .arrays import as_array
 from .cells import sigmoid
 
 Array = Any
@@ -31,7 +32,7 @@ def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     >>> float(mse(outputs, targets, weights=np.array([[1, 1, 0]])))
     2.5
     """
-    targets = _check_targets("mse", outputs, targets)
+    outputs, targets = _check_targets("mse", outputs, targets)
     return _mean_square(outputs, targets, _entry_weights("mse", outputs, weights))
 
 
@@ -40,7 +41,8 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
 
     Raises ValueError if a label is not an integer from 0 to classes - 1, or a shape is wrong.
     """
-    labels = np.asarray(targets)
+    outputs = _as_outputs("softmax_cross_entropy", outputs)
+    labels = as_array(getval(targets), "softmax_cross_entropy: targets")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"softmax_cross_entropy: targets must be integer labels, got dtype {labels.dtype}")
     _check_steps("softmax_cross_entropy: targets", labels, outputs)
@@ -53,7 +55,7 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
 
     Raises ValueError if a shape is wrong or a target is outside [0, 1].
     """
-    targets = _check_targets("sigmoid_cross_entropy", outputs, targets)
+    outputs, targets = _check_targets("sigmoid_cross_entropy", outputs, targets)
     check_range(sigmoid_cross_entropy, targets, outputs.shape[-1])
     return _sigmoid_cross_entropy(outputs, targets, _entry_weights("sigmoid_cross_entropy", outputs, weights))
 
@@ -63,12 +65,12 @@ def get(loss: Any) -> Any:
 
     Raises ValueError for an unknown name. Names of Keras's cross-entropies are not accepted: they take probabilities.
     """
-    if not isinstance(loss, str):
+    if loss is None or (callable(loss) and not isinstance(loss, type)):
         return loss
     known = {found.__name__: found for found in (mse, softmax_cross_entropy, sigmoid_cross_entropy)}
-    found = {**known, "mean_squared_error": mse}.get(loss)
+    found = {**known, "mean_squared_error": mse}.get(loss) if isinstance(loss, str) else None
     if found is None:
-        raise ValueError(f"loss: unknown name {loss!r}; wanted a function or one of {', '.join(known)}")
+        raise ValueError(f"fit: loss: unknown name {loss!r}; wanted a function or one of {', '.join(known)}")
     return found
 
 
@@ -94,24 +96,36 @@ def _check_steps(what: str, array: Array, outputs: Array) -> None:
         raise ValueError(f"{what} must have shape {wanted} to go with outputs {outputs.shape}, got {array.shape}")
 
 
-def _check_targets(loss: str, outputs: Array, targets: Array) -> Array:
-    """Return the targets in the outputs' dtype; raise ValueError if the shapes differ, or outputs are not floating."""
+def _as_outputs(loss: str, outputs: Array) -> Array:
+    """Return the outputs as an array; raise ValueError if they are not floating, or have no features or no entries."""
+    if not isbox(outputs):
+        outputs = as_array(outputs, f"{loss}: outputs")
     if outputs.dtype.kind != "f":
         raise ValueError(f"{loss}: outputs must be floating, got {outputs.dtype}")
-    if np.shape(targets) != outputs.shape:
-        raise ValueError(f"{loss}: targets must have the shape of outputs {outputs.shape}, got {np.shape(targets)}")
-    return targets if isbox(targets) else np.asarray(targets, outputs.dtype)
+    if outputs.ndim == 0 or outputs.size == 0:
+        raise ValueError(f"{loss}: outputs must be [..., features] and not empty, got shape {outputs.shape}")
+    return outputs
+
+
+def _check_targets(loss: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Return both as arrays of the outputs' dtype; raise ValueError if the shapes differ."""
+    outputs = _as_outputs(loss, outputs)
+    if not isbox(targets):
+        targets = as_array(targets, f"{loss}: targets").astype(outputs.dtype, copy=False)
+    if targets.shape != outputs.shape:
+        raise ValueError(f"{loss}: targets must have the shape of outputs {outputs.shape}, got {targets.shape}")
+    return outputs, targets
 
 
 def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | None:
     """Return the weights divided by their sum, in the outputs' dtype; None (all entries count alike) stays None."""
     if weights is None:
         return None
-    weights = np.asarray(weights)
+    weights = as_array(getval(weights), f"{loss}: weights")
     _check_steps(f"{loss}: weights", weights, outputs)
     total = weights.sum(dtype=np.float64)
-    if not (total > 0 and weights.min() >= 0):
-        raise ValueError(f"{loss}: weights must be 0 or more and not all 0, got a sum of {total}")
+    if not (0 < total < np.inf and weights.min() >= 0):
+        raise ValueError(f"{loss}: weights must be 0 or more and not all 0, and finite, got a sum of {total}")
     return (weights / total).astype(outputs.dtype)
 
 

@@ -12,6 +12,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import initializers
+from .arguments import check_init
 from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
 from .options import check_finite, check_size, option, refuse_num_units
 
@@ -46,8 +47,7 @@ class _PlainCell(Cell):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``kernel [input_dim + units, columns]`` and ``bias [columns]``."""
-        input_dim = check_size(input_dim, "input_dim", f"{type(self).__name__}.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, f"{type(self).__name__}.init")
         columns = self.columns * self.units
         return {
             "kernel": self.initializer(rng, (input_dim + self.units, columns), dtype),
@@ -93,8 +93,7 @@ class GRUCell(_PlainCell):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``gates/kernel``, ``gates/bias``, ``candidate/kernel``, ``candidate/bias``."""
-        input_dim = check_size(input_dim, "input_dim", "GRUCell.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, "GRUCell.init")
         rows, units = input_dim + self.units, self.units
         return {
             "gates": {

@@ -20,6 +20,7 @@ from minilstm import (
     losses,
     split_gates,
 )
+from minilstm.params import tree_map
 
 MODEL = Sequential(LSTM(4), Dense(2))
 PARAMS = MODEL.init(0, 3)
@@ -144,6 +145,9 @@ def test_an_embedding_refuses_what_is_no_row(indices, message):
 def test_parameters_of_another_model_are_refused_by_name():
     refused(lambda: MODEL({}, INPUTS), "lstm_cell")
     refused(lambda: MODEL({"rnn": PARAMS["rnn"]}, INPUTS), "kernel")
+    listed = tree_map(lambda w: w.tolist(), PARAMS)
+    refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params must be nested dicts of floating arrays, got \[")
+    refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params must be nested dicts")
     refused(lambda: Sequential(Dense(2))({"dense": {"kernel": np.zeros((3, 2))}}, INPUTS), "bias")
 
 

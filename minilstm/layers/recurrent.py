@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import cells, sequences
+from ..arguments import as_generator
 from ..options import describe_parts, flag, option
 from ..params import check_same_structure, set_path, tree_leaves, tree_map
-from ..wrappers import draw_masks, input_dim_of
+from ..wrappers import check_cell, draw_masks, input_dim_of
 from .base import (
     Array,
     Layer,
@@ -31,9 +32,9 @@ OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written b
 
 def _check_backprop(backprop: Any, name: str, where: str) -> str:
     word = OLD_WORDS.get(backprop, backprop) if isinstance(backprop, str) else backprop
-    if word not in BACKPROPS:
+    if not isinstance(word, str) or word not in BACKPROPS:
         raise ValueError(f"{where}: backprop must be one of {BACKPROPS}, got {backprop!r}")
-    return str(word)
+    return word
 
 
 def _old_word(backprop: str, where: str) -> str:
@@ -82,8 +83,7 @@ class RNN(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.cell, (Layer, type)):
-            raise ValueError(f"{type(self).__name__}: cell must be a cell such as LSTMCell(8), got {self.cell!r}")
+        check_cell(self.cell, "cell", type(self).__name__)
         if self.cell.name.split("/")[0] == "initial_state":
             raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {self.cell.name!r}")
 
@@ -126,7 +126,7 @@ class RNN(Layer):
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
         cell_params = required(params, self.cell.name, where)
-        dtype = params_dtype(params, np.float32)
+        dtype = params_dtype(params, np.float32, where)
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
@@ -136,13 +136,13 @@ class RNN(Layer):
             inputs = time_major(inputs)
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
-        state = self.initial_state(params, batch) if state is None else self._checked_state(state, batch, dtype, where)
+        state = self.initial_state(params, batch) if state is None else self.checked_state(state, batch, dtype, where)
 
         if self.reverse:
             inputs = _reverse_time(inputs, lengths)
         masks = None
         if rng is not None and self.is_random:
-            masks = draw_masks(self.cell, np.random.default_rng(rng), batch, time, dtype, features)
+            masks = draw_masks(self.cell, as_generator(rng, where, "rng"), batch, time, dtype, features)
         if self.backprop == "autograd":
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
         else:
@@ -174,7 +174,8 @@ class RNN(Layer):
         zeros = self.cell.zero_state(batch, params_dtype(params, np.float32))
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
 
-    def _checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
+    def checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
+        """Return a state that is given as one of this cell, with arrays ``[batch, width]`` of `dtype`."""
         if isinstance(state, cells.LSTMState) and isinstance(self.cell.state_size, cells.LSTMState):
             (c, h), sizes = state, self.cell.state_size  # as `generate` passes it: no walk through a tree
             ours = c.shape == (batch, sizes.c) and h.shape == (batch, sizes.h)

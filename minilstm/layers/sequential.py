@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from autograd.tracer import getval
 
 from .. import cells
+from ..arguments import as_generator, check_dtype
 from ..params import flatten_names, get_path, set_path, tree_size
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct, input_dim_of
@@ -58,9 +60,7 @@ class Sequential:
         `seed` is anything ``np.random.default_rng`` takes; `input_dim` is the number of input features, needed unless
         the model starts with an `Embedding`.
         """
-        if np.dtype(dtype).kind != "f":
-            raise ValueError(f"Sequential.init: dtype must be floating, got {np.dtype(dtype)}")
-        rng = np.random.default_rng(seed)
+        dtype, rng = check_dtype(dtype, "Sequential.init"), as_generator(seed, "Sequential.init")
         params: dict[str, Any] = {}
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = layer.init(rng, input_dim, dtype)
@@ -92,17 +92,19 @@ class Sequential:
             outputs ``[batch, time, features]``; state ``{layer name: state}`` of the recurrent layers.
         """
         state = {} if state is None else state
+        if not isinstance(state, dict):
+            raise ValueError(f"Sequential.apply: state must be {{layer name: state}}, got {type(state).__name__}")
         if not state.keys() <= self._recurrent:
             unknown = sorted(state.keys() - self._recurrent)
             raise ValueError(f"Sequential.apply: state names {unknown}, which are no recurrent layers here")
         is_random = rng is not None and any(layer.is_random for layer in self.layers)
-        rng = np.random.default_rng(rng) if is_random else None
+        rng = as_generator(rng, "Sequential.apply", "rng") if is_random else None
         new_state = {}
         outputs = inputs
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = get_path(params, name)
             if weights is None:
-                weights = {}
+                weights = {} if isinstance(getval(params), dict) else params  # the layer says what it wants
             outputs, layer_state = layer.apply(weights, outputs, state.get(name), sequence_length, rng)
             if layer.recurrent:
                 new_state[name] = layer_state
@@ -220,11 +222,13 @@ def from_config(config: dict[str, Any]) -> Sequential:
         If the description is of a later format or not one at all.
     """
     try:
+        if not isinstance(config, dict):
+            raise TypeError(f"wanted a dict, got {type(config).__name__}")
         if config["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT}, got {config['format']!r}")
         return Sequential(*(_layer_from_config(layer) for layer in config["layers"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"from_config: not a model description of minilstm: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"from_config: config is not a model description of minilstm: {error}") from error
 
 
 def _layer_from_config(config: dict[str, Any]) -> Layer:

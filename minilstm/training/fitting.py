@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import losses, optimizers
+from ..arguments import check_has
 from ..checkpoint import check_describable, latest_checkpoint
 from ..layers.base import params_dtype
 from ..params import Tree
@@ -123,7 +124,7 @@ def fit(
     _check_options(options)
     if loss_fn is None:
         loss_fn = model_loss(model, loss)
-    any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32)
+    any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32, "fit")
     truncation = as_truncation(tbptt, data, model)
     read = functools.partial(as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree)
     source, validation = read(data, steps_per_epoch=steps_per_epoch), None
@@ -163,7 +164,9 @@ def _check_options(options: Any) -> None:
             raise ValueError(f"fit: {name} is missing")
     if isinstance(options.model, dict) or hasattr(options.params, "apply"):
         raise ValueError("fit: wanted fit(model, params, ...), got the parameters in place of the model")
-    if params_dtype(options.params, np.float32).itemsize < 4:
+    if options.model is not None:
+        check_has(options.model, "apply", "model", "fit", "a model such as Sequential(LSTM(8), Dense(1))")
+    if params_dtype(options.params, np.float32, "fit").itemsize < 4:
         raise ValueError("fit: params are float16, in which Adam's epsilon is 0; make them float32: init(dtype=...)")
     given = (options.model is not None, options.loss is not None)
     if options.loss_fn is not None and any(given):

@@ -111,12 +111,13 @@ def as_source(
             raise ValueError("fit: steps_per_epoch is for a callable or an iterable; arrays have their own length")
         return ArraySource(prepare(data), batch_size, seed)
     kind = type(data).__name__
-    if not callable(data) and not isinstance(data, Iterable):
+    if isinstance(data, (str, bytes, type)) or not (callable(data) or isinstance(data, Iterable)):
         raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {kind}")
     if steps_per_epoch is None and hasattr(data, "__len__"):
         steps_per_epoch = len(data)
-    if steps_per_epoch is None and where != "fit: data":
-        raise ValueError(f"{where} must be arrays, or have a length: {kind} has none")
+    if not steps_per_epoch and where != "fit: data":
+        length = "none" if steps_per_epoch is None else "length 0"
+        raise ValueError(f"{where} must be arrays, or have a length of at least 1: {kind} has {length}")
     if steps_per_epoch is None or steps_per_epoch < 1:
         raise ValueError(f"fit: steps_per_epoch must be at least 1 for {kind} data, got {steps_per_epoch}")
     if not callable(data):
