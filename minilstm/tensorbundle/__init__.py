@@ -19,7 +19,7 @@ from minilstm.tensorbundle.bundle import Bundle, TensorInfo
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.opening import list_variables, read
 from minilstm.tensorbundle.opening import open_bundle as open
-from minilstm.tensorbundle.state import all_checkpoints, latest, publish
+from minilstm.tensorbundle.state import all_checkpoints, find_latest, latest, publish
 from minilstm.tensorbundle.writer import write
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "TensorInfo",
     "all_checkpoints",
+    "find_latest",
     "latest",
     "list_variables",
     "open",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +119,10 @@ class Bundle(abc.ABC):
             If one is not.
         """
 
+    def read_many(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Read these tensors; see `__getitem__`."""
+        return {name: self[name] for name in names}
+
     def read_all(self, skip_unreadable: bool = False) -> dict[str, NDArray[Any]]:
         """Read every tensor; see `__getitem__`.
 
@@ -129,7 +133,7 @@ class Bundle(abc.ABC):
             raising CheckpointError.
         """
         if not skip_unreadable:
-            return {name: self[name] for name in self}
+            return self.read_many(self)
         tensors, fault = {}, None
         for name in self:
             try:

@@ -84,6 +84,12 @@ class IndexedBundle(Bundle):
             with self._data_file(shard, name) as file:
                 check_end(file, end)
 
+    def read_many(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """See `Bundle.read_many`."""
+        names = list(names)
+        self._check_overlap(piece for name in names for piece in self._stored(name).pieces)
+        return super().read_many(names)
+
     def read_all(self, skip_unreadable: bool = False) -> dict[str, NDArray[Any]]:
         """See `Bundle.read_all`."""
         self._check_overlap(piece for stored in self._tensors.values() for piece in stored.pieces)

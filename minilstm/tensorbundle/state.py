@@ -78,7 +78,24 @@ def latest(directory: str | os.PathLike[str]) -> str | None:
     CheckpointError
         If the state file is damaged, or names a path outside of the folder.
     """
-    return next((prefix for prefix in reversed(_prefixes(directory)) if _is_complete(prefix)), None)
+    return find_latest(directory)[0]
+
+
+def find_latest(directory: str | os.PathLike[str]) -> tuple[str | None, list[str]]:
+    """As `latest`, and for each newer checkpoint that is not complete, its prefix and what is wrong with it.
+
+    Raises
+    ------
+    CheckpointError
+        As for `latest`.
+    """
+    incomplete: list[str] = []
+    for prefix in reversed(_prefixes(directory)):
+        fault = _fault(prefix)
+        if not fault:
+            return prefix, incomplete
+        incomplete.append(fault)
+    return None, incomplete
 
 
 def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
@@ -89,7 +106,7 @@ def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
     CheckpointError
         As for `latest`.
     """
-    return [prefix for prefix in _prefixes(directory) if _is_complete(prefix)]
+    return [prefix for prefix in _prefixes(directory) if not _fault(prefix)]
 
 
 def read_state(directory: str | os.PathLike[str]) -> StateText | None:
@@ -154,12 +171,15 @@ def _inside(directory: str, path: str) -> str:
     return relative
 
 
-def _is_complete(prefix: str) -> bool:
+def _fault(prefix: str) -> str:
+    """Why a checkpoint is not complete; empty if it is."""
     try:
         open_bundle(prefix).check_files()
-    except (FileNotFoundError, CheckpointError):
-        return False
-    return True
+    except FileNotFoundError as error:
+        return f"{error.filename}: not there"
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _without_step(name: str) -> str:
