@@ -51,10 +51,11 @@ def _to_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
 
-def check_batch(batch: Any, where: str) -> None:
+def check_batch(batch: Any, where: str, time_major: bool = False) -> None:
     """Raise ValueError if an array of a tree is empty or holds NaN or infinity, or if their lengths differ.
 
-    The message names the array.
+    The message names the array. With `time_major`, inputs (and targets and weights of every step) are
+    ``[time, batch, ...]``.
     """
     sizes = {}
     named = batch.items() if isinstance(batch, dict) else enumerate(tree_leaves(batch))
@@ -65,15 +66,16 @@ def check_batch(batch: Any, where: str) -> None:
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
                 place = tuple(int(k) for k in np.argwhere(~np.isfinite(leaf))[0])
                 raise ValueError(f"{where}: {name} holds {leaf[place]} at {place}; every number must be finite")
-            sizes[name] = len(leaf)
+            every_step = time_major and leaf.ndim > 1 and leaf.shape[:2] == batch["inputs"].shape[:2]
+            sizes[name] = leaf.shape[1] if every_step else len(leaf)
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{where}: all arrays must hold the same number of sequences, got {sizes}")
 
 
-def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
+def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False, time_major: bool = False) -> Any:
     """Return a batch as the training loop reads it: a dict (see `as_batch`) with floating arrays of `dtype`, checked.
 
-    With `any_tree` the batch may be any tree of arrays, and keeps its structure.
+    With `any_tree` the batch may be any tree of arrays, and keeps its structure. `time_major` as in `check_batch`.
     """
     if any_tree:
         batch = to_dtype(batch, dtype, where)
@@ -82,7 +84,7 @@ def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
         given = {key: value for key, value in named if value is not None or key == "inputs"}  # inputs must be there
         batch = {key: _to_dtype(as_array(value, f"{where}: {key}"), dtype) for key, value in given.items()}
         batch = _with_plain_dtypes(batch, where)
-    check_batch(batch, where)
+    check_batch(batch, where, time_major and not any_tree)
     return batch
 
 

@@ -53,7 +53,7 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
         leaves = tree_leaves(params)
         for leaf in leaves:
             is_array = isinstance(leaf, (np.ndarray, float, np.floating)) or isbox(leaf)
-            if not is_array or np.result_type(leaf).kind != "f" or isinstance(leaf, np.ma.MaskedArray):
+            if not is_array or np.result_type(leaf).kind != "f" or not _is_plain(leaf):
                 raise ValueError(f"value_and_grad: params: every parameter must be a floating array, got {leaf!r:.80}")
         with trace_stack.new_trace() as trace:
             roots = [VJPNode.new_root() for _ in leaves]
@@ -72,6 +72,10 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
         return ((value, aux), grads) if has_aux else (value, grads)
 
     return value_and_gradient
+
+
+def _is_plain(leaf: Any) -> bool:
+    return not isinstance(leaf, np.ma.MaskedArray) and getattr(leaf, "dtype", np.dtype(float)).isnative
 
 
 def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:

@@ -150,11 +150,13 @@ def get(spec: Any, argument: str = "initializer") -> Initializer:
             return _REGISTRY[name](**options)
         except TypeError as error:  # an option that it does not have, or one too few
             raise ValueError(f"{argument}: {name} with options {options}: {error}") from None
-    try:
-        array = as_array(spec, argument)
-    except ValueError as error:
-        raise ValueError(f"{argument}: got {spec!r:.80}, wanted one of {sorted(_REGISTRY)} or a function") from error
-    return _given(array, argument)
+    if not (np.isscalar(spec) or _is_array_like(spec)):
+        raise ValueError(f"{argument}: got {spec!r:.80}, wanted one of {sorted(_REGISTRY)} or a function")
+    return _given(as_array(spec, argument), argument)
+
+
+def _is_array_like(value: Any) -> bool:
+    return isinstance(value, (list, tuple, memoryview)) or hasattr(value, "__array__") or hasattr(value, "to_numpy")
 
 
 def _given(value: np.ndarray, argument: str) -> Initializer:

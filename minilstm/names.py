@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from typing import Any
 
 from .layers import Sequential
 from .params import flatten_names, unflatten_names
+
+# Bounds of the help in an error: to compare two names takes 20 microseconds, and a file may hold thousands.
+MOST_HELPED, MOST_COMPARED, LONGEST_COMPARED = 20, 100, 200
 
 
 def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = (), *, strict: bool = True) -> dict[str, Any]:
@@ -30,10 +34,11 @@ def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = (), *, stri
         dtype.
     """
     wanted = wanted_like(like, flat)
-    faults = []
+    faults, helped = [], 0
     for name, array in wanted.items():
         if name not in flat:
-            near = nearest(name, flat)
+            helped += 1
+            near = nearest(name, flat) if helped <= MOST_HELPED else []
             faults.append(f"missing: {name} {array.shape}" + (f" (there is {', '.join(near)})" if near else ""))
         elif flat[name].shape != array.shape:
             faults.append(f"shape of {name}: wanted {array.shape}, got {flat[name].shape}")
@@ -47,21 +52,31 @@ def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = (), *, stri
 
 
 def wanted_like(like: Any, flat: dict[str, Any]) -> dict[str, Any]:
-    """The arrays of a parameter tree, or of a model for as many input features as `flat` has, by name."""
-    return flatten_names(_initialised(like, flat) if isinstance(like, Sequential) else like)
+    """The arrays of a parameter tree, or what those of a model look like for as many inputs as `flat` has, by name."""
+    return flatten_names(_shapes(like, flat) if isinstance(like, Sequential) else like)
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """At most `n` known names that are spelled like `name`."""
+    """At most `n` known names that are spelled like `name`, of the `MOST_COMPARED` that begin or end most like it."""
     import difflib  # only needed to help after a failure
 
-    return difflib.get_close_matches(name, list(known), n)
+    def alike(other: str) -> int:
+        return _shared(name, other) + _shared(name[::-1], other[::-1])
+
+    short = [other for other in known if len(other) <= LONGEST_COMPARED]
+    close = heapq.nlargest(MOST_COMPARED, short, alike)
+    return difflib.get_close_matches(name[:LONGEST_COMPARED], close, n)
 
 
-def _initialised(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:
-    """New parameters of a model, for as many input features as `flat` has, if `flat` tells."""
+def _shared(a: str, b: str) -> int:
+    """The number of characters with which both begin."""
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _shapes(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:
+    """What the parameters of a model look like, for as many input features as `flat` has, if `flat` tells."""
     try:
         input_dim = model.input_dim(unflatten_names(flat))
     except (KeyError, TypeError, IndexError, AttributeError):  # not the parameters of this model
         input_dim = None
-    return model.init(0, input_dim or 1)
+    return model.shapes(input_dim or 1)

@@ -47,7 +47,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         Recipe.__init__(self, self.name)
-        for field in _fields(self):
+        for field in declared(self):
             if field.metadata.get("check"):
                 value = field.metadata["check"](getattr(self, field.name), field.name, type(self).__name__)
                 setattr(self, field.name, value)
@@ -58,14 +58,14 @@ class Recipe:
         Raises ValueError for an activation or initializer without a registered name: it could not be read back.
         """
         where, options = f"{type(self).__name__}.config", {}
-        for field in _fields(self):
+        for field in declared(self):
             value, describe = getattr(self, field.name), field.metadata.get("describe")
             options[field.metadata.get("key", field.name)] = describe(value, where) if describe else value
         return {self.kind: type(self).__name__, **(options or {"name": self.name})}
 
     def __repr__(self) -> str:
         shown = []
-        for field in _fields(self):
+        for field in declared(self):
             value, default = getattr(self, field.name), self.default_name if field.name == "name" else field.default
             if not field.kw_only:
                 shown.append(repr(value))
@@ -76,10 +76,10 @@ class Recipe:
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
     """The arguments that make the same recipe again."""
-    return {field.name: getattr(recipe, field.name) for field in _fields(recipe)}
+    return {field.name: getattr(recipe, field.name) for field in declared(recipe)}
 
 
-def _fields(recipe: Recipe) -> list[dataclasses.Field[Any]]:
+def declared(recipe: Recipe) -> list[dataclasses.Field[Any]]:
     """The options of a recipe; none for a user's own class that is not a dataclass."""
     return [field for field in dataclasses.fields(recipe) if field.init] if dataclasses.is_dataclass(recipe) else []
 

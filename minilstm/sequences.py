@@ -13,6 +13,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt
+from .fast import compiled
 from .fast import lstm as fast_lstm
 from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
@@ -91,6 +92,11 @@ def every_dz(
 
 def _runs_fast(cell: Any, lengths: np.ndarray | None, fast: bool) -> bool:
     return fast and lengths is None and fast_lstm.can_run(cell)
+
+
+def fast_pass(dtype: Any) -> str:
+    """Which of the two fast passes an LSTM uses in this dtype: "compiled" (by numba) or "numpy"."""
+    return "compiled" if compiled.is_wanted(dtype) else "numpy"
 
 
 def derived_parts(cell: Any) -> list[bool]:

@@ -15,8 +15,10 @@ from .contents import OWN as OWN
 from .contents import SLOTS as SLOTS
 from .contents import TRAINING as TRAINING
 from .contents import Checkpoint as Checkpoint
+from .loading import as_step as as_step
 from .loading import latest_checkpoint as latest_checkpoint
 from .loading import load_checkpoint as load_checkpoint
+from .loading import load_silently as load_silently
 from .loading import prefix_of as prefix_of
 from .saving import NAMINGS as NAMINGS
 from .saving import as_json as as_json

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import tensorbundle
 from ..layers import Sequential, from_config
+from ..layers.differences import differences
 from ..names import arranged, wanted_like
 from ..params import unflatten_names
-from ..tensorbundle import CheckpointError
+from ..reading import from_json, reader, reading
+from ..tensorbundle.paths import as_prefix
 from .contents import EXTRA, MODEL, OWN, STEP, TRAINING, Checkpoint
 from .past_names import CUDNN, cell_folders, cells_of, todays_names
 from .renaming import Rename, checked_scope, renamed, suggestions
@@ -29,7 +30,7 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
 
 
 def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
-    """A prefix as it is, of a directory its newest complete checkpoint.
+    """A prefix as it is, of one of its files the prefix, of a directory its newest complete checkpoint.
 
     If the directory names newer ones that are not complete, a UserWarning says so. Raises FileNotFoundError if it has
     no complete one.
@@ -43,7 +44,7 @@ def _found(prefix_or_directory: str | os.PathLike[str]) -> tuple[str, list[str]]
     """A prefix, and what `prefix_of` warns of."""
     path = os.fspath(prefix_or_directory)
     if not os.path.isdir(path):
-        return path, []
+        return as_prefix(path), []
     prefix, incomplete = tensorbundle.find_latest(path)
     if prefix is None:
         why = f": {incomplete[0]}" if incomplete else ""
@@ -75,7 +76,8 @@ def load_checkpoint(
         A prefix such as ``runs/demo/model.ckpt-600``, a file of TensorFlow's first format, or a directory, which means
         its newest checkpoint.
     like : dict or Sequential, optional
-        What the parameters have to fit: a parameter tree (names, shapes, dtypes) or a model (names, shapes).
+        What the parameters have to fit: a parameter tree (names, shapes, dtypes) or a model (names, shapes, and if the
+        file describes its model, every option that changes outputs: forget bias, activations, clips, dropout, ...).
     strict : bool, default True
         False: arrays that `like` has no use for go to `others`. What `like` has and the file lacks is still an error.
     scope : str, optional
@@ -115,26 +117,58 @@ def load_checkpoint(
     >>> {name: array.shape for name, array in loaded.params["rnn"]["lstm_cell"].items()}
     {'kernel': (3, 8), 'bias': (8,)}
     """
-    below = checked_scope(scope)
+    loaded, unsaid = _loaded(prefix_or_directory, like, strict, checked_scope(scope), rename)
+    _warn(loaded.prefix, loaded.notes)
+    return loaded._replace(notes=(*loaded.notes, *unsaid))
+
+
+def load_silently(prefix_or_directory: str | os.PathLike[str]) -> Checkpoint:
+    """As `load_checkpoint`, without warnings: the caller says what is in `notes`, if it matters to him."""
+    loaded, unsaid = _loaded(prefix_or_directory, None, True, "", None)
+    return loaded._replace(notes=(*loaded.notes, *unsaid))
+
+
+def _loaded(
+    path: str | os.PathLike[str], like: Any, strict: bool, scope: str, rename: Rename | None
+) -> tuple[Checkpoint, list[str]]:
+    """A checkpoint, of which the notes are to be warned of, and further notes."""
+    file = read_file(path)
+    new = renamed([name for name in file.tensors if not name.startswith(OWN)], rename, file.prefix)
+    with reading(file.prefix):
+        return _sorted_out(file, new, like, strict, scope)
+
+
+class File(NamedTuple):
+    """What is in a checkpoint: arrays by name, minilstm's own texts read, and what must be said of it."""
+
+    prefix: str
+    tensors: Arrays
+    own: dict[str, Any]
+    notes: list[str]
+
+
+@reader
+def read_file(prefix_or_directory: str | os.PathLike[str]) -> File:
+    """Read all tensors of a checkpoint that an array can hold."""
     prefix, notes = _found(prefix_or_directory)
     bundle = tensorbundle.open(prefix)
     tensors = bundle.read_many([name for name in bundle if name not in bundle.unreadable])
     notes += [f"the tensor {name!r} cannot be read: {why}" for name, why in bundle.unreadable.items()]
-    try:
-        loaded = _sorted_out(tensors, like, strict, below, rename)
-    except ValueError as error:
-        lost = "".join(f"\n  {note}" for note in notes)
-        raise CheckpointError(f"{prefix}: {error}{lost}") from error
-    loaded = loaded._replace(prefix=prefix, notes=(*notes, *loaded.notes))
-    _warn(prefix, loaded.notes)
-    return loaded
+    with reading(prefix):
+        own = {name: _from_json(tensors.pop(name, None), name) for name in (MODEL, EXTRA, TRAINING)}
+    return File(prefix, tensors, own, notes)
 
 
-def _sorted_out(tensors: Arrays, like: Any, strict: bool, scope: str, rename: Rename | None) -> Checkpoint:
-    """Sort the tensors of a file into a `Checkpoint`; ValueError, without the file's name, if they make no sense."""
-    own = {name: _from_json(tensors.pop(name, None), name) for name in (MODEL, EXTRA, TRAINING)}
+def _sorted_out(
+    file: File, new: dict[str, str], like: Any, strict: bool, scope: str
+) -> tuple[Checkpoint, list[str]]:
+    """Sort the tensors of a file, under their new names, into a `Checkpoint`.
+
+    Returns it and further notes, of which no warning is needed. Raises ValueError, without the file's name, if they
+    make no sense.
+    """
+    prefix, tensors, own, notes = file
     model = None if own[MODEL] is None else _described(own[MODEL])
-    new = renamed([name for name in tensors if not name.startswith(OWN)], rename)
     folders = cell_folders(model, like)
     wanted: list[str] = []
     for _ in range(1 if like is None else 2):  # the second time, it is known which names `like` wants
@@ -149,9 +183,9 @@ def _sorted_out(tensors: Arrays, like: Any, strict: bool, scope: str, rename: Re
     if scope and not below:
         raise ValueError(f"scope: no variable is below {scope[:-1]!r}; there is {_some(variables)}")
     step_name = _step_name(arrays, scope)
-    step = None if step_name is None else _as_step(arrays[step_name])
+    step = None if step_name is None else as_step(arrays[step_name])
 
-    notes = []
+    unsaid: list[str] = []
     params = below if like is None else {name: below[name] for name in wanted if name in below}
     slots = _with_named_adam(slots, {name: arrays[name] for name in params.values()}, nested, arrays)
     without = [name for name in below if arrays[below[name]].shape == () and not slots.of_optimizers(below[name])]
@@ -164,8 +198,10 @@ def _sorted_out(tensors: Arrays, like: Any, strict: bool, scope: str, rename: Re
         notes.append(f"opt_state is None: {why}")
     if like is not None:
         flat = {name: arrays[full] for name, full in below.items()}
-        help_ = suggestions(flat, like, arrays, in_file, scope)
-        flat = arranged(flat, like, help_, strict=strict)
+        other, unsaid = _other_options(model, like)
+        if any(name not in flat for name in wanted):
+            other += [*suggestions(flat, like, arrays, in_file, scope), *notes]
+        flat = arranged(flat, like, other, strict=strict)
         params = {name: below[name] for name in flat}
     if any(CUDNN in in_file[full] for full in params.values()) and not _adds_no_forget_bias(like):
         notes.append(f"TensorFlow runs a {CUDNN} with forget_bias=0, so its weights need a cell with forget_bias=0")
@@ -179,7 +215,24 @@ def _sorted_out(tensors: Arrays, like: Any, strict: bool, scope: str, rename: Re
     others = {name: array for name, array in arrays.items() if name not in used}
     others.update({name: array for name, array in tensors.items() if name.startswith(OWN)})
     tree = unflatten_names({name: arrays[full] for name, full in params.items()})
-    return Checkpoint("", tree, state, step, model, own[EXTRA], own[TRAINING], others, averaged, tuple(notes))
+    if isinstance(own[TRAINING], dict) and "last" in own[TRAINING]:
+        unsaid.append(
+            "opt_state is None: the run has ended, and params are the best that early stopping found; the last ones, "
+            f"with the optimizer's state, are in others under {OWN}last/"
+        )
+    found = Checkpoint(prefix, tree, state, step, model, own[EXTRA], own[TRAINING], others, averaged, tuple(notes))
+    return found, unsaid
+
+
+def _other_options(model: Sequential | None, like: Any) -> tuple[list[str], list[str]]:
+    """What a file's model and the model `like` differ in, and why that could not be compared, as lines."""
+    if model is None or not isinstance(like, Sequential):
+        return [], []
+    try:
+        wanted = like.config()
+    except ValueError as error:
+        return [], [f"the options of the model were not compared: {error}"]
+    return [f"{place}: wanted {new}, got {old}" for place, old, new in differences(model.config(), wanted)], []
 
 
 def _variables(arrays: Arrays, slots: Slots, wanted: list[str]) -> tuple[list[str], Arrays]:
@@ -224,8 +277,8 @@ def _from_json(tensor: Any, name: str) -> Any:
     if tensor is None:
         return None
     try:
-        return json.loads(np.asarray(tensor, object).item())
-    except (ValueError, TypeError, RecursionError) as error:
+        return from_json(np.asarray(tensor, object).item())
+    except (ValueError, TypeError) as error:
         raise ValueError(f"tensor {name} is not JSON: {error}") from error
 
 
@@ -236,7 +289,8 @@ def _described(config: Any) -> Sequential:
         raise ValueError(f"tensor {MODEL}: {error}") from error
 
 
-def _as_step(tensor: Any) -> int | None:
+def as_step(tensor: Any) -> int | None:
+    """The number in ``global_step``, or None without such a tensor; ValueError if it is no whole number above 0."""
     if tensor is None:
         return None
     if tensor.shape != () or tensor.dtype.kind not in "iu" or tensor < 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..layers import Sequential
 from ..names import nearest, wanted_like
+from ..tensorbundle import CheckpointError
 from .slots import slot_of
 
 _MOST_HELPED, _MOST_COMPARED = 20, 100  # bounds of the help in an error: a file may hold thousands of names
@@ -15,7 +16,7 @@ _MOST_HELPED, _MOST_COMPARED = 20, 100  # bounds of the help in an error: a file
 Rename = Mapping[str, str] | Callable[[str], str]
 
 
-def renamed(names: Iterable[str], rename: Rename | None) -> dict[str, str]:
+def renamed(names: Iterable[str], rename: Rename | None, where: str) -> dict[str, str]:
     """The new name of every name.
 
     Parameters
@@ -24,12 +25,14 @@ def renamed(names: Iterable[str], rename: Rename | None) -> dict[str, str]:
         The names in the file.
     rename : dict or function, optional
         A dict's entry for a variable counts for its slots, too.
+    where : str
+        The file; begins the message of a CheckpointError.
 
     Raises
     ------
     TypeError
         If `rename` is something else, or gives something else than a name.
-    ValueError
+    CheckpointError
         If a dict has a name that is not in the file, or two tensors would have one name.
     """
     names = list(names)
@@ -40,7 +43,7 @@ def renamed(names: Iterable[str], rename: Rename | None) -> dict[str, str]:
         if absent:
             near = nearest(str(absent[0]), names)
             there = f" (there is {', '.join(near)})" if near else ""
-            raise ValueError(f"rename: the file has no tensor {absent[0]!r}{there}")
+            raise CheckpointError(f"{where}: rename: the file has no tensor {absent[0]!r}{there}")
         new = {name: _by_dict(name, rename) for name in names}
     elif callable(rename):
         new = {name: rename(name) for name in names}
@@ -51,7 +54,7 @@ def renamed(names: Iterable[str], rename: Rename | None) -> dict[str, str]:
         if not isinstance(other, str) or not other:
             raise TypeError(f"load_checkpoint: rename must give a name for {name!r}, got {other!r}")
         if taken.setdefault(other, name) != name:
-            raise ValueError(f"rename: {taken[other]!r} and {name!r} would both be {other!r}")
+            raise CheckpointError(f"{where}: rename: {taken[other]!r} and {name!r} would both be {other!r}")
     return new
 
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from .. import tensorbundle
+from ..arguments import check_whole
 from ..layers import Sequential, from_config
 from ..params import Tree, flatten_names
+from ..reading import from_json
 from .contents import AVERAGE, EXTRA, MODEL, OWN, SCALARS, SLOTS, STEP, TRAINING
 from .past_names import cell_folders, old_name
 
@@ -73,7 +75,8 @@ def save_checkpoint(
     Raises
     ------
     ValueError
-        For names that clash, an unknown naming, or a model that holds functions without a registered name.
+        For names that clash, an unknown naming, a model that holds functions without a registered name, or a `step` or
+        `max_to_keep` that is no whole number. Nothing is written then.
 
     Examples
     --------
@@ -90,8 +93,10 @@ def save_checkpoint(
         raise ValueError(f"save_checkpoint: names must be one of {NAMINGS}, got {names!r}")
     if opt_state is not None and step is None:
         step = opt_state.step
-    if step is not None and step < 0:
-        raise ValueError(f"save_checkpoint: step must be 0 or more, got {step}")
+    if step is not None:
+        step = check_whole(step, "step", "save_checkpoint", least=0)
+    if max_to_keep is not None:
+        max_to_keep = check_whole(max_to_keep, "max_to_keep", "save_checkpoint", least=0)
     variables = flatten_names(params)
     reserved = [name for name in variables if name.startswith(OWN) or name in (STEP, *SCALARS)]
     if reserved:
@@ -127,9 +132,11 @@ def check_describable(model: Sequential | None, extra: Any) -> None:
 def as_json(value: Any, what: str) -> str:
     """A value as JSON, the same text for equal values; ValueError, which begins with `what`, if JSON cannot hold it."""
     try:
-        return json.dumps(value, sort_keys=True)
-    except TypeError as error:
+        text = json.dumps(value, sort_keys=True)
+        from_json(text)  # what is written must be what is read
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} must be what JSON can hold: {error}") from error
+    return text
 
 
 def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[str, Any] | None:

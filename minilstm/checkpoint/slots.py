@@ -108,7 +108,7 @@ def named_adam(variables: Arrays, nested: Arrays) -> dict[str, dict[str, str]]:
 
 def is_power(name: str, array: Any) -> bool:
     """Whether a tensor is a power of beta, by its name: no model has a parameter of that name."""
-    return _POWER.fullmatch(name) is not None and array.shape == () and array.dtype.kind == "f"
+    return _POWER.fullmatch(name) is not None and array.dtype.kind == "f"
 
 
 def find_powers(tensors: Arrays) -> dict[tuple[str, str], Arrays]:
@@ -116,7 +116,7 @@ def find_powers(tensors: Arrays) -> dict[tuple[str, str], Arrays]:
     pairs: dict[tuple[str, str], Arrays] = {}
     for name, array in tensors.items():
         match = _POWER.fullmatch(name)
-        if match and is_power(name, array):
+        if match and is_power(name, array) and array.shape == ():
             pairs.setdefault((match["scope"], match["number"]), {})[match["name"]] = name
     return {key: names for key, names in pairs.items() if names.keys() == set(SCALARS)}
 
@@ -130,7 +130,7 @@ def chosen_powers(pairs: dict[tuple[str, str], Arrays], tensors: Arrays, scope: 
     if len(below) == 1:
         return below[0]
     if not pairs:
-        return "beta1_power and beta2_power are not in the file"
+        return "beta1_power and beta2_power are not in the file, or are no numbers"
     names = sorted(pair["beta1_power"] for pair in pairs.values())
     return (
         f"there are several powers of beta with different values ({', '.join(names)}); give the right ones the names "

@@ -71,7 +71,7 @@ def params_dtype(params: Any, default: Any, where: str = "") -> np.dtype:
         part = waiting.pop()
         if isinstance(getval(part), dict):  # autograd's own `grad` of a dict passes a box around the dict
             waiting += [part[name] for name in getval(part)]
-        elif (isinstance(part, np.ndarray) or isbox(part)) and part.dtype.kind == "f":
+        elif (type(part) is np.ndarray or isbox(part)) and part.dtype.kind == "f" and part.dtype.isnative:
             dtype = part.dtype
         else:
             raise ValueError(f"{where}: params must be nested dicts of floating arrays, got {part!r:.80}")
@@ -83,7 +83,7 @@ def as_floating(value: Any, dtype: Any, where: str) -> Array:
 
     Raises ValueError for anything that is not floating: whole numbers are labels or indices.
     """
-    if type(value) is not np.ndarray and not isbox(value):
+    if not isbox(value) and (type(value) is not np.ndarray or value.dtype.kind not in "fiub"):
         value = as_array(value, where)
     if value.dtype == dtype:
         return value

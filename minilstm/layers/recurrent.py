@@ -11,7 +11,7 @@ import numpy as np
 from .. import cells, sequences
 from ..arguments import as_generator
 from ..options import describe_parts, flag, option
-from ..params import check_same_structure, set_path, tree_leaves, tree_map
+from ..params import set_path, tree_leaves
 from ..wrappers import check_cell, draw_masks, input_dim_of
 from .base import (
     Array,
@@ -182,11 +182,7 @@ class RNN(Layer):
             if ours and c.dtype == dtype and h.dtype == dtype:
                 return state
         zeros = self.cell.zero_state(batch, dtype)
-        try:
-            check_same_structure(zeros, state)
-        except ValueError as error:
-            raise ValueError(f"{where}: state does not fit the cell: {error}") from None
-        state = tree_map(lambda _, given: as_floating(given, dtype, f"{where}: state"), zeros, state)
+        state = _as_state(zeros, state, dtype, where)
         wanted, got = ([leaf.shape for leaf in tree_leaves(tree)] for tree in (zeros, state))
         if wanted != got:
             raise ValueError(f"{where}: state must have shapes {wanted} (c before h), got {got}")
@@ -239,6 +235,25 @@ LSTM.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         *{**_parameters(cells.LSTMCell), **_parameters(RNN)}.values(),
     ]
 )
+
+
+def _as_state(zeros: Any, state: Any, dtype: Any, where: str) -> Any:
+    """A state in the structure of `zeros`. A list where an array is wanted is that array."""
+    if not isinstance(zeros, (dict, list, tuple)):
+        return as_floating(state, dtype, f"{where}: state")
+    keys: Any = list(zeros) if isinstance(zeros, dict) else range(len(zeros))
+    given: Any = type(state).__name__
+    if isinstance(state, (list, tuple)) and not isinstance(zeros, dict):
+        given = range(len(state))
+    elif isinstance(state, dict) and isinstance(zeros, dict):
+        given = [*filter(state.__contains__, keys), *(key for key in state if key not in zeros)]
+    if given != keys:
+        wanted, got = (f"{len(part)} parts" if isinstance(part, range) else part for part in (keys, given))
+        raise ValueError(f"{where}: state does not fit the cell: wanted {wanted}, got {got}")
+    parts = [_as_state(zeros[key], state[key], dtype, where) for key in keys]
+    if isinstance(zeros, dict):
+        return dict(zip(keys, parts, strict=True))
+    return type(zeros)(*parts) if hasattr(zeros, "_fields") else type(zeros)(parts)
 
 
 def _state_as_params(state: Any) -> dict[str, Any]:

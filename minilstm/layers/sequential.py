@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from .base import Array, Layer, Params
 from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
 from .recurrent import RNN
+from .shapes import shapes_alone
 
+MOST_LAYERS = 1000  # in a description, and cells in a stack: each takes more memory than its text
 FORMAT = 1  # version of the description that `config` gives and `from_config` takes
 
 
@@ -47,7 +50,7 @@ class Sequential:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
-        check_distinct([cell for layer in layers for cell in _cells_of(layer)], "Sequential")
+        check_distinct([cell for layer in layers for cell in cells_of(layer)], "Sequential")
         if len({_is_time_major(layer) for layer in layers if layer.recurrent}) > 1:
             raise ValueError("Sequential: either all recurrent layers must have time_major=True, or none")
         self.layers = layers
@@ -68,6 +71,15 @@ class Sequential:
                 set_path(params, name, weights)
             input_dim = layer.output_dim(input_dim)
         return params
+
+    def shapes(self, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """The tree that `init` makes, of arrays that cannot be written to and take no memory, whatever their size.
+
+        Raises ValueError for sizes that no array can have.
+        """
+        twin = copy.copy(self)
+        twin.layers = tuple(shapes_alone(list(self.layers)))
+        return twin.init(0, input_dim, dtype)
 
     def apply(
         self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
@@ -178,7 +190,7 @@ def _is_time_major(layer: Layer) -> bool:
     return bool(getattr(layer.forward if isinstance(layer, Bidirectional) else layer, "time_major", False))
 
 
-def _cells_of(layer: Layer) -> list[Any]:
+def cells_of(layer: Layer) -> list[Any]:
     """The cells of a layer, each object once: a Bidirectional may use one cell for both directions."""
     if isinstance(layer, Bidirectional):
         return list({id(part.cell): part.cell for part in (layer.forward, layer.backward)}.values())
@@ -226,8 +238,10 @@ def from_config(config: dict[str, Any]) -> Sequential:
             raise TypeError(f"wanted a dict, got {type(config).__name__}")
         if config["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT}, got {config['format']!r}")
+        if len(config["layers"]) > MOST_LAYERS:
+            raise ValueError(f"{len(config['layers'])} layers, the limit is {MOST_LAYERS}")
         return Sequential(*(_layer_from_config(layer) for layer in config["layers"]))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"from_config: config is not a model description of minilstm: {error}") from error
 
 
@@ -245,6 +259,8 @@ def _cell_from_config(config: dict[str, Any]) -> Any:
     options = dict(config)
     kind = options.pop("cell")
     if kind == "MultiRNNCell":
+        if len(options["cells"]) > MOST_LAYERS:
+            raise ValueError(f"{len(options['cells'])} cells in a stack, the limit is {MOST_LAYERS}")
         return MultiRNNCell([_cell_from_config(cell) for cell in options.pop("cells")], **options)
     if "inner" in options:
         return CELLS[kind](_cell_from_config(options.pop("inner")), **options)

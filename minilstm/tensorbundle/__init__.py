@@ -19,10 +19,11 @@ from minilstm.tensorbundle.bundle import Bundle, TensorInfo
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.opening import list_variables, read
 from minilstm.tensorbundle.opening import open_bundle as open
-from minilstm.tensorbundle.state import all_checkpoints, find_latest, latest, publish
+from minilstm.tensorbundle.state import STATE_FILE, all_checkpoints, find_latest, latest, listed, publish, remove
 from minilstm.tensorbundle.writer import write
 
 __all__ = [
+    "STATE_FILE",
     "Bundle",
     "CheckpointError",
     "TensorInfo",
@@ -30,8 +31,10 @@ __all__ = [
     "find_latest",
     "latest",
     "list_variables",
+    "listed",
     "open",
     "publish",
     "read",
+    "remove",
     "write",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRING = 7
+BFLOAT16 = 14
 
 NAMES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64", 9: "int64",
@@ -26,7 +27,8 @@ _NO_ARRAYS = {20: "resource", 21: "variant"}  # handles and objects of a running
 
 _QUANTIZED = {11: "int8", 12: "uint8", 13: "int32", 15: "int16", 16: "uint16"}  # their integers; no file has the scale
 _NARROW = {29: ("int8", 4), 30: ("uint8", 4), 31: ("int8", 2), 32: ("uint8", 2)}  # integers in the low bits of a byte
-_EXTENSIONS = {14: "uint16", **dict.fromkeys([24, 25, 26, 27, 28, 33], "uint8")}  # ml_dtypes has them; else their bits
+# Dtypes of ml_dtypes, and what their bits are without it.
+_EXTENSIONS = {BFLOAT16: "uint16", **dict.fromkeys([24, 25, 26, 27, 28, 33], "uint8")}
 
 # What the dtypes are in memory, in native byte order; `in_memory` knows those that depend on ml_dtypes, too.
 _SPECIAL = {STRING, *_QUANTIZED, *_NARROW, *_EXTENSIONS}
@@ -39,7 +41,7 @@ _IN_MEMORY: dict[int, np.dtype[Any]] = {
 }
 _CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in _NUMPYS.items()}
 _STRING_KINDS = "OSUT"  # objects, bytes, str, and NumPy's StringDType
-WRITABLE = [NAMES[code] for code in sorted([*_NUMPYS, STRING, 14])]
+WRITABLE = [NAMES[code] for code in sorted([*_NUMPYS, STRING, BFLOAT16])]
 
 
 def name_of(code: int) -> str:
@@ -79,7 +81,7 @@ def code_of(dtype: np.dtype[Any]) -> int | None:
     Objects are taken for strings; whether they are is for the caller to check.
     """
     if _is_bfloat16(dtype):
-        return 14
+        return BFLOAT16
     if dtype.isbuiltin == 2:  # another package's
         return None
     if dtype.kind in _STRING_KINDS:
@@ -88,7 +90,7 @@ def code_of(dtype: np.dtype[Any]) -> int | None:
 
 
 def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    return dtype.isbuiltin == 2 and dtype.type is _extension(14).type  # 2: registered by another package
+    return dtype.isbuiltin == 2 and dtype.type is _extension(BFLOAT16).type  # 2: registered by another package
 
 
 def octets(array: NDArray[Any]) -> NDArray[np.uint8]:

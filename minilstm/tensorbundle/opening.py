@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minilstm import files
 from minilstm.tensorbundle.bundle import Bundle
 from minilstm.tensorbundle.errors import CheckpointError
-from minilstm.tensorbundle.paths import checked_prefix, index_path
+from minilstm.tensorbundle.paths import as_prefix, checked_prefix, index_path
 from minilstm.tensorbundle.reader import IndexedBundle
 from minilstm.tensorbundle.slice_file import SliceBundle
 
@@ -37,7 +37,7 @@ def open_bundle(prefix: str | os.PathLike[str]) -> Bundle:
     prefix : str or path
         ``runs/model.ckpt-600`` for the files ``runs/model.ckpt-600.index`` and ``runs/model.ckpt-600.data-...``; or of
         TensorFlow's first format, V1, for the file ``runs/model.ckpt-600``, or ``runs/model.ckpt-600-00000-of-00002``
-        and the other shards.
+        and the other shards. The name of one of these files is accepted too.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def open_bundle(prefix: str | os.PathLike[str]) -> Bundle:
     CheckpointError
         If the index, or the list of tensors in a V1 file, is damaged.
     """
-    path = checked_prefix("open", prefix)
+    path = checked_prefix("open", as_prefix(prefix))
     try:
         return IndexedBundle(path)
     except FileNotFoundError:

@@ -122,6 +122,15 @@ class Message:
         return [Message(content) for content in self._values(field, BYTES)]
 
 
+def each_message(data: Buffer, wanted: int) -> Iterator[Message]:
+    """Repeated messages in a field, one after the other: as `Message.messages`, without all in memory at once."""
+    for field, wire_type, value in fields(data):
+        if field == wanted and (wire_type != BYTES or isinstance(value, int)):
+            raise CheckpointError(f"a field holds {_OTHER_THAN[BYTES]}")
+        if field == wanted:
+            yield Message(value)  # type: ignore[arg-type]  # bytes, as was just made sure
+
+
 def fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
     """Every field of a message: its number, its wire type and its value; bytes are of the type of `data`."""
     at, end = 0, len(data)

@@ -92,18 +92,20 @@ def as_source(
     steps_per_epoch: int | None,
     resume: bool,
     any_tree: bool,
+    time_major: bool = False,
     where: str = "fit: data",
 ) -> Source:
     """Return the source for `data`: a tree of arrays, a callable ``step -> batch`` or an iterable of batches.
 
-    With `any_tree` a batch may be any tree; otherwise `as_batch` makes it a dict.
+    With `any_tree` a batch may be any tree; otherwise `as_batch` makes it a dict, of ``[time, batch, ...]`` if
+    `time_major`.
 
     Raises ValueError for other data; for a callable or an iterable that has no length, without `steps_per_epoch`; and
     for a one-shot iterator with `resume`.
     """
 
     def prepare(batch: Any, place: str = "") -> Any:
-        return prepared(batch, dtype, where + place, any_tree)
+        return prepared(batch, dtype, where + place, any_tree, time_major)
 
     of_arrays = isinstance(data, list) and not any_tree and not any(isinstance(part, (dict, tuple)) for part in data)
     if isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None):
