@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
+from autograd import grad
 from autograd.extend import VSpace, defvjp, primitive
 
 Array = Any
@@ -55,3 +57,22 @@ def filled(cotangents: tuple[Any, ...], results: tuple[Array, ...]) -> list[Arra
 def _zeros_like(x: Array) -> Array:
     """Zeros as `np.broadcast_to` makes them of one zero, in a tenth of the time."""
     return np.ndarray(x.shape, x.dtype, np.zeros((), x.dtype), strides=(0,) * x.ndim)
+
+
+def pulled_by_trace(
+    function: Any, args: tuple[Array, ...], argnums: tuple[int, ...], cotangents: tuple[Any, ...]
+) -> list[Array]:
+    """The derivatives of ``function(*args)`` with respect to some arguments, such that they have derivatives, too.
+
+    `cotangents` has one derivative, or None, for each of the function's results. Autograd traces the function again.
+    """
+
+    def product(*chosen: Array) -> Array:
+        given = list(args)
+        for argnum, value in zip(argnums, chosen, strict=True):
+            given[argnum] = value
+        pairs = zip(function(*given), cotangents, strict=True)
+        return sum(anp.sum(result * cotangent) for result, cotangent in pairs if cotangent is not None)
+
+    places = tuple(range(len(argnums)))
+    return list(grad(product, places)(*(args[argnum] for argnum in argnums)))

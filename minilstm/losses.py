@@ -22,6 +22,8 @@ from .cells import sigmoid
 
 Array = Any
 
+PIECE_BYTES = 1 << 19  # of logits that are processed together
+
 
 def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     """Mean squared error, over all entries and features.
@@ -47,7 +49,8 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
         raise ValueError(f"softmax_cross_entropy: targets must be integer labels, got dtype {labels.dtype}")
     _check_steps("softmax_cross_entropy: targets", labels, outputs)
     check_range(softmax_cross_entropy, labels, outputs.shape[-1])
-    return _softmax_cross_entropy(outputs, labels, _entry_weights("softmax_cross_entropy", outputs, weights))
+    weights = _entry_weights("softmax_cross_entropy", outputs, weights)
+    return _softmax_cross_entropy(outputs, labels, weights, [] if isbox(outputs) else None)
 
 
 def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
@@ -146,16 +149,47 @@ def _mean_square_vjp(ans: Array, outputs: Array, targets: Array, weights: Array 
 
 
 @primitive
-def _softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None) -> Array:
-    shifted = logits - np.max(logits, axis=-1, keepdims=True)
-    log_sum = np.log(np.sum(np.exp(shifted), axis=-1))
-    return _mean(log_sum - np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0], weights)
+def _softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None, kept: list[Array] | None) -> Array:
+    """`kept`, if it is a list, gets the exponentials and their sums, for the gradient.
+
+    Logits are read once, some rows at a time: all formulas of these run while they are in the cache.
+    """
+    rows, steps = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    exponentials = np.empty_like(rows) if kept is not None else None
+    sums, values = np.empty((2, len(rows)), logits.dtype)
+    size = max(1, PIECE_BYTES // (rows.shape[1] * rows.itemsize))
+    for start in range(0, len(rows), size):
+        piece = slice(start, start + size)
+        e = np.subtract(rows[piece], np.max(rows[piece], axis=1, keepdims=True), out=_part(exponentials, piece))
+        shifted = e[np.arange(len(e)), steps[piece]]
+        np.sum(np.exp(e, out=e), axis=1, out=sums[piece])
+        values[piece] = np.log(sums[piece]) - shifted
+    if kept is not None:
+        kept += [exponentials, sums]
+    return _mean(values.reshape(labels.shape), weights)
 
 
-def _softmax_cross_entropy_vjp(ans: Array, logits: Array, labels: Array, weights: Array | None) -> Any:
-    one_hot = (labels[..., None] == np.arange(logits.shape[-1])).astype(logits.dtype)
+def _part(x: Array | None, piece: slice) -> Array | None:
+    return None if x is None else x[piece]
+
+
+def _softmax_cross_entropy_vjp(
+    ans: Array, logits: Array, labels: Array, weights: Array | None, kept: list[Array]
+) -> Any:
     scale = 1.0 / labels.size if weights is None else weights[..., None]
-    return lambda g: (_softmax(logits) - one_hot) * (g * scale)
+
+    def pull(g: Array) -> Array:
+        if isbox(g) or isbox(logits) or not kept:  # to be differentiated again, or not for the first time
+            one_hot = (labels[..., None] == np.arange(logits.shape[-1])).astype(logits.dtype)
+            return (_softmax(logits) - one_hot) * (g * scale)
+        exponentials, sums = kept
+        kept.clear()
+        factors = np.broadcast_to(np.asarray(g * scale, logits.dtype).reshape(-1), sums.shape)
+        exponentials *= (factors / sums)[:, None]
+        exponentials[np.arange(len(sums)), labels.reshape(-1)] -= factors
+        return exponentials.reshape(logits.shape)
+
+    return pull
 
 
 def _softmax(logits: Array) -> Array:

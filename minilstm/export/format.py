@@ -137,8 +137,8 @@ def checked_params(model: Sequential, params: dict[str, Any], where: str) -> dic
 
 def described(model: Sequential, extra: Any) -> dict[str, str]:
     """The model's description and the caller's `extra` as JSON texts, under the names that checkpoints use."""
-    texts = {MODEL: as_json(model.config(), "model")}
-    return texts if extra is None else texts | {EXTRA: as_json(extra, "extra")}
+    texts = {MODEL: as_json(model.config(), "export: model")}
+    return texts if extra is None else texts | {EXTRA: as_json(extra, "export: extra")}
 
 
 def model_and_extra(

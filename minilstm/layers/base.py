@@ -126,5 +126,34 @@ def batch_major(x: Array) -> Array:
     return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
+@primitive
+def reverse_time(x: Array, lengths: np.ndarray | None) -> Array:
+    """Each sequence of ``[time, batch, ...]`` from its last valid step to its first; padding stays where it is.
+
+    Its derivative is itself. Autograd's own, of an index, adds number by number.
+    """
+    if lengths is None:
+        return x[::-1]
+    t = np.arange(x.shape[0])[:, None]
+    return x[np.where(t < lengths, lengths - 1 - t, t), np.arange(x.shape[1])]
+
+
+@primitive
+def pick_steps(x: Array, steps: np.ndarray) -> Array:
+    """One step of each sequence: ``[time, batch, ...]`` to ``[batch, ...]``, where `steps` is ``[batch]``."""
+    return x[steps, np.arange(x.shape[1])]
+
+
+@primitive
+def place_steps(g: Array, steps: np.ndarray, time: int) -> Array:
+    """The transpose of `pick_steps`: zeros ``[time, batch, ...]`` except at one step of each sequence."""
+    x = np.zeros((time, *g.shape), g.dtype)
+    x[steps, np.arange(len(g))] = g
+    return x
+
+
+defvjp(reverse_time, lambda ans, x, lengths: lambda g: reverse_time(g, lengths), argnums=(0,))
+defvjp(pick_steps, lambda ans, x, steps: lambda g: place_steps(g, steps, x.shape[0]), argnums=(0,))
+defvjp(place_steps, lambda ans, g, steps, time: lambda d: pick_steps(d, steps), argnums=(0,))
 defvjp(time_major, lambda ans, x: time_major)
 defvjp(batch_major, lambda ans, x: time_major)

@@ -22,7 +22,9 @@ from .base import (
     batch_major,
     check_features,
     params_dtype,
+    pick_steps,
     required,
+    reverse_time,
     time_major,
 )  # fmt: skip
 
@@ -139,7 +141,7 @@ class RNN(Layer):
         state = self.initial_state(params, batch) if state is None else self.checked_state(state, batch, dtype, where)
 
         if self.reverse:
-            inputs = _reverse_time(inputs, lengths)
+            inputs = reverse_time(inputs, lengths)
         masks = None
         if rng is not None and self.is_random:
             masks = draw_masks(self.cell, as_generator(rng, where, "rng"), batch, time, dtype, features)
@@ -148,10 +150,10 @@ class RNN(Layer):
         else:
             outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=self.is_fast)
         if not self.return_sequences:
-            last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
-            return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
+            last = np.full(batch, time - 1) if lengths is None else np.maximum(lengths, 1) - 1
+            return pick_steps(outputs, last), state
         if self.reverse:
-            outputs = _reverse_time(outputs, lengths)
+            outputs = reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
 
     @property
@@ -272,11 +274,3 @@ def _state_from_params(params: dict[str, Any], zeros: Any) -> Any:
     if isinstance(zeros, (tuple, list)):
         return tuple(_state_from_params(params[f"cell_{n}"], part) for n, part in enumerate(zeros))
     return zeros + params["h"]
-
-
-def _reverse_time(x: Array, lengths: np.ndarray | None) -> Array:
-    """Each sequence of ``[time, batch, ...]`` from its last valid step to its first; padding stays where it is."""
-    if lengths is None:
-        return x[::-1]
-    t = np.arange(x.shape[0])[:, None]
-    return x[np.where(t < lengths, lengths - 1 - t, t), np.arange(x.shape[1])]

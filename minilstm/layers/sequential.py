@@ -68,7 +68,10 @@ class Sequential:
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = layer.init(rng, input_dim, dtype)
             if weights:  # a layer without parameters has no entry
-                set_path(params, name, weights)
+                try:
+                    set_path(params, name, weights)
+                except ValueError as error:
+                    raise ValueError(f"Sequential.init: {error}") from None
             input_dim = layer.output_dim(input_dim)
         return params
 

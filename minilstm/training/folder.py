@@ -81,11 +81,23 @@ class RunFolder:
                 f"fit: {self.directory}: there is a run, but none of its checkpoints is whole, so nothing was changed; "
                 f"move the folder away to start again: {'; '.join(skipped)}"
             )
-        if foreign is None and self.listed is not None:
-            foreign = next((os.path.join(self.directory, name) for name in sorted(self.listed)), None)
-        if foreign is not None:
-            raise CheckpointError(f"fit: {foreign} was not written by fit: minilstm/training does not say so")
-        return None
+        if foreign is None:
+            self._refuse_lost()
+            return None
+        raise CheckpointError(f"fit: {foreign} was not written by fit: minilstm/training does not say so")
+
+    def _refuse_lost(self) -> None:
+        """Raise CheckpointError if the state file is damaged, or names checkpoints that are gone or not of fit."""
+        if self.listed is None:
+            tensorbundle.listed(self.directory)
+        for name in sorted(self.listed or ()):
+            if _FILE.fullmatch(f"{name}.index"):
+                raise CheckpointError(
+                    f"fit: {self.directory}: its state file {tensorbundle.STATE_FILE!r} names {name}, which is not "
+                    "there, so nothing was changed; move the folder away to start again"
+                )
+            prefix = os.path.join(self.directory, name)
+            raise CheckpointError(f"fit: {prefix} was not written by fit: minilstm/training does not say so")
 
     def _say(self, step: int, skipped: list[str]) -> None:
         """Warn if the checkpoint of this step was not to be expected."""

@@ -97,8 +97,7 @@ def as_source(
 ) -> Source:
     """Return the source for `data`: a tree of arrays, a callable ``step -> batch`` or an iterable of batches.
 
-    With `any_tree` a batch may be any tree; otherwise `as_batch` makes it a dict, of ``[time, batch, ...]`` if
-    `time_major`.
+    With `any_tree` a batch may be any tree; otherwise it is a dict, see `prepared`.
 
     Raises ValueError for other data; for a callable or an iterable that has no length, without `steps_per_epoch`; and
     for a one-shot iterator with `resume`.
@@ -118,8 +117,7 @@ def as_source(
     if steps_per_epoch is None and hasattr(data, "__len__"):
         steps_per_epoch = len(data)
     if not steps_per_epoch and where != "fit: data":
-        length = "none" if steps_per_epoch is None else "length 0"
-        raise ValueError(f"{where} must be arrays, or have a length of at least 1: {kind} has {length}")
+        raise ValueError(f"{where} must be arrays, or have a length of at least 1: {kind} has {steps_per_epoch}")
     if steps_per_epoch is None or steps_per_epoch < 1:
         raise ValueError(f"fit: steps_per_epoch must be at least 1 for {kind} data, got {steps_per_epoch}")
     if not callable(data):

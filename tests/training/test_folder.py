@@ -300,7 +300,7 @@ def test_a_lock_of_a_process_that_ended_is_taken_over(change, run_dir):
     ("text", "message"),
     [
         (json.dumps({"pid": 1, "host": "another", "started": None}), "in use by process 1 on another; wait .* remove "),
-        ("", "is not a lock of fit; remove it if no run"), ("[]", "is not a lock of fit"), ('{"pid": 3}', "is not a lock"),
+        ("", "is not a lock of fit; remove it if no run"), ("[]", "is not a lock"), ('{"pid": 3}', "is not a lock"),
         (json.dumps({"pid": "x", "host": socket.gethostname(), "started": None}), "in use by process x"),
     ],
 )  # fmt: skip
@@ -434,18 +434,18 @@ FAULTS = {
 }  # fmt: skip
 
 
+class Dying(Adam):
+    def update(self, params, grads, state):
+        if state.step == 5:
+            raise Killed
+        return super().update(params, grads, state)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_makes_no_sense_is_an_error_with_the_path(fault, run_dir):
     change, message = FAULTS[fault]
     options = {"ema_decay": 0.5, "validation_data": (INPUTS[:4], TARGETS[:4]), "early_stopping": 5}
     with pytest.raises(Killed):  # within the second epoch, so that best is of the first
-
-        class Dying(Adam):
-            def update(self, params, grads, state):
-                if state.step == 5:
-                    raise Killed
-                return super().update(params, grads, state)
-
         run(run_dir, checkpoint_every=1, max_to_keep=1, **{**options, "optimizer": Dying(0.01)})
     prefix = spoilt(run_dir, change)
     before = contents(run_dir)
