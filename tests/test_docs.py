@@ -68,7 +68,7 @@ def described_names():
 
 def home(module_name, name):
     """The module whose section describes a name: the package that re-exports it, or the module that defines it."""
-    for package in ("minilstm.layers", "minilstm.tensorbundle", "minilstm.training"):
+    for package in ("minilstm.layers", "minilstm.tensorbundle", "minilstm.checkpoint", "minilstm.training"):
         if module_name.startswith(package + "."):
             value = getattr(importlib.import_module(module_name), name)
             if any(value is other for other in vars(importlib.import_module(package)).values()):

@@ -44,7 +44,7 @@ RAW = {
 
 # Every function that reads a file that may come from anywhere, by its full name, with a path of its kind.
 CHECKED = {
-    "minilstm.checkpoint.load_checkpoint": (load_checkpoint, "m.index"),
+    "minilstm.checkpoint.loading.read_file": (load_checkpoint, "m.index"),
     "minilstm.export.convert.read": (lambda path: convert.read(path, convert.Options()), "m.npz"),
     "minilstm.export.keras.load": (lambda path: convert.FORMATS["keras"].load(path), "m.keras"),
     "minilstm.export.keras.read": (lambda path: convert.FORMATS["keras"].read(path), "m.weights.h5"),

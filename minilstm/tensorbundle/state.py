@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from minilstm import files
 from minilstm.tensorbundle.errors import CheckpointError, about
+from minilstm.tensorbundle.opening import open_bundle, slice_files
 from minilstm.tensorbundle.paths import checked_prefix, checkpoint_files, data_path, index_path
-from minilstm.tensorbundle.reader import open_bundle
 from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.state_text import StateText, format_state, parse_state
 
@@ -86,7 +86,24 @@ def latest(directory: str | os.PathLike[str]) -> str | None:
     CheckpointError
         If the state file is damaged, or names a path outside of the folder.
     """
-    return next((prefix for prefix in reversed(_prefixes(directory)) if _is_complete(prefix)), None)
+    return find_latest(directory)[0]
+
+
+def find_latest(directory: str | os.PathLike[str]) -> tuple[str | None, list[str]]:
+    """As `latest`, and for each newer checkpoint that is not complete, its prefix and what is wrong with it.
+
+    Raises
+    ------
+    CheckpointError
+        As for `latest`.
+    """
+    incomplete: list[str] = []
+    for prefix in reversed(_prefixes(directory)):
+        fault = _fault(prefix)
+        if not fault:
+            return prefix, incomplete
+        incomplete.append(fault)
+    return None, incomplete
 
 
 def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
@@ -97,7 +114,7 @@ def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
     CheckpointError
         As for `latest`.
     """
-    return [prefix for prefix in _prefixes(directory) if _is_complete(prefix)]
+    return [prefix for prefix in _prefixes(directory) if not _fault(prefix)]
 
 
 def listed(directory: str | os.PathLike[str]) -> list[str]:
@@ -173,12 +190,15 @@ def _inside(directory: str, path: str) -> str:
     return relative
 
 
-def _is_complete(prefix: str) -> bool:
+def _fault(prefix: str) -> str:
+    """Why a checkpoint is not complete; empty if it is."""
     try:
         open_bundle(prefix).check_files()
-    except (FileNotFoundError, CheckpointError):
-        return False
-    return True
+    except FileNotFoundError as error:
+        return f"{error.filename}: not there"
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _without_step(name: str) -> str:
@@ -186,7 +206,12 @@ def _without_step(name: str) -> str:
 
 
 def remove(prefix: str) -> None:
-    """Remove the files of a checkpoint, the index first: without it the others are useless. The state file stays."""
+    """Remove the files of a checkpoint, the index first: without it the others are useless. The state file stays.
+
+    A file of the first format is never removed: any file at all may have its name.
+    """
+    if slice_files(prefix):
+        return
     for path in checkpoint_files(prefix):
         files.remove(path)
     files.sweep(index_path(prefix), data_path(prefix, 0, 1))

@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 from .. import tensorbundle
-from ..checkpoint import TRAINING, Checkpoint, CheckpointError, load_checkpoint
+from ..checkpoint import TRAINING, Checkpoint, CheckpointError, load_silently
 
 NAME = "model.ckpt"
 NEEDED = {"place", "history", "carried", "state"}  # in the record `minilstm/training` of every checkpoint of fit
@@ -68,7 +68,7 @@ class RunFolder:
         foreign: str | None = None
         for step in sorted(self.found, reverse=True):
             try:
-                loaded = load_checkpoint(self.prefix(step))
+                loaded = load_silently(self.prefix(step))
             except (CheckpointError, FileNotFoundError) as error:
                 skipped += [f"model.ckpt-{step} ({error})"] if self.found[step] else []
                 continue

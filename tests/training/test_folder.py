@@ -397,7 +397,7 @@ def placed(**values):
 
 KERNEL = "rnn/lstm_cell/kernel"
 FAULTS = {
-    "scalar slots": (tensor(f"{KERNEL}/Adam", lambda w: w[0, 0]), "m of the optimizer.*wanted"),
+    "scalar slots": (tensor(f"{KERNEL}/Adam", lambda w: w[0, 0]), "no whole AdamState; .*of another shape: rnn/"),
     "integer slots": (tensor(f"{KERNEL}/Adam", lambda w: w.astype(np.int32)), "m of the optimizer.*dtype"),
     "wide slots": (tensor(f"{KERNEL}/Adam_1", lambda w: w.astype(np.float64)), "v of the optimizer.*dtype"),
     "a slot missing": (lambda tensors, training: tensors.pop(f"{KERNEL}/Adam"), "no whole AdamState"),
@@ -411,7 +411,7 @@ FAULTS = {
     "a step below 0": (tensor("global_step", lambda step: np.asarray(-1)), "global_step"),
     "power 1": (tensor("beta1_power", lambda power: np.float32(1)), r"beta1_power must be a number in \[0, 1\)"),
     "power nan": (tensor("beta2_power", lambda power: np.float32(np.nan)), "beta2_power must be"),
-    "two powers": (tensor("beta2_power", lambda power: np.float32([0.1, 0.2])), "beta2_power must be"),
+    "two powers": (tensor("beta2_power", lambda power: np.float32([0.1, 0.2])), "no whole AdamState; .*beta2_power are not"),
     "epoch as text": (placed(epoch="1"), "epoch must be a number, got '1'"),
     "epoch -1": (placed(epoch=-1), "epoch must be a number"),
     "batch 0.5": (placed(batch=0.5), "batch must be a number"),
