@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import GOLDEN
+
 import minilstm
-from minilstm import LSTM, Adam, Dense, Sequential, bptt, save_checkpoint
+from minilstm import LSTM, Adam, Dense, Sequential, bptt, load_checkpoint, save_checkpoint
 from minilstm.cli import main
+from minilstm.tensorbundle import proto, table
 
 MODEL = Sequential(LSTM(3, forget_bias=0.5), Dense(1))
 
@@ -156,3 +160,60 @@ def test_python_m_minilstm_is_the_console_script(saved):
     assert run("inspect", saved + "0").returncode == 2
     damage(saved)
     assert run("inspect", saved).returncode == 1
+
+
+# --- what TensorFlow's programs left ----------------------------------------------------------------------------
+
+
+def test_inspect_of_the_first_format_says_so(capsys):
+    folder = GOLDEN / "checkpoints" / "v1_adam"
+    assert main(["inspect", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{folder / 'model.ckpt-5'}: step 5, TensorFlow's first format (V1)"
+    assert any(line.split()[:2] == ["RNN/BasicLSTMCell/Linear/Matrix", "float32"] for line in lines)
+    assert main(["inspect", "--json", str(GOLDEN / "checkpoints" / "v1_dtypes")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["format"] == "V1"
+    assert {tensor["name"]: tensor["bytes"] for tensor in found["tensors"]}["string/v"] is None
+
+
+def test_inspect_says_once_that_a_data_file_is_missing(saved, capsys):
+    Path(f"{saved}.data-00000-of-00001").unlink()
+    assert main(["inspect", saved]) == 1
+    out = capsys.readouterr().out
+    assert out.count("data-00000-of-00001") == 1
+    assert f"{saved}.data-00000-of-00001: not there" in out
+    assert out.count("its file is not there") == 4 * 3 + 4
+
+
+def test_inspect_lists_a_tensor_that_no_array_can_hold_with_its_verdict(tmp_path, capsys):
+    entries = [(b"", proto.encode_header(proto.Header(1))), (b"v", proto.encode_entry(proto.Entry(21)))]
+    (tmp_path / "m.index").write_bytes(table.encode_table(entries))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(b"")
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    out = capsys.readouterr().out
+    assert "variant" in out
+    assert "v' cannot be read: a variant is an object of TensorFlow's" in out
+    assert out.splitlines()[-1] == "all checksums are right; 1 of 1 tensors cannot be read"
+
+
+def test_an_older_checkpoint_is_opened_with_a_word(saved, capsys):
+    newer = save_checkpoint(f"{saved.rpartition('-')[0]}", MODEL.init(0, 2), step=13)
+    Path(f"{newer}.data-00000-of-00001").unlink()
+    assert main(["inspect", saved.rpartition("/")[0]]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{saved}: step 12")
+    assert err.startswith(f"minilstm inspect: {saved}: this is an older checkpoint; a newer one is not complete: {newer}")
+
+
+def test_convert_takes_the_first_format(tmp_path, capsys):
+    flags = ["--forget-bias", "0.5", "--activation", "tanh"]
+    for source in ("v1_adam", "v1_adam/model.ckpt-5"):
+        assert main(["convert", str(GOLDEN / "checkpoints" / source), str(tmp_path / "m.ckpt"), *flags]) == 0
+        assert "verified" in capsys.readouterr().out
+        loaded = load_checkpoint(tmp_path)
+        assert loaded.step == 5
+        assert type(loaded.opt_state).__name__ == "AdamState"
+    (tmp_path / "notes.txt").write_text("hello")
+    assert main(["convert", str(tmp_path / "notes.txt"), str(tmp_path / "n.ckpt"), *flags]) == 2
+    assert "SRC must be a checkpoint's prefix" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.opening import list_variables, read
 from minilstm.tensorbundle.opening import open_bundle as open
 from minilstm.tensorbundle.state import STATE_FILE, all_checkpoints, find_latest, latest, listed, publish, remove
+from minilstm.tensorbundle.table import is_table
 from minilstm.tensorbundle.writer import write
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "TensorInfo",
     "all_checkpoints",
     "find_latest",
+    "is_table",
     "latest",
     "list_variables",
     "listed",

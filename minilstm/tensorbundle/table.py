@@ -18,6 +18,7 @@ from typing import Protocol
 from minilstm.tensorbundle import crc32c, snappy
 from minilstm.tensorbundle.blocks import BlockBuilder, read_block, shared_length
 from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.varint import decode_varint, encode_varint
 
 BLOCK_SIZE = 262144  # a block that has reached this size, in bytes, is complete
@@ -158,6 +159,12 @@ class Table:
                 raise CheckpointError(f"key {key!r} is in the wrong data block")
             yield key, value
             last_key = key
+
+
+def is_table(path: str) -> bool:
+    """Whether a file ends as a table does: an index file, or a file of TensorFlow's first format."""
+    with SourceFile(path) as file:
+        return file.size >= FOOTER_SIZE and file.read_at(file.size - len(MAGIC), len(MAGIC)) == MAGIC
 
 
 def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
