@@ -1,8 +1,8 @@
 """A Sphinx extension that offers every chapter and how-to page as a Jupyter notebook and as a Python script.
 
 The build makes both from the text of the page, and links them below its title. Both run in an empty folder with only
-the package installed, as often as one likes: a page that reads files of the repository is one zip file with them, and a
-page that writes files begins with a new folder.
+the package installed, as often as one likes. A page that reads files of the repository is one zip file with them. Any
+other page that writes files begins with a new folder.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ NEW_FOLDER = '''\
 import os
 import tempfile
 
-# Commands find the files that came with this page.
-path = [os.getcwd(), os.environ.get("PYTHONPATH")]
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
 os.chdir(tempfile.mkdtemp(prefix="{name}-", dir="."))
 print("files are written into", os.getcwd())'''
 BASH = "subprocess.run(['bash', '-ec', r\'\'\'\n{}\n\'\'\'], check=True)"
@@ -73,14 +70,14 @@ def write_downloads(source: Path, target: Path) -> list[tuple[str, str]]:
     text = source.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt="md:myst")
     notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", ())]
-    if writes_files(notebook):
+    files = files_of(text)
+    if writes_files(notebook) and not files:
         notebook.cells.insert(0, nbformat.v4.new_code_cell(NEW_FOLDER.format(name=target.name)))
     script = jupytext.writes(without_magics(notebook), fmt="py:percent")
     if "import matplotlib.pyplot as plt" in script:
         script += SHOW_FIGURES
     pages = {".ipynb": jupytext.writes(notebook, fmt="ipynb"), ".py": script}
     target.parent.mkdir(parents=True, exist_ok=True)
-    files = files_of(text)
     if files:
         with zipfile.ZipFile(target.with_name(target.name + ".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
             for ending, content in pages.items():
