@@ -12,7 +12,8 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt
+from . import bptt, tangents
+from .cotangents import is_derived_twice
 from .fast import lstm as fast_lstm
 from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
@@ -71,9 +72,11 @@ def run(
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if state_masks is None and _runs_fast(cell, lengths, fast):
+    runs_fast = state_masks is None and _runs_fast(cell, lengths, fast)
+    if runs_fast and not is_derived_twice(inputs, *state, params["kernel"], params["bias"]):
         return fast_lstm.sequence(cell, params, inputs, state)
-    if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
+    derived = bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None)
+    if derived and not tangents.needs_trace(cell, inputs, state, params):
         return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 

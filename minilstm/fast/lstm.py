@@ -22,10 +22,11 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 
-from ..bptt import has_derivation, no_second_derivative
+from ..bptt import has_derivation
 from ..cells import LSTMCell, LSTMState
 from ..cotangents import filled, result_of
 from ..gates import GATES
+from ..pairs import no_third_derivative
 from . import compiled
 from .loops import SCALE, SHIFT
 from .row_workspace import LARGE_KERNEL, RowWorkspace
@@ -182,4 +183,4 @@ def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dic
 
 
 defvjp_argnums(fast_sequence, _vjps)
-defvjp_argnums(fast_backward, no_second_derivative)
+defvjp_argnums(fast_backward, no_third_derivative)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from autograd.extend import defvjp, primitive
+from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval
 
 from ..options import Recipe
@@ -127,3 +127,5 @@ def batch_major(x: Array) -> Array:
 
 defvjp(time_major, lambda ans, x: time_major)
 defvjp(batch_major, lambda ans, x: time_major)
+defjvp(time_major, "same")
+defjvp(batch_major, "same")
