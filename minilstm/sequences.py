@@ -13,7 +13,6 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, tangents
-from .cotangents import is_derived_twice
 from .fast import lstm as fast_lstm
 from .params import tree_leaves, tree_map
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
@@ -72,8 +71,7 @@ def run(
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    runs_fast = state_masks is None and _runs_fast(cell, lengths, fast)
-    if runs_fast and not is_derived_twice(inputs, *state, params["kernel"], params["bias"]):
+    if state_masks is None and _runs_fast(cell, lengths, fast):
         return fast_lstm.sequence(cell, params, inputs, state)
     derived = bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None)
     if derived and not tangents.needs_trace(cell, inputs, state, params):

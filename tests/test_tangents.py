@@ -306,7 +306,7 @@ def test_flat_vectors_have_hessians(backprop):
     assert_close(hessian_vector_product(loss)(flat, vector)[2], whole @ vector, 1e-13, "our own")
 
 
-@pytest.mark.parametrize("backprop", ["readable"])
+@pytest.mark.parametrize("backprop", DERIVED)
 def test_a_variable_that_only_weighs_the_loss_is_derived_through_the_gradient(backprop):
     """The second derivative with respect to a weight of the loss and an input: only the cotangent is traced twice."""
     layer = LSTM(3, backprop=backprop)
@@ -323,7 +323,34 @@ def test_a_variable_that_only_weighs_the_loss_is_derived_through_the_gradient(ba
         assert_close(found, wanted, 1e-13)
 
 
-@pytest.mark.parametrize("backprop", ["readable"])
+@pytest.mark.parametrize("backprop", DERIVED)
+@pytest.mark.parametrize(("first", "then"), [("params", "inputs"), ("inputs", "params"), ("state", "inputs")])
+def test_mixed_second_derivatives(first, then, backprop):
+    """The gradient with respect to one part of the tree moves with another."""
+    rng = np.random.default_rng(0)
+    cell = LSTMCell(3)
+    params = {"lstm_cell": tree_map(lambda w: rng.normal(0, 0.6, w.shape), cell.init(0, 2, np.float64))}
+    state = LSTMState(*rng.normal(0, 0.5, (2, 2, 3)))
+    tree = {"params": params, "inputs": rng.normal(size=(2, 4, 2)), "state": state}
+    vectors = direction_like(tree, 5)
+
+    def mixed(backprop):
+        layer = RNN(cell, backprop=backprop)
+
+        def slope(part):
+            outer = {**tree, then: part}
+            loss = lambda part: RandomLoss(1)(list(layer.apply(**{**outer, first: part})))  # noqa: E731
+            return value_and_grad(loss)(outer[first])[1]
+
+        backwards = value_and_grad(lambda part: inner(slope(part), vectors[first]))(tree[then])[1]
+        return backwards, jvp(slope)(tree[then], vectors[then])[1]
+
+    for found, wanted in zip(mixed(backprop), mixed("autograd"), strict=True):
+        assert_trees_close(found, wanted, 1e-12)
+        assert largest(wanted) > 1e-3
+
+
+@pytest.mark.parametrize("backprop", DERIVED)
 def test_two_gradients_after_one_forward_pass_have_their_own_second_derivatives(backprop):
     layer = LSTM(3, backprop=backprop)
     params, inputs = layer.init(0, 2, np.float64), np.random.default_rng(0).normal(size=(2, 4, 2))

@@ -2,11 +2,12 @@
 
 Both compute (1) to (9) of `minilstm.cells` and undo them, here for a cell with tanh and without peepholes, clips,
 projection, masks or lengths. This module registers the pass with autograd and keeps its memory. The pass itself is a
-workspace, of which there are three:
+workspace, of which there are four:
 
 - `workspace.ColumnWorkspace`, in NumPy;
 - `row_workspace.RowWorkspace`, in NumPy, for kernels of many megabytes;
-- `compiled.workspace.CompiledWorkspace`, if numba is installed.
+- `compiled.workspace.CompiledWorkspace`, if numba is installed;
+- `second.SecondWorkspace`, if second derivatives may be asked for.
 
 Large temporary arrays cost page faults, and each view costs 0.2 us. A workspace holds both, and is kept for the next
 pass of the same shape. It belongs to one pass at a time, and no array of it leaves this module.
@@ -24,12 +25,13 @@ from autograd.tracer import isbox
 
 from ..bptt import has_derivation
 from ..cells import LSTMCell, LSTMState
-from ..cotangents import filled, result_of
+from ..cotangents import filled, is_derived_twice, part_of, result_of
 from ..gates import GATES
-from ..pairs import no_third_derivative
+from ..pairs import register_pair
 from . import compiled
 from .loops import SCALE, SHIFT
 from .row_workspace import LARGE_KERNEL, RowWorkspace
+from .second import SecondWorkspace
 from .workspace import ColumnWorkspace
 
 Array = Any
@@ -55,7 +57,8 @@ def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) 
     arguments = inputs, c, h, params["kernel"], params["bias"]
     if len(inputs) == 1 and not any(map(isbox, arguments)):
         return _one_step(*arguments, cell.forget_bias)
-    results = fast_sequence(*arguments, forget_bias=cell.forget_bias, loan=Loan())
+    loan = Loan(is_derived_twice(*arguments), isbox(inputs))
+    results = fast_sequence(*arguments, forget_bias=cell.forget_bias, loan=loan)
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
 
@@ -90,17 +93,32 @@ def workspace_class(kernel: Array) -> Any:
 
 
 class Loan:
-    """Holds the workspace of a forward pass for its backward pass, and returns it when neither pass can run again."""
+    """Holds the workspace of a forward pass for its backward pass, and returns it when neither pass can run again.
 
-    def __init__(self) -> None:
+    `twice` says whether second derivatives are expected, `moves_inputs` whether any of them concern the inputs.
+    """
+
+    def __init__(self, twice: bool = False, moves_inputs: bool = True) -> None:
+        self.twice, self.moves_inputs = twice, moves_inputs
+        self.second: Loan | None = None
         self.key: tuple[Any, ...] | None = None
         self.workspace: Any = None
 
     def take(self, inputs: Array, kernel: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
-        self.key = (*inputs.shape, kernel.shape[1] // 4, inputs.dtype, workspace_class(kernel))
+        kind = SecondWorkspace if self.twice else workspace_class(kernel)
+        self.key = (*inputs.shape, kernel.shape[1] // 4, inputs.dtype, kind)
         self.workspace = _take(self.key)
         return self.workspace
+
+    def for_tangents(self, values: Any, forget_bias: float) -> Any:
+        """The workspace, if second derivatives were expected; else another one, after the same forward pass."""
+        if self.twice:
+            return self.workspace
+        if self.second is None:
+            self.second = Loan(twice=True)
+            self.second.take(values[0], values[3]).forward(*values, forget_bias)
+        return self.second.workspace
 
     def __del__(self) -> None:
         if self.key is not None and self.workspace is not None:
@@ -150,8 +168,8 @@ def fast_sequence(
 
 @primitive
 def fast_backward(
-    d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array,
-    *, loan: Loan, wants_inputs: bool, wants_h: bool = True,
+    d_outputs: Array, dc: Array, dh: Array, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array,
+    *, forget_bias: float, loan: Loan, wants_inputs: bool = True, wants_h: bool = True,
 ) -> tuple[Array | None, Array, Array | None, Array, Array]:  # fmt: skip
     """The backward pass: derivatives of inputs, c and h before the first step, kernel and bias.
 
@@ -161,26 +179,42 @@ def fast_backward(
     return (*before, d_kernel[:-1], d_kernel[-1])
 
 
+@primitive
+def fast_tangents(*values: Array, forget_bias: float, loan: Loan, **_: bool) -> tuple[Array, Array, Array]:
+    """The fast twin of `minilstm.tangents.lstm_tangents`."""
+    directions, values = values[:5], values[5:]
+    return loan.for_tangents(values, forget_bias).tangents(directions, values)
+
+
+@primitive
+def fast_gradient_tangents(*values: Array, forget_bias: float, loan: Loan, **_: bool) -> tuple[Array, ...]:
+    """The fast twin of `minilstm.tangents.lstm_gradient_tangents`."""
+    r_given, directions, given, values = values[:3], values[3:8], values[8:11], values[11:]
+    second = loan.for_tangents(values, forget_bias)
+    return tuple(second.backward_tangents(r_given, directions, given, values, loan.moves_inputs))
+
+
 def every_dz(
     cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: None, cotangents: Any
 ) -> Array:
     """The fast twin of `minilstm.bptt.every_dz`."""
-    loan, kernel = Loan(), params["kernel"]
-    results = fast_sequence(inputs, *state, kernel, params["bias"], forget_bias=cell.forget_bias, loan=loan)
-    fast_backward(*cotangents(results), state[0], kernel, loan=loan, wants_inputs=False)
+    loan, arguments = Loan(), (inputs, *state, params["kernel"], params["bias"])
+    options: dict[str, Any] = {"forget_bias": cell.forget_bias, "loan": loan}
+    given = cotangents(fast_sequence(*arguments, **options))
+    fast_backward(*given, *arguments, **options, wants_inputs=False)
     return loan.workspace.dz()
 
 
-def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    _, c, _, kernel, _ = args
+register_pair(fast_sequence, fast_backward, fast_tangents, fast_gradient_tangents)
 
+
+def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     def pull(g: tuple[Array, Array, Array]) -> list[Array]:
         wanted = {"wants_inputs": 0 in argnums, "wants_h": 2 in argnums}
-        grads = fast_backward(*filled(g, ans), c, kernel, loan=kwargs["loan"], **wanted)
-        return [grads[argnum] for argnum in argnums]
+        grads = fast_backward(*filled(g, ans), *args, **options, **wanted)
+        return [part_of(grads, argnum) for argnum in argnums]
 
     return pull
 
 
-defvjp_argnums(fast_sequence, _vjps)
-defvjp_argnums(fast_backward, no_third_derivative)
+defvjp_argnums(fast_sequence, _vjps)  # in place of the general one, which does not say what is wanted
