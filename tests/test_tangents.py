@@ -42,6 +42,7 @@ from minilstm import (
     value_and_grad,
 )
 from minilstm.activations import ACTIVATIONS, Activation
+from minilstm.fast import lstm as fast_lstm
 from minilstm.params import tree_leaves, tree_map
 
 DERIVED = ("fast", "readable")
@@ -402,6 +403,30 @@ def test_the_product_itself_may_be_used_where_something_else_is_derived():
 
     value, slope = value_and_grad(function)(np.array(2.0))
     assert value == 2 * slope
+
+
+@pytest.mark.parametrize("backprop", DERIVED)
+def test_what_was_kept_along_one_direction_is_not_used_for_another(backprop):
+    rng = np.random.default_rng(0)
+    cell, inputs = LSTMCell(3), rng.normal(size=(4, 2, 2))
+    weights = [rng.normal(0, 0.6, shape) for shape in ((5, 12), (12,))]
+    values = inputs, *rng.normal(0, 0.5, (2, 2, 3)), *weights
+    given, directions = rng.normal(size=(4, 2, 3)), [rng.normal(size=value.shape) for value in values]
+    given = given, *rng.normal(size=(2, 2, 3))
+    if backprop == "fast":
+        functions = fast_lstm.fast_sequence, fast_lstm.fast_tangents, fast_lstm.fast_gradient_tangents
+        options = {"forget_bias": 1.0, "loan": fast_lstm.Loan(twice=True)}
+    else:
+        functions = bptt.lstm_sequence, tangents.lstm_tangents, tangents.lstm_gradient_tangents
+        options = {"cell": cell, "tape": bptt.Tape()}
+        values, directions = ([*x, *[None] * 4] for x in (values, directions))
+    forward, push, push_gradients = functions
+    forward(*values, **options)
+    others = [None if value is None else 2 * value for value in values]
+    wanted = push_gradients(None, None, None, *directions, *given, *values, **options)
+    push(*others, *values, **options)
+    found = push_gradients(None, None, None, *directions, *given, *values, **options)
+    assert_trees_equal(found, wanted)
 
 
 # --- activations and cells without a second derivative --------------------------------------------------------

@@ -23,7 +23,7 @@ from ..cotangents import filled
 from ..gates import GATES
 from .loops import CACHE_BYTES, SCALE, SHIFT, SMALL, F, I, J, O
 from .memory import aligned, copy_rows, recycled
-from .workspace import whole_bias
+from .workspace import unbuffered, whole_bias
 
 Array = Any
 
@@ -76,6 +76,7 @@ class SecondWorkspace:
         self.given: Any = None  # what the last backward pass, and the last tangents, were given
         self.directions: Any = None
 
+    @unbuffered()
     def forward(
         self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
     ) -> tuple[Array, Array, Array]:
@@ -126,6 +127,7 @@ class SecondWorkspace:
             multiply(product, f, d_f)
             subtract(product, d_f, d_f)
 
+    @unbuffered()
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
@@ -166,6 +168,7 @@ class SecondWorkspace:
         time, batch, input_dim, _ = self.shape
         return np.ascontiguousarray(columns.reshape(input_dim, time, batch).transpose(1, 2, 0))
 
+    @unbuffered()
     def tangents(self, directions: Any, values: Any) -> tuple[Array, Array, Array]:
         """How outputs, final c and final h move if inputs, c, h, kernel and bias, the `values`, move along
         `directions` (None is 0).
@@ -234,6 +237,7 @@ class SecondWorkspace:
         multiply(rf, dc, of_f)
         return moved
 
+    @unbuffered()
     def backward_tangents(self, r_given: Any, directions: Any, given: Any, values: Any, wants_inputs: bool) -> Any:
         """How the derivatives of inputs (None unless wanted), c, h, kernel and bias move.
 
