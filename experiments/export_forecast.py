@@ -4,7 +4,8 @@
 
 Trains the model of `experiments.sunspots` and exports it with `minilstm.export`. In each library the model then reads
 its own forecasts for the thirty years after the last known year. A library that is not installed is left out, and the
-line that installs it is printed. To have them all: pip install 'minilstm[export]' tensorflow keras torch onnxruntime
+line that installs it is printed. To have them all:
+pip install 'minilstm[export]' tensorflow keras torch safetensors onnxruntime
 """
 
 from __future__ import annotations

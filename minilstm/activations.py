@@ -97,7 +97,8 @@ def activation_option(default: str | None) -> Any:
     """A field for an activation: a name in `ACTIVATIONS`, a function, or None if that is the default."""
 
     def check(value: Any, name: str, where: str) -> Any:
-        if not (value in ACTIVATIONS if isinstance(value, str) else callable(value) or value is default is None):
+        is_function = callable(value) and not isinstance(value, type)
+        if not (value in ACTIVATIONS if isinstance(value, str) else is_function or value is default is None):
             raise ValueError(f"{where}: {name} must be a function or one of {sorted(ACTIVATIONS)}, got {value!r}")
         return value
 

@@ -2,8 +2,8 @@ r"""A whole sequence of an LSTM and its backward pass, derived by hand: the read
 
 `lstm_sequence` runs the equations (1) to (10) of `minilstm.cells` from t = 0 to time - 1. `lstm_backward` undoes them
 from the last step to the first, and `step_back` is one step of it, the mirror of `LSTMCell.step`. Both passes are
-registered with autograd (in `minilstm.tangents`, which has their second derivatives), so that it differentiates any
-program around them. The loss may use every output h_t and both final states.
+registered with autograd (in `minilstm.second.tangents`, which has their second derivatives), so that it differentiates
+any program around them. The loss may use every output h_t and both final states.
 
 d<name> is the derivative of the loss with respect to <name>, an array of the shape of <name>. Two of them travel from
 step t + 1 to step t: dc and dh, with respect to the state *after* step t. At the last step they are those of the final
@@ -54,7 +54,7 @@ WEIGHTS = ("kernel", "bias", "w_i_diag", "w_f_diag", "w_o_diag", "projection/ker
 class Tape:
     """What the forward pass leaves for the backward pass: for each step its values, and the state before it.
 
-    `tangents` is what `minilstm.tangents` keeps for second derivatives, if these are asked for.
+    `tangents` is what `minilstm.second.tangents` keeps for second derivatives, if these are asked for.
     """
 
     def __init__(self) -> None:

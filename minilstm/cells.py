@@ -42,6 +42,7 @@ from .activations import registered_name as registered_name
 from .activations import relu as relu
 from .activations import sigmoid as sigmoid
 from .activations import tanh as tanh
+from .arguments import check_init
 from .gates import GATES as GATES
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
@@ -216,8 +217,7 @@ class LSTMCell(Cell):
         """Make new weights: ``kernel``, ``bias``, with peepholes ``w_i_diag``, ``w_f_diag``, ``w_o_diag``, and with a
         projection ``projection/kernel``. `seed` is anything ``np.random.default_rng`` takes.
         """
-        input_dim = check_size(input_dim, "input_dim", f"{type(self).__name__}.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, f"{type(self).__name__}.init")
         params: dict[str, Any] = {
             "kernel": self.initializer(rng, (input_dim + self.output_size, 4 * self.units), dtype),
             "bias": self.bias_initializer(rng, (4 * self.units,), dtype),

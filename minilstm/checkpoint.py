@@ -15,11 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import tensorbundle
+from .arguments import check_whole
 from .layers import Sequential, from_config
+from .layers.differences import differences
 from .names import arranged, cell_folders, new_name, old_name
 from .optimizers import AdagradState, AdamState, CenteredRMSPropState, MomentumState, RMSPropState
 from .params import Tree, flatten_names, unflatten_names
+from .reading import from_json, reader
 from .tensorbundle import CheckpointError
+from .tensorbundle.paths import as_prefix
 
 # TensorFlow's slot names for the trees of each optimizer's state.
 SLOTS: dict[type, dict[str, str]] = {
@@ -42,7 +46,8 @@ class Checkpoint(NamedTuple):
     """What `load_checkpoint` found; a field is None, or an empty dict, if the file has no such thing.
 
     `averaged` is the tree of TensorFlow's ``ExponentialMovingAverage`` of every parameter. `others` holds tensors that
-    are neither parameters nor known training state, by name.
+    are neither parameters nor known training state, by name. `notes` are sentences about what could not be restored or
+    compared.
     """
 
     prefix: str
@@ -54,6 +59,7 @@ class Checkpoint(NamedTuple):
     training: Any
     others: dict[str, np.ndarray]
     averaged: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 # --- saving ---------------------------------------------------------------------------------------------------
@@ -109,7 +115,8 @@ def save_checkpoint(
     Raises
     ------
     ValueError
-        For names that clash, an unknown naming, or a model that holds functions without a registered name.
+        For names that clash, an unknown naming, a model that holds functions without a registered name, or a `step` or
+        `max_to_keep` that is no whole number. Nothing is written then.
 
     Examples
     --------
@@ -126,8 +133,10 @@ def save_checkpoint(
         raise ValueError(f"save_checkpoint: names must be one of {NAMINGS}, got {names!r}")
     if opt_state is not None and step is None:
         step = opt_state.step
-    if step is not None and step < 0:
-        raise ValueError(f"save_checkpoint: step must be 0 or more, got {step}")
+    if step is not None:
+        step = check_whole(step, "step", "save_checkpoint", least=0)
+    if max_to_keep is not None:
+        max_to_keep = check_whole(max_to_keep, "max_to_keep", "save_checkpoint", least=0)
     variables = flatten_names(params)
     reserved = [name for name in variables if name.startswith(OWN) or name in ("global_step", *SCALARS)]
     if reserved:
@@ -163,9 +172,11 @@ def check_describable(model: Sequential | None, extra: Any) -> None:
 def as_json(value: Any, what: str) -> str:
     """A value as JSON, the same text for equal values; ValueError, which begins with `what`, if JSON cannot hold it."""
     try:
-        return json.dumps(value, sort_keys=True)
-    except TypeError as error:
+        text = json.dumps(value, sort_keys=True)
+        from_json(text)  # what is written must be what is read
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} must be what JSON can hold: {error}") from error
+    return text
 
 
 def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[str, Any] | None:
@@ -206,14 +217,18 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
 
 
 def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
-    """A prefix as it is, of a directory its newest checkpoint; FileNotFoundError if the directory has none."""
+    """A prefix as it is, of one of its files the prefix, of a directory its newest checkpoint.
+
+    Raises FileNotFoundError if the directory has none.
+    """
     path = os.fspath(prefix_or_directory)
-    prefix = latest_checkpoint(path) if os.path.isdir(path) else path
+    prefix = latest_checkpoint(path) if os.path.isdir(path) else as_prefix(path)
     if prefix is None:
         raise FileNotFoundError(f"no checkpoint in the directory {path!r}")
     return prefix
 
 
+@reader
 def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = None) -> Checkpoint:
     """Read a checkpoint, written here or by TensorFlow.
 
@@ -222,7 +237,8 @@ def load_checkpoint(prefix_or_directory: str | os.PathLike[str], like: Any = Non
     prefix_or_directory : path
         A prefix such as ``runs/demo/model.ckpt-600``, or a directory, which means its newest checkpoint.
     like : dict or Sequential, optional
-        What the parameters have to fit: a parameter tree (names, shapes, dtypes) or a model (names, shapes).
+        What the parameters have to fit: a parameter tree (names, shapes, dtypes) or a model (names, shapes, and if the
+        file describes its model, every option that changes outputs: forget bias, activations, clips, dropout, ...).
 
     Raises
     ------
@@ -246,14 +262,22 @@ def _sorted_out(prefix: str, tensors: dict[str, Any], like: Any) -> Checkpoint:
     model = None if own[MODEL] is None else _described(own[MODEL])
     folders = cell_folders(model, like)
     tensors = {new_name(name, folders): value for name, value in tensors.items()}
-    step = _as_step(tensors.pop("global_step", None))
+    step = as_step(tensors.pop("global_step", None))
     scalars = {name: tensors.pop(name) for name in SCALARS if name in tensors}
     slots = {name: tensors.pop(name) for name in list(tensors) if _is_slot(name, tensors)}
     averages = {name: slots.pop(name) for name in list(slots) if name.endswith("/" + AVERAGE)}
     flat = {name: value for name, value in tensors.items() if value.dtype.kind == "f" and not name.startswith(OWN)}
     others = {name: value for name, value in tensors.items() if name not in flat}
+    notes = []
     if like is not None:
-        flat = arranged(flat, like)
+        other, note = _other_options(model, like)
+        notes += note
+        flat = arranged(flat, like, other)
+    if isinstance(own[TRAINING], dict) and "last" in own[TRAINING]:
+        notes.append(
+            "opt_state is None: the run has ended, and params are the best that early stopping found; the last ones, "
+            f"with the optimizer's state, are in others under {OWN}last/"
+        )
     opt_state = _opt_state(flat, slots, scalars, step or 0)
     if opt_state is None:
         others.update(slots, **scalars)
@@ -263,15 +287,26 @@ def _sorted_out(prefix: str, tensors: dict[str, Any], like: Any) -> Checkpoint:
     else:
         others.update(averages)
     params = unflatten_names(flat)
-    return Checkpoint(prefix, params, opt_state, step, model, own[EXTRA], own[TRAINING], others, averaged)
+    return Checkpoint(prefix, params, opt_state, step, model, own[EXTRA], own[TRAINING], others, averaged, tuple(notes))
+
+
+def _other_options(model: Sequential | None, like: Any) -> tuple[list[str], list[str]]:
+    """What a file's model and the model `like` differ in, and why that could not be compared, as lines."""
+    if model is None or not isinstance(like, Sequential):
+        return [], []
+    try:
+        wanted = like.config()
+    except ValueError as error:
+        return [], [f"the options of the model were not compared: {error}"]
+    return [f"{place}: wanted {new}, got {old}" for place, old, new in differences(model.config(), wanted)], []
 
 
 def _from_json(tensor: Any, name: str) -> Any:
     if tensor is None:
         return None
     try:
-        return json.loads(np.asarray(tensor, object).item())
-    except (ValueError, TypeError, RecursionError) as error:
+        return from_json(np.asarray(tensor, object).item())
+    except (ValueError, TypeError) as error:
         raise ValueError(f"tensor {name} is not JSON: {error}") from error
 
 
@@ -282,7 +317,8 @@ def _described(config: Any) -> Sequential:
         raise ValueError(f"tensor {MODEL}: {error}") from error
 
 
-def _as_step(tensor: Any) -> int | None:
+def as_step(tensor: Any) -> int | None:
+    """The number in ``global_step``, or None without such a tensor; ValueError if it is no whole number above 0."""
     if tensor is None:
         return None
     if tensor.shape != () or tensor.dtype.kind not in "iu" or tensor < 0:

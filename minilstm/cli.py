@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,22 +13,38 @@ import numpy as np
 
 from . import __version__, cells, checkpoint, gradcheck, tensorbundle
 from .export import convert
+from .export.format import checked_params
 from .layers import RNN, Dense, Sequential
+from .reading import from_json, printable
 from .training import replay
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default ``sys.argv``); returns the exit code.
 
-    0 is success, 1 a negative answer (damage, gradients that disagree), 2 a command that could not be carried out.
+    0 is success, 1 a negative answer (damage, gradients that disagree), 2 a command that could not be carried out, 130
+    one that was interrupted. What is wrong is said in one message, without a traceback.
     """
     parser = _parser()
     options = parser.parse_args(argv)
     try:
         return int(options.run(options))
-    except (ValueError, OSError) as error:
-        print(f"minilstm {options.command}: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+    except KeyboardInterrupt:
+        return _failed(options, "interrupted", 130)
+    except (ValueError, OSError) as error:
+        return _failed(options, str(error))
+    except MemoryError as error:
+        return _failed(options, f"there is not enough memory{error and f': {error}'}")
+    except Exception as error:
+        return _failed(options, f"{type(error).__name__}: {error} (this is a fault of minilstm; please report it)")
+
+
+def _failed(options: argparse.Namespace, message: str, code: int = 2) -> int:
+    print(printable(f"minilstm {options.command}: {message}"), file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,21 +85,27 @@ def _inspect(options: argparse.Namespace) -> int:
     tensors = [_facts(bundle, name) for name in bundle]
     sound = [tensor["name"] for tensor in tensors if tensor["verdict"] == "ok"]
     is_whole = len(sound) == len(tensors)
-    step = int(bundle["global_step"]) if "global_step" in sound else None
-    model = json.loads(bundle[checkpoint.MODEL].item()) if checkpoint.MODEL in sound else None
+    step, model, notes = None, None, []
+    try:
+        step = checkpoint.as_step(bundle["global_step"]) if "global_step" in sound else None
+        model = from_json(bundle[checkpoint.MODEL].item()) if checkpoint.MODEL in sound else None
+    except (ValueError, TypeError) as error:
+        notes.append(f"not as minilstm writes it: {error}")
     if options.json:
-        found = {"prefix": prefix, "ok": is_whole, "step": step, "model": model, "tensors": tensors}
+        found = {"prefix": prefix, "ok": is_whole, "step": step, "model": model, "tensors": tensors, "notes": notes}
         print(json.dumps(found, indent=2))
         return 0 if is_whole else 1
-    width = max(len(tensor["name"]) for tensor in tensors)
-    print(f"{prefix}: step {'unknown' if step is None else step}")
-    for tensor in tensors:
-        print(
-            f"  {tensor['name']:<{width}}  {tensor['dtype']:<8} {tensor['shape']!s:<14} {tensor['bytes']:>10,} bytes  "
-            f"{tensor['verdict']}"
-        )
-    for layer in (model or {}).get("layers", []):
+    names = [printable(tensor["name"]) for tensor in tensors]
+    width = max(map(len, names), default=0)
+    print(printable(f"{prefix}: step {'unknown' if step is None else step}"))
+    for name, tensor in zip(names, tensors, strict=True):
+        facts = f"{tensor['dtype']:<8} {tensor['shape']!s:<14} {tensor['bytes']:>10,} bytes  {tensor['verdict']}"
+        print(f"  {name:<{width}}  {printable(facts)}")
+    layers = model.get("layers") if isinstance(model, dict) else None
+    for layer in layers if isinstance(layers, list) else []:
         print(f"  model: {json.dumps(layer)}")
+    for note in notes:
+        print(printable(note))
     print("all checksums are right" if is_whole else "DAMAGED")
     return 0 if is_whole else 1
 
@@ -100,7 +123,7 @@ def _facts(bundle: tensorbundle.Bundle, name: str) -> dict[str, Any]:
 
 def _replay(options: argparse.Namespace) -> int:
     with np.errstate(all="ignore"):
-        print(replay.replay(options.path))
+        print(printable(replay.replay(options.path)))
     return 0
 
 
@@ -110,8 +133,8 @@ def _gradcheck(options: argparse.Namespace) -> int:
     if options.path is not None:
         loaded = checkpoint.load_checkpoint(options.path)
         if loaded.model is None:
-            raise ValueError(f"{loaded.prefix} has no model description; check a cell with --cell instead")
-        model, params, input_dim = loaded.model, loaded.params, None
+            raise ValueError(f"{loaded.prefix}: no model description; check a cell with --cell instead")
+        model, params, input_dim = loaded.model, checked_params(loaded.model, loaded.params, loaded.prefix), None
     else:
         names = ("forget_bias", "cell_clip", "num_proj", "proj_clip", "activation", "use_peepholes")
         given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -123,5 +146,5 @@ def _gradcheck(options: argparse.Namespace) -> int:
     table = gradcheck.report(
         model, params, input_dim=input_dim, batch=options.batch, time=options.time, seed=options.seed
     )
-    print(table)
+    print(printable(str(table)))
     return 0 if table.agrees else 1

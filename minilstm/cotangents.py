@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
+from autograd import grad
 from autograd.core import JVPNode
 from autograd.extend import VSpace, defjvp, defvjp, primitive
 from autograd.tracer import getval, isbox
@@ -68,3 +70,22 @@ def part_of(results: Any, index: int) -> Array:
 def is_derived_twice(*arrays: Any) -> bool:
     """Whether second derivatives, or tangents, may be asked for: an array is in two traces, or in a forward one."""
     return any(isbox(x) and (isbox(x._value) or isinstance(x._node, JVPNode)) for x in arrays)
+
+
+def pulled_by_trace(
+    function: Any, args: tuple[Array, ...], argnums: tuple[int, ...], cotangents: tuple[Any, ...]
+) -> list[Array]:
+    """The derivatives of ``function(*args)`` with respect to some arguments, such that they have derivatives, too.
+
+    `cotangents` has one derivative, or None, for each of the function's results. Autograd traces the function again.
+    """
+
+    def product(*chosen: Array) -> Array:
+        given = list(args)
+        for argnum, value in zip(argnums, chosen, strict=True):
+            given[argnum] = value
+        pairs = zip(function(*given), cotangents, strict=True)
+        return sum(anp.sum(result * cotangent) for result, cotangent in pairs if cotangent is not None)
+
+    places = tuple(range(len(argnums)))
+    return list(grad(product, places)(*(args[argnum] for argnum in argnums)))

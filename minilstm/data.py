@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_whole
+from .arrays import as_array
 from .params import tree_leaves, tree_map
 
 Batch = dict[str, Any]
@@ -17,45 +19,6 @@ OTHER_WORDS = {  # what other libraries call them
     "x": "inputs", "y": "targets", "labels": "targets", "mask": "weights", "masks": "weights",
     "sample_weight": "weights", "length": "sequence_length", "lengths": "sequence_length", "seq_len": "sequence_length",
 }  # fmt: skip
-NOT_NUMBERS = {
-    "O": "Python objects, perhaps with missing values",
-    "U": "text; make labels whole numbers, for example with np.unique(labels, return_inverse=True)",
-    "S": "bytes; make labels whole numbers, for example with np.unique(labels, return_inverse=True)",
-    "M": "dates; give numbers, such as days since the first",
-    "m": "durations; give numbers, such as seconds",
-    "c": "complex numbers",
-}
-
-
-def as_array(value: Any, where: str) -> np.ndarray:
-    """Return what a caller gives for one array as an array of numbers. All data come in here.
-
-    Arrays of any library that NumPy can read, lists of numbers and lists of arrays of one shape, pandas objects and
-    PyTorch tensors (also such that need gradients or are on another device) become arrays.
-
-    Raises ValueError, which begins with `where`, for masked entries, for sequences of different shapes, and for what is
-    not a number: text, dates, objects, complex numbers.
-    """
-    if isinstance(value, np.ma.MaskedArray):
-        if np.ma.is_masked(value):
-            raise ValueError(f"{where}: a masked array has entries without a value; fill them, and give them weight 0")
-        value = value.data
-    elif isinstance(value, (list, tuple)):
-        value = [part if np.isscalar(part) else as_array(part, where) for part in value]
-    elif hasattr(value, "detach") and hasattr(value, "cpu"):  # a PyTorch tensor
-        value = value.detach().cpu()
-    elif hasattr(value, "to_numpy"):  # pandas and its like
-        value = value.to_numpy()
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(
-            f"{where}: the sequences have different shapes; make them one array with minilstm.data.pad_sequences"
-        ) from None
-    if array.dtype.kind not in "fiub":
-        what = NOT_NUMBERS.get(array.dtype.kind, str(array.dtype))
-        raise ValueError(f"{where}: wanted numbers, got dtype {array.dtype}: {what}")
-    return array
 
 
 def as_batch(data: Any, where: str = "data") -> Batch:
@@ -88,10 +51,11 @@ def _to_dtype(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
 
-def check_batch(batch: Any, where: str) -> None:
+def check_batch(batch: Any, where: str, time_major: bool = False) -> None:
     """Raise ValueError if an array of a tree is empty or holds NaN or infinity, or if their lengths differ.
 
-    The message names the array.
+    The message names the array. With `time_major`, inputs (and targets and weights of every step) are
+    ``[time, batch, ...]``.
     """
     sizes = {}
     named = batch.items() if isinstance(batch, dict) else enumerate(tree_leaves(batch))
@@ -102,15 +66,16 @@ def check_batch(batch: Any, where: str) -> None:
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
                 place = tuple(int(k) for k in np.argwhere(~np.isfinite(leaf))[0])
                 raise ValueError(f"{where}: {name} holds {leaf[place]} at {place}; every number must be finite")
-            sizes[name] = len(leaf)
+            every_step = time_major and leaf.ndim > 1 and leaf.shape[:2] == batch["inputs"].shape[:2]
+            sizes[name] = leaf.shape[1] if every_step else len(leaf)
     if len(set(sizes.values())) != 1:
         raise ValueError(f"{where}: all arrays must hold the same number of sequences, got {sizes}")
 
 
-def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
+def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False, time_major: bool = False) -> Any:
     """Return a batch as the training loop reads it: a dict (see `as_batch`) with floating arrays of `dtype`, checked.
 
-    With `any_tree` the batch may be any tree of arrays, and keeps its structure.
+    With `any_tree` the batch may be any tree of arrays, and keeps its structure. `time_major` as in `check_batch`.
     """
     if any_tree:
         batch = to_dtype(batch, dtype, where)
@@ -118,7 +83,25 @@ def prepared(batch: Any, dtype: Any, where: str, any_tree: bool = False) -> Any:
         named = as_batch(batch, where).items()
         given = {key: value for key, value in named if value is not None or key == "inputs"}  # inputs must be there
         batch = {key: _to_dtype(as_array(value, f"{where}: {key}"), dtype) for key, value in given.items()}
-    check_batch(batch, where)
+        batch = _with_plain_dtypes(batch, where)
+    check_batch(batch, where, time_major and not any_tree)
+    return batch
+
+
+def _with_plain_dtypes(batch: Batch, where: str) -> Batch:
+    """Return a batch with lengths as int64, which does not wrap around, and resets as bool; check the weights."""
+    lengths, reset, weights = (batch.get(key) for key in ("sequence_length", "reset", "weights"))
+    if lengths is not None:
+        if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+            got = f"shape {lengths.shape} of {lengths.dtype}"
+            raise ValueError(f"{where}: sequence_length must be whole numbers, one a sequence, got {got}")
+        batch["sequence_length"] = lengths.astype(np.int64, copy=False)
+    if reset is not None:
+        if reset.ndim != 1 or not np.isin(reset, (0, 1)).all():
+            raise ValueError(f"{where}: reset must be True or False, one a sequence, got {reset!r:.80}")
+        batch["reset"] = reset.astype(bool, copy=False)
+    if weights is not None and weights.size and weights.min() < 0:
+        raise ValueError(f"{where}: weights must be 0 or more, got {weights.min()}")
     return batch
 
 
@@ -144,10 +127,10 @@ def sliding_windows(series: np.ndarray, length: int, stride: int = 1) -> np.ndar
     [[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
     """
     series = as_array(series, "sliding_windows: series")
-    if not 1 <= length <= len(series):
-        raise ValueError(f"sliding_windows: length must be from 1 to {len(series)}, got {length}")
-    if stride < 1:
-        raise ValueError(f"sliding_windows: stride must be at least 1, got {stride}")
+    length, stride = check_whole(length, "length", "sliding_windows"), check_whole(stride, "stride", "sliding_windows")
+    if series.ndim == 0 or length > len(series):
+        steps = len(series) if series.ndim else 0
+        raise ValueError(f"sliding_windows: length must be from 1 to {steps}, got {length}; series is {series.shape}")
     starts = np.arange(0, len(series) - length + 1, stride)
     return series[starts[:, None] + np.arange(length)]
 
@@ -180,8 +163,12 @@ class ContiguousBatches:
     def __init__(self, stream: np.ndarray, batch_size: int, num_steps: int, targets: np.ndarray | None = None) -> None:
         stream = as_array(stream, "contiguous_batches: stream")
         targets = stream if targets is None else as_array(targets, "contiguous_batches: targets")
-        columns = (len(stream) - 1) // batch_size if batch_size > 0 else 0
-        if batch_size < 1 or num_steps < 1 or columns < 1 or len(targets) != len(stream):
+        batch_size = check_whole(batch_size, "batch_size", "contiguous_batches")
+        num_steps = check_whole(num_steps, "num_steps", "contiguous_batches")
+        if stream.ndim == 0 or targets.ndim == 0:
+            raise ValueError("contiguous_batches: stream and targets must be [time, ...], got a single number")
+        columns = (len(stream) - 1) // batch_size
+        if columns < 1 or len(targets) != len(stream):
             raise ValueError(
                 f"contiguous_batches: a stream of {len(stream)} steps (targets: {len(targets)}) does not make batches "
                 f"of {batch_size} x {num_steps}"
@@ -230,19 +217,37 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     >>> padded.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
-    arrays = [as_array(sequence, f"pad_sequences: sequence {n}") for n, sequence in enumerate(sequences)]
-    for n, array in enumerate(arrays):
-        if array.ndim == 0 or array.shape[1:] != arrays[0].shape[1:]:
-            wanted = f"[time, {', '.join(map(str, arrays[0].shape[1:]))}]" if arrays[0].ndim > 1 else "[time]"
-            raise ValueError(f"pad_sequences: sequence {n} must be {wanted} like the first, got shape {array.shape}")
+    length = None if length is None else check_whole(length, "length", "pad_sequences", least=0)
+    arrays = as_sequences(sequences, "pad_sequences: sequences")
     lengths = np.array([len(array) for array in arrays], np.int64)
-    length = int(max(lengths, default=0)) if length is None else length
-    if not arrays or lengths.max() > length:
-        raise ValueError(f"pad_sequences: wanted sequences of at most {length} steps, got lengths {lengths.tolist()}")
-    padded = np.zeros((len(arrays), length, *arrays[0].shape[1:]), np.result_type(*arrays))
+    longest = int(lengths.max())
+    if length is not None and longest > length:
+        raise ValueError(f"pad_sequences: length is {length}, but the longest of the sequences has {longest} steps")
+    dtype = np.result_type(*(array.dtype for array in arrays))
+    padded = np.zeros((len(arrays), longest if length is None else length, *arrays[0].shape[1:]), dtype)
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array
     return padded, lengths
+
+
+def as_sequences(sequences: Any, where: str) -> list[np.ndarray]:
+    """Return sequences ``[time, ...]`` of any lengths as arrays; errors begin with `where` and name the sequence."""
+    if hasattr(sequences, "to_numpy"):  # a column of pandas
+        sequences = sequences.to_numpy()
+    if isinstance(sequences, (str, bytes, dict)) or not _is_iterable(sequences):
+        raise ValueError(f"{where} must be a list of arrays [time, ...], got {type(sequences).__name__}")
+    arrays = [as_array(sequence, f"{where}: sequence {n}") for n, sequence in enumerate(sequences)]
+    if not arrays:
+        raise ValueError(f"{where} must hold at least one sequence, got none")
+    for n, array in enumerate(arrays):
+        if array.ndim == 0 or array.shape[1:] != arrays[0].shape[1:]:
+            wanted = f"[time, {', '.join(map(str, arrays[0].shape[1:]))}]" if arrays[0].ndim > 1 else "[time]"
+            raise ValueError(f"{where}: sequence {n} must be {wanted} like the first, got shape {array.shape}")
+    return arrays
+
+
+def _is_iterable(value: Any) -> bool:
+    return hasattr(value, "__iter__") and getattr(value, "ndim", 1) > 0
 
 
 class BucketedBatches:
@@ -263,11 +268,15 @@ class BucketedBatches:
     def __init__(
         self, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], batch_size: int, seed: int = 0
     ) -> None:
+        batch_size = check_whole(batch_size, "batch_size", "BucketedBatches")
+        seed = check_whole(seed, "seed", "BucketedBatches", least=0)
+        inputs = as_sequences(inputs, "BucketedBatches: inputs")
+        targets = as_sequences(targets, "BucketedBatches: targets")
         lengths = [len(sequence) for sequence in inputs]
-        if not lengths or min(lengths) < 1 or lengths != [len(sequence) for sequence in targets] or batch_size < 1:
+        if min(lengths) < 1 or lengths != [len(sequence) for sequence in targets]:
             raise ValueError(
-                "BucketedBatches: wanted inputs and targets of equal lengths, each at least 1, and a batch_size of at "
-                f"least 1, got {len(inputs)} inputs, {len(targets)} targets, batch_size {batch_size}"
+                "BucketedBatches: inputs and targets must have equal lengths, each at least 1, got "
+                f"{len(inputs)} inputs and {len(targets)} targets"
             )
         self.inputs, self.targets, self.seed = inputs, targets, seed
         order = np.argsort(lengths, kind="stable")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import isbox
+
+from .arrays import as_array
 
 Array = Any
 
@@ -19,6 +23,10 @@ def pack_gates(*, i: Array, j: Array, f: Array, o: Array) -> Array:
     [1, 2, 3, 4, 5, 6, 7, 8]
     """
     gates = {"i": i, "j": j, "f": f, "o": o}
+    gates = {name: gate if isbox(gate) else as_array(gate, f"pack_gates: {name}") for name, gate in gates.items()}
+    if len({gate.shape for gate in gates.values()}) != 1 or not gates["i"].shape:
+        shapes = ", ".join(f"{name} {gate.shape}" for name, gate in gates.items())
+        raise ValueError(f"pack_gates: all gates must be [rows, units] or [units] of the same sizes, got {shapes}")
     return anp.concatenate([gates[gate] for gate in GATES], axis=-1)
 
 
@@ -36,8 +44,10 @@ def split_gates(kernel: Array) -> dict[str, Array]:
     >>> {gate: block.tolist() for gate, block in split_gates(np.arange(8)).items()}
     {'i': [0, 1], 'j': [2, 3], 'f': [4, 5], 'o': [6, 7]}
     """
-    columns = kernel.shape[-1]
-    if columns % 4:
-        raise ValueError(f"split_gates: the last dimension must be a multiple of 4, got shape {kernel.shape}")
+    if not isinstance(kernel, np.ndarray) and not isbox(kernel):
+        kernel = as_array(kernel, "split_gates: kernel")
+    columns = kernel.shape[-1] if kernel.ndim else 0
+    if columns % 4 or not columns:
+        raise ValueError(f"split_gates: the last dimension of kernel must be a multiple of 4, got shape {kernel.shape}")
     units = columns // 4
     return {gate: kernel[..., k * units : (k + 1) * units] for k, gate in enumerate(GATES)}

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt, sequences
-from .cells import LSTMCell, LSTMState
-from .gates import GATES, split_gates
+from . import sequences
+from .arguments import as_generator, check_function, check_has
+from .arrays import as_array
+from .cells import LSTMState
 from .gradients import value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
-from .params import Tree, flatten_names, get_path, tree_leaves, tree_map
+from .params import Tree, flatten_names, get_path, tree_leaves, tree_map, tree_unflatten, unflatten_names
 
 TRACE_TOLERANCE = 1e-10  # two ways to compute the same float64 numbers
 CENTRAL_TOLERANCE = 1e-6  # central differences themselves are good to about 1e-9
@@ -125,10 +126,11 @@ def report(
     >>> report(Sequential(LSTM(3, use_peepholes=True), Dense(1)), input_dim=2).agrees
     True
     """
+    check_has(model, "apply", "model", "report", "a Sequential or a layer")
     model = model if isinstance(model, Sequential) else Sequential(model)
-    rng = np.random.default_rng(seed)
     if input_dim is None:
         input_dim = (model.input_dim(params) if params is not None else None) or 3
+    rng = as_generator(seed, "report", batch=batch, time=time, entries=entries, input_dim=input_dim)
     params = _in_float64(model.init(rng, input_dim, np.float64) if params is None else params, rng)
     variables: Tree = {"params": params}
     first, labels = model.layers[0], None
@@ -149,14 +151,15 @@ def report(
     traced_model = Sequential(*map(_with_trace, model.layers))
     _, derived = value_and_grad(lambda tree: run(model, tree))(variables)
     _, traced = value_and_grad(lambda tree: run(traced_model, tree))(variables)
-    table = _compare(lambda: run(model, variables), variables, derived, traced, _gated_weights(model), entries, rng)
-    if table.agrees:
-        return table
-    return table._replace(first_wrong=_first_wrong(model, params, inputs, sequence_length, rng))
+    layers = {name: layer for name, layer in zip(model.names, model.layers, strict=True) if isinstance(layer, RNN)}
+    gated = _gated_weights({f"{name}/{layer.cell.name}/": layer.cell for name, layer in layers.items()})
+    table = _compare(lambda: run(model, variables), variables, derived, traced, gated, entries, rng)
+    wrong = [] if table.agrees else _first_wrong(model, params, inputs, sequence_length, rng)
+    return table._replace(first_wrong=wrong)
 
 
 def report_backward(
-    cell: LSTMCell,
+    cell: Any,
     backward: Callable[..., Any],
     *,
     input_dim: int = 3,
@@ -165,27 +168,31 @@ def report_backward(
     seed: Any = 0,
     entries: int = 40,
 ) -> Report:
-    """Check a backward pass that you have written yourself, for a sequence of an LSTM cell, and return the table.
+    """Check a backward pass that you have written yourself, for a sequence of a cell, and return the table.
 
     Parameters
     ----------
-    cell : LSTMCell
+    cell : LSTMCell, GRUCell or BasicRNNCell
         The cell that `backward` differentiates. Its own step is traced for comparison.
     backward : callable
         ``backward(params, inputs, state, d_outputs, d_state)`` returns ``(d_params, d_inputs, d_initial_state, dz)``.
-        Its arguments are weights with the cell's names, inputs ``[time, batch, input_dim]``, the initial state (c, h),
-        and the derivatives of a loss with respect to the outputs ``[time, batch, output_size]`` and the final state
-        (c, h). It returns the derivatives with respect to its first three arguments, and dz of every step
-        ``[time, batch, 4 * units]``, in which the report finds where a sweep first goes wrong.
+        Its arguments are weights with the cell's names, inputs ``[time, batch, input_dim]``, the initial state (an
+        LSTM's is (c, h), the others' is h), and the derivatives of a loss with respect to the outputs ``[time, batch,
+        output_size]`` and the final state. It returns the derivatives with respect to its first three arguments, and dz
+        of every step ``[time, batch, gates * units]``, in which the report finds where a sweep first goes wrong. The
+        gates of a GRU are r, u and k.
     input_dim, batch, time, seed, entries
         As in `report`.
 
     Raises
     ------
     ValueError
-        If a derivative has another shape than the array it belongs to.
+        If a derivative has another shape than the array it belongs to, or a cell has no gates known here.
     """
-    rng = np.random.default_rng(seed)
+    if not (gates := sequences.gates_of(cell)):
+        raise ValueError(f"report_backward: cell must be an LSTMCell, a GRUCell or a BasicRNNCell, got {cell!r:.80}")
+    check_function(backward, "backward", "report_backward")
+    rng = as_generator(seed, "report_backward", batch=batch, time=time, entries=entries, input_dim=input_dim)
     params = _in_float64(cell.init(rng, input_dim, np.float64), rng)
     inputs = rng.normal(0, 1, (time, batch, input_dim))
     state = tree_map(lambda s: rng.normal(0, 0.5, s.shape), cell.zero_state(batch))
@@ -194,27 +201,31 @@ def report_backward(
 
     def run(tree: Tree) -> Any:
         outputs, last = sequences.traced(cell, tree["params"], tree["inputs"], tree["initial_state"][""])
-        return loss([outputs, *last])
+        return loss([outputs, *tree_leaves(last)])
 
     _, traced = value_and_grad(run)(variables)
     outputs, last = sequences.traced(cell, params, inputs, state)
-    d_outputs, dc, dh = loss.cotangents([outputs, *last])
-    d_params, d_inputs, d_initial, dz = backward(params, inputs, state, d_outputs, LSTMState(dc, dh))
-    derived = {"params": d_params, "inputs": d_inputs, "initial_state": {"": LSTMState(*d_initial)}}
+    d_outputs, *d_last = loss.cotangents([outputs, *tree_leaves(last)])
+    returned = backward(params, inputs, state, d_outputs, tree_unflatten(last, iter(d_last)))
+    if not isinstance(returned, (tuple, list)) or len(returned) != 4:
+        raise ValueError(f"report_backward: backward must return four derivatives, got {returned!r:.80}")
+    d_params, d_inputs, d_initial, dz = returned
+    d_initial = {"": LSTMState(*d_initial) if isinstance(last, LSTMState) else d_initial}
+    derived = {"params": d_params, "inputs": d_inputs, "initial_state": d_initial}
     found = {**{name: np.shape(value) for name, value in _flatten(derived).items()}, "z": np.shape(dz)}
-    wanted = {**{name: value.shape for name, value in _flatten(variables).items()}, "z": (time, batch, 4 * cell.units)}
+    wanted = {name: value.shape for name, value in _flatten(variables).items()}
+    wanted["z"] = (time, batch, cell.units * sum(map(len, gates.values())))
     for name, shape in wanted.items():
         if found.get(name) != shape:
-            raise ValueError(f"report_backward: the derivative of {name} must be {shape}, got {found.get(name)}")
-    table = _compare(lambda: run(variables), variables, derived, traced, {"kernel", "bias"}, entries, rng)
-    if table.agrees:
-        return table
-    return table._replace(first_wrong=[_first_difference(dz, _traced_dz(cell, params, inputs, state, None, loss))])
+            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, got {found.get(name)}")
+    table = _compare(lambda: run(variables), variables, derived, traced, _gated_weights({"": cell}), entries, rng)
+    wrong = [] if table.agrees else [_first_difference(cell, dz, _traced_dz(cell, params, inputs, state, None, loss))]
+    return table._replace(first_wrong=wrong)
 
 
 def _in_float64(params: Tree, rng: np.random.Generator) -> Tree:
     """Return the weights in float64; those that are all 0 are replaced by random numbers."""
-    params = tree_map(lambda w: np.asarray(w, np.float64), params)
+    params = tree_map(lambda w: as_array(w, "report: params").astype(np.float64), params)
     return tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
 
 
@@ -244,15 +255,14 @@ def _with_trace(layer: Any) -> Any:
     return twin
 
 
-def _gated_weights(model: Sequential) -> set[str]:
-    """Return the names of the weights whose columns are gates."""
-    named = zip(model.names, model.layers, strict=True)
-    cells = [(name, layer.cell) for name, layer in named if isinstance(layer, RNN) and bptt.has_derivation(layer.cell)]
-    return {f"{name}/{cell.name}/{weight}" for name, cell in cells for weight in ("kernel", "bias")}
+def _gated_weights(cells: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the gates of the weights whose columns are gates; `cells` by the start of their weights' names."""
+    biases = {start + name: gates for start, cell in cells.items() for name, gates in sequences.gates_of(cell).items()}
+    return {**biases, **{name.removesuffix("bias") + "kernel": gates for name, gates in biases.items()}}
 
 
 def _compare(
-    function: Callable[[], Any], variables: Tree, derived: Tree, traced: Tree, gated: set[str], entries: int, rng: Any
+    function: Callable[[], Any], variables: Tree, derived: Tree, traced: Tree, gated: Tree, entries: int, rng: Any
 ) -> Report:
     """Return the table without `first_wrong`; the weights in `gated` have one row a gate.
 
@@ -261,17 +271,15 @@ def _compare(
     derived, traced = _flatten(derived), _flatten(traced)
     rows, worst = [], (-1.0, "")
     for name, array in _flatten(variables).items():
-        hands, references, parts = (
-            split_gates(whole) if name in gated else {"": whole} for whole in (derived[name], traced[name], array)
-        )
-        for gate, part in parts.items():
-            hand, reference = hands[gate], references[gate]
+        gates = gated.get(name, ("",))
+        split = (np.split(whole, len(gates), axis=-1) for whole in (derived[name], traced[name], array))
+        for number, (gate, hand, reference, part) in enumerate(zip(gates, *split, strict=True)):
             places = [tuple(p) for p in rng.permutation(np.argwhere(np.ones(part.shape)))[:entries].tolist()]
             central = np.array([_central(function, part, p) for p in places])
             for p, numeric in zip(places, central, strict=True):
                 difference = max(abs(hand[p] - reference[p]), abs(hand[p] - numeric))
                 if not difference <= worst[0]:
-                    column = p[-1] + (GATES.index(gate) * part.shape[-1] if gate else 0)
+                    column = p[-1] + number * part.shape[-1]
                     text = f"derived {hand[p]:.12g}, trace {reference[p]:.12g}, central {numeric:.12g}"
                     worst = (difference, f"{name}{[*p[:-1], column]}: {text}")
             errors = error(hand, reference), error([hand[p] for p in places], central)
@@ -304,17 +312,17 @@ def _central(function: Callable[[], Any], array: np.ndarray, place: tuple[int, .
 
 
 def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng: np.random.Generator) -> list[str]:
-    """For every layer around a bare LSTM cell, say where its sweep first differs from the trace."""
+    """For every layer around a bare cell with gates, say where its sweep first differs from the trace."""
     sentences = []
     for name, layer in zip(model.names, model.layers, strict=True):
         weights = get_path(params, name) or {}
-        if isinstance(layer, RNN) and layer.uses_derivation and bptt.has_derivation(layer.cell):
+        if isinstance(layer, RNN) and layer.uses_derivation and sequences.gates_of(layer.cell):
             cell, loss = layer.cell, _RandomLoss(rng)
             x = inputs if layer.time_major else np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
             sweep = (cell, get_path(weights, cell.name), x, cell.zero_state(x.shape[1], np.float64), lengths)
             traced = _traced_dz(*sweep, loss)  # first, because this calls the loss
             derived = sequences.every_dz(*sweep, loss.cotangents, fast=layer.is_fast)
-            sentences.append(f"{name}: {_first_difference(derived, traced)}")
+            sentences.append(f"{name}: {_first_difference(cell, derived, traced)}")
         inputs = layer.apply(weights, inputs, None, lengths)[0]
     return sentences
 
@@ -323,23 +331,24 @@ def _traced_dz(
     cell: Any, params: Tree, inputs: np.ndarray, state: Any, lengths: Any, loss: _RandomLoss
 ) -> list[np.ndarray]:
     """Return dz of every step by the trace: each step of each sequence has its own bias, whose gradient is dz."""
-    time, batch, _ = inputs.shape
+    (time, batch, _), flat = inputs.shape, flatten_names(params)
+    biases = {name: np.tile(flat[name], (batch, 1)) for name in sequences.gates_of(cell)}
 
-    def run(biases: list[Any]) -> Any:
-        steps = [{**params, "bias": bias} for bias in biases]
+    def run(own: list[Any]) -> Any:
+        steps = [unflatten_names({**flat, **biases}) for biases in own]
         outputs, last = sequences.traced(cell, steps, inputs, state, lengths)
-        return loss([outputs, *last])
+        return loss([outputs, *tree_leaves(last)])
 
-    _, traced = value_and_grad(run)([np.tile(params["bias"], (batch, 1)) for _ in range(time)])
-    return traced
+    traced = value_and_grad(run)([biases for _ in range(time)])[1]
+    return [np.concatenate(list(step.values()), axis=1) for step in traced]
 
 
-def _first_difference(derived: Any, traced: list[np.ndarray]) -> str:
+def _first_difference(cell: Any, derived: Any, traced: list[np.ndarray]) -> str:
     """Say where a sweep first differs from the trace; it begins at the last step."""
-    time = len(traced)
+    time, gates = len(traced), [gate for block in sequences.gates_of(cell).values() for gate in block]
     for t in reversed(range(time)):
-        wanted = split_gates(traced[t])
-        for gate, dz in split_gates(derived[t]).items():
-            if error(dz, wanted[gate]) > TRACE_TOLERANCE:
+        blocks = (np.split(x[t], len(gates), axis=1) for x in (derived, traced))
+        for gate, dz, wanted in zip(gates, *blocks, strict=True):
+            if error(dz, wanted) > TRACE_TOLERANCE:
                 return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
     return "every step's gates agree with the trace; the fault is in what follows: the sums over time, or dx"

@@ -10,6 +10,8 @@ import numpy as np
 from autograd.core import JVPNode, VJPNode, add_outgrads, vspace
 from autograd.tracer import getval, isbox, new_box, toposort, trace_stack
 
+from .arguments import check_function, check_number
+from .arrays import as_array
 from .params import Tree, tree_leaves, tree_map, tree_rows, tree_unflatten
 
 
@@ -45,9 +47,10 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     >>> float(loss), grads["w"].tolist(), float(grads["b"])
     (26.0, [6.0, 8.0], 1.0)
     """
+    check_function(function, "function", "value_and_grad")
 
     def value_and_gradient(params: Tree, *args: Any, **kwargs: Any) -> Any:
-        leaves = _floating_leaves(params, "value_and_grad: every parameter")
+        leaves = _floating_leaves(params, "value_and_grad: params: every parameter")
         with trace_stack.new_trace() as trace:
             roots = [VJPNode.new_root() for _ in leaves]
             boxes = [new_box(leaf, trace, root) for leaf, root in zip(leaves, roots, strict=True)]
@@ -57,8 +60,10 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
             value, end = (loss._value, loss._node) if traced else (loss, None)
             # Remove the boxes of this trace; the box of an outer trace stays.
             aux = tree_map(lambda leaf: leaf._value if isbox(leaf) and leaf._trace == trace else leaf, aux)
-        if np.ndim(getval(value)) != 0:
-            raise ValueError(f"value_and_grad: the loss must be a scalar, got shape {np.shape(getval(value))}")
+        plain = np.asarray(getval(value))
+        if plain.ndim or plain.dtype.kind not in "fiu":
+            what = f"shape {plain.shape}" if plain.ndim else repr(getval(value))
+            raise ValueError(f"value_and_grad: the loss that function returns must be a scalar, got {what}")
         grads = tree_unflatten(params, iter(_sweep(end, value, roots, leaves)))
         return ((value, aux), grads) if has_aux else (value, grads)
 
@@ -102,6 +107,7 @@ def jvp(function: Callable[..., Any]) -> Callable[..., Any]:
     def value_and_tangent(params: Tree, vector: Tree, *args: Any, **kwargs: Any) -> Any:
         return _push(function, params, vector, args, kwargs, "jvp")
 
+    check_function(function, "function", "jvp")
     return value_and_tangent
 
 
@@ -109,8 +115,8 @@ def hessian_vector_product(function: Callable[..., Any], has_aux: bool = False) 
     """Return a function that computes a loss, its gradient, and the product of its Hessian with a vector.
 
     The product is the derivative of the gradient along the vector. One forward and one backward pass compute the loss
-    and the gradient, and at every step their derivatives along the vector (`minilstm.tangents`); the Hessian itself,
-    which has one row for each number in `params`, is never made.
+    and the gradient, and at every step their derivatives along the vector (`minilstm.second.tangents`); the Hessian
+    itself, which has one row for each number in `params`, is never made.
 
     Parameters
     ----------
@@ -144,6 +150,7 @@ def hessian_vector_product(function: Callable[..., Any], has_aux: bool = False) 
     >>> float(value), grads["w"].tolist(), product["w"].tolist()
     (36.0, [24.0, 9.0], [8.0, 6.0])
     """
+    check_function(function, "function", "hessian_vector_product")
     gradient = value_and_grad(function, has_aux)
 
     def products(params: Tree, vector: Tree, *args: Any, **kwargs: Any) -> Any:
@@ -155,12 +162,12 @@ def hessian_vector_product(function: Callable[..., Any], has_aux: bool = False) 
 
 def _push(function: Any, params: Tree, vector: Tree, args: Any, kwargs: Any, where: str) -> tuple[Any, Any]:
     """The value of `function`, and its derivative along `vector`."""
-    leaves = _floating_leaves(params, f"{where}: every parameter")
+    leaves = _floating_leaves(params, f"{where}: params: every parameter")
     try:
         rows = tree_rows(params, vector)
     except ValueError as error:
         raise ValueError(f"{where}: vector does not fit params: {error}") from None
-    _floating_leaves(vector, f"{where}: every leaf of vector")
+    _floating_leaves(vector, f"{where}: vector: every leaf")
     directions = []
     for leaf, direction in rows:
         if np.shape(direction) != np.shape(leaf):
@@ -185,10 +192,14 @@ def _floating_leaves(tree: Tree, what: str) -> list[Any]:
     """The leaves of a tree; ValueError if one is not floating."""
     leaves = tree_leaves(tree)
     for leaf in leaves:
-        kind = getattr(getattr(leaf, "dtype", None), "kind", "f" if isinstance(leaf, float) else None)
-        if kind != "f":
+        is_array = isinstance(leaf, (np.ndarray, float, np.floating)) or isbox(leaf)
+        if not is_array or np.result_type(leaf).kind != "f" or not _is_plain(leaf):
             raise ValueError(f"{what} must be a floating array, got {leaf!r:.80}")
     return leaves
+
+
+def _is_plain(leaf: Any) -> bool:
+    return not isinstance(leaf, np.ma.MaskedArray) and getattr(leaf, "dtype", np.dtype(float)).isnative
 
 
 def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
@@ -223,11 +234,19 @@ def global_norm(tree: Tree) -> float:
     >>> global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
-    leaves = tree_leaves(tree)
+    leaves = tree_leaves(_floating(tree, "global_norm: tree"))
     total = sum(float(np.vdot(leaf, leaf)) for leaf in leaves)  # BLAS, in the leaf's dtype: no copy
     if not math.isfinite(total):  # a square may overflow although the norm does not
         total = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in leaves)
     return math.sqrt(total)
+
+
+def _floating(tree: Tree, where: str) -> Tree:
+    """Return a tree with every leaf a floating array; the tree itself, if it is one."""
+    if all(type(leaf) is np.ndarray and leaf.dtype.kind == "f" for leaf in tree_leaves(tree)):
+        return tree
+    arrays = tree_map(lambda leaf: as_array(leaf, where), tree)
+    return tree_map(lambda leaf: leaf if leaf.dtype.kind == "f" else leaf.astype(np.float64), arrays)
 
 
 def clip_by_value(grads: Tree, clip_value: float) -> Tree:
@@ -235,9 +254,8 @@ def clip_by_value(grads: Tree, clip_value: float) -> Tree:
 
     Raises ValueError if `clip_value` is not positive.
     """
-    if not clip_value > 0:
-        raise ValueError(f"clip_by_value: clip_value must be positive, got {clip_value}")
-    return tree_map(lambda g: np.clip(g, -clip_value, clip_value), grads)
+    clip_value = check_number(clip_value, "clip_value", "clip_by_value", above=0, finite=False)
+    return tree_map(lambda g: np.clip(g, -clip_value, clip_value), _floating(grads, "clip_by_value: grads"))
 
 
 def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:
@@ -264,8 +282,8 @@ def clip_by_global_norm(grads: Tree, clip_norm: float) -> tuple[Tree, float]:
     Pascanu, Mikolov and Bengio 2013; ``tf.clip_by_global_norm``. If the norm is not finite, the gradients are returned
     unchanged, so that the caller sees them.
     """
-    if not clip_norm > 0:
-        raise ValueError(f"clip_by_global_norm: clip_norm must be positive, got {clip_norm}")
+    clip_norm = check_number(clip_norm, "clip_norm", "clip_by_global_norm", above=0, finite=False)
+    grads = _floating(grads, "clip_by_global_norm: grads")
     norm = global_norm(grads)
     if not norm > clip_norm or not math.isfinite(norm):
         return grads, norm

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .data import as_array
-from .options import check_size
+from .arguments import as_generator, check_flag, check_function, check_has, check_number, check_whole
+from .arrays import as_array
 from .progress import ProgressBar
 
 Array = Any
@@ -25,16 +25,20 @@ def predict(
     Raises ValueError for inputs that are empty or not numbers, or a `batch_size` below 1.
     """
     inputs = as_array(inputs, "predict: inputs")
+    if not callable(model) or isinstance(model, type):
+        raise ValueError(f"predict: model must be a model such as Sequential(LSTM(8), Dense(1)), got {model!r:.80}")
+    progress = None if progress is None else check_flag(progress, "progress", "predict")
     axis = 1 if getattr(model, "is_time_major", False) else 0
     if inputs.ndim <= axis or inputs.size == 0:
         raise ValueError(f"predict: inputs must not be empty, got shape {inputs.shape}")
     count = inputs.shape[axis]
-    size = count if batch_size is None else check_size(batch_size, "batch_size", "predict")
+    size = count if batch_size is None else check_whole(batch_size, "batch_size", "predict")
     pieces = [slice(start, start + size) for start in range(0, count, size)]
     parts = []
     with ProgressBar(len(pieces), show=progress) as bar:
         for piece in pieces:
-            parts.append(model(params, inputs[:, piece] if axis else inputs[piece]))
+            outputs = model(params, inputs[:, piece] if axis else inputs[piece])
+            parts.append(as_array(outputs, "predict: what model returned"))
             bar.advance(min(piece.stop, count) - piece.start, {})
     return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
 
@@ -71,11 +75,16 @@ def generate(
     ValueError
         If `steps` is negative, or the model does not return sequences, runs backwards, or has ``time_major=True``.
     """
-    if steps < 0:
-        raise ValueError(f"generate: steps must be 0 or more, got {steps}")
+    steps = check_whole(steps, "steps", "generate", least=0)
+    check_has(model, "apply", "model", "generate", "a model such as Sequential(LSTM(8), Dense(1))")
+    if next_input is not None:
+        check_function(next_input, "next_input", "generate")
+    primer = as_array(primer, "generate: primer")
+    if primer.ndim < 2 or primer.size == 0:
+        raise ValueError(f"generate: primer must be [batch, time, ...] and not empty, got shape {primer.shape}")
     if hasattr(model, "check_stepwise"):
         model.check_stepwise("generate")
-    draw: tuple[Any, ...] = () if rng is None else (np.random.default_rng(rng),)
+    draw: tuple[Any, ...] = () if rng is None else (as_generator(rng, "generate", "rng"),)
     outputs, state = model.apply(params, primer, state=state)
     if outputs.ndim != 3:
         raise ValueError(f"generate: the model must return [batch, time, features], got shape {outputs.shape}")
@@ -84,7 +93,10 @@ def generate(
     for step in range(steps):
         if step > 0:
             x_t = output if next_input is None else next_input(output, *draw)
-            outputs, state = model.apply(params, np.asarray(x_t)[:, None], state=state)
+            x_t = as_array(x_t, "generate: next_input's result")
+            if x_t.ndim == 0 or len(x_t) != len(output):
+                raise ValueError(f"generate: next_input must return {len(output)} inputs, got shape {x_t.shape}")
+            outputs, state = model.apply(params, x_t[:, None], state=state)
             output = outputs[:, -1]
         generated[:, step] = output
     return generated
@@ -112,10 +124,8 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
     ValueError
         For a negative temperature or a `top_k` below 1.
     """
-    if not temperature >= 0:
-        raise ValueError(f"sampler: temperature must be 0 or more, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"sampler: top_k must be at least 1, got {top_k}")
+    temperature = check_number(temperature, "temperature", "sampler", least=0)
+    top_k = None if top_k is None else check_whole(top_k, "top_k", "sampler")
 
     def next_input(logits: Array, rng: np.random.Generator) -> Array:
         logits = np.asarray(logits, np.float64)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import check_number
+from .arrays import as_array
 from .gates import GATES, pack_gates
 from .options import option as any_option
 
@@ -35,6 +37,9 @@ class Constant:
 
     value: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check(self, "value")
+
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return np.full(shape, self.value, dtype)
 
@@ -44,6 +49,9 @@ class Uniform:
     """Uniform in [-limit, limit). Zaremba et al. 2014 (arXiv 1409.2329) use 0.1, 0.05 and 0.04."""
 
     limit: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check(self, "limit", least=0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return rng.uniform(-self.limit, self.limit, shape).astype(dtype)
@@ -72,6 +80,9 @@ class Orthogonal:
 
     gain: float = 1.0
 
+    def __post_init__(self) -> None:
+        _check(self, "gain")
+
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if len(shape) != 2:
             raise ValueError(f"Orthogonal: shape must have two dimensions, got {shape}")
@@ -95,14 +106,19 @@ class Chrono:
     max_time: float
 
     def __post_init__(self) -> None:
-        if not 2 < self.max_time < np.inf:
-            raise ValueError(f"Chrono: max_time must be a finite number above 2, got {self.max_time!r}")
+        _check(self, "max_time", above=2)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if len(shape) != 1 or shape[0] % len(GATES):
             raise ValueError(f"Chrono: shape must be (4 * units,), as an LSTM's bias has, got {shape}")
         f = np.log(rng.uniform(1, self.max_time - 1, shape[0] // len(GATES)))
         return pack_gates(i=-f, j=np.zeros_like(f), f=f, o=np.zeros_like(f)).astype(dtype)
+
+
+def _check(initializer: Any, name: str, **bounds: Any) -> None:
+    """Check a number of an initializer, whose fields are frozen."""
+    value = check_number(getattr(initializer, name), name, type(initializer).__name__, **bounds)
+    object.__setattr__(initializer, name, value)
 
 
 _REGISTRY: dict[str, type] = {
@@ -121,19 +137,32 @@ def get(spec: Any, argument: str = "initializer") -> Initializer:
 
     Raises ValueError for an unknown name; `argument` is what the message calls it.
     """
-    if isinstance(spec, (np.ndarray, list, tuple, float, int)):
-        return _given(np.asarray(spec), argument)
+    if isinstance(spec, type):
+        raise ValueError(f"{argument}: wanted an object such as Uniform(0.1), got the class {spec.__name__}")
     if callable(spec):
         return spec
     options = dict(spec) if isinstance(spec, dict) else {"name": spec}
     name = options.pop("name", None)
-    if isinstance(name, str) and name in _REGISTRY:
-        return _REGISTRY[name](**options)
-    raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
+    if isinstance(name, str):
+        if name not in _REGISTRY:
+            raise ValueError(f"{argument}: got {name!r}, wanted one of {sorted(_REGISTRY)} or a function")
+        try:
+            return _REGISTRY[name](**options)
+        except TypeError as error:  # an option that it does not have, or one too few
+            raise ValueError(f"{argument}: {name} with options {options}: {error}") from None
+    if not (np.isscalar(spec) or _is_array_like(spec)):
+        raise ValueError(f"{argument}: got {spec!r:.80}, wanted one of {sorted(_REGISTRY)} or a function")
+    return _given(as_array(spec, argument), argument)
+
+
+def _is_array_like(value: Any) -> bool:
+    return isinstance(value, (list, tuple, memoryview)) or hasattr(value, "__array__") or hasattr(value, "to_numpy")
 
 
 def _given(value: np.ndarray, argument: str) -> Initializer:
     """Return an initializer that copies `value`."""
+    if not np.isfinite(value).all():
+        raise ValueError(f"{argument}: every number must be finite, got {value!r:.80}")
 
     def given(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if value.ndim and value.shape != shape:
@@ -158,6 +187,6 @@ def option(default: Any = "glorot_uniform") -> Any:
     """A field for the initializer of a cell or layer; None is allowed if it is the default."""
 
     def check(value: Any, name: str, where: str) -> Initializer | None:
-        return None if value is None and default is None else get(value, name)
+        return None if value is None and default is None else get(value, f"{where}: {name}")
 
     return any_option(default, check, describe, show=False)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from . import bptt
-from .cells import LSTMCell, LSTMState
+from .arrays import as_array
+from .cells import LSTMCell
 from .gates import GATES, split_gates
 from .layers import RNN, Sequential
+from .layers.base import as_lengths, check_features, required
 from .params import get_path
 
 Array = Any
@@ -37,10 +39,10 @@ def gate_activations(
     dict of arrays [batch, time, units]
         Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``.
     """
-    tape = _run("gate_activations", layer, params, inputs, state, sequence_length)[3]
+    _, _, _, lengths, tape, _ = _run("gate_activations", layer, params, inputs, state, sequence_length)
     steps = {name: np.stack([getattr(step, name) for step in tape.steps], axis=1) for name in (*GATES, "c", "h")}
-    if sequence_length is not None:
-        past = np.arange(len(tape.steps)) >= np.asarray(sequence_length)[:, None]
+    if lengths is not None:
+        past = np.arange(len(tape.steps)) >= lengths[:, None]
         for values in steps.values():
             values[past] = np.nan
     return steps
@@ -77,14 +79,17 @@ def gradient_flow(
         respect to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for
         one release.
     """
-    cell, weights, x, tape, result = _run("gradient_flow", layer, params, inputs, state, sequence_length)
-    dc, dh = (np.zeros_like(result[1]), np.zeros_like(result[2])) if d_state is None else d_state
-    cotangents = np.ascontiguousarray(np.swapaxes(np.asarray(d_outputs, result[0].dtype), 0, 1))
-    if cotangents.shape != result[0].shape:
-        wanted = (result[0].shape[1], result[0].shape[0], *result[0].shape[2:])
-        raise ValueError(f"gradient_flow: d_outputs must have shape {wanted}, got {np.shape(d_outputs)}")
+    cell, weights, x, lengths, tape, result = _run("gradient_flow", layer, params, inputs, state, sequence_length)
+    d_outputs = as_array(d_outputs, "gradient_flow: d_outputs").astype(x.dtype, copy=False)
+    wanted = (result[0].shape[1], result[0].shape[0], *result[0].shape[2:])
+    if d_outputs.shape != wanted:
+        raise ValueError(f"gradient_flow: d_outputs must have shape {wanted}, got {d_outputs.shape}")
+    cotangents = np.ascontiguousarray(np.swapaxes(d_outputs, 0, 1))
+    dc, dh = cell.zero_state(x.shape[1], x.dtype)
+    if d_state is not None:
+        dc, dh = RNN(cell).checked_state(d_state, x.shape[1], x.dtype, "gradient_flow: d_state")
     sweep = bptt.lstm_backward(
-        cotangents, dc, dh, x, *weights, cell=cell, sequence_length=sequence_length, tape=tape
+        cotangents, dc, dh, x, *weights, cell=cell, sequence_length=lengths, tape=tape
     )
     flow = {"dc": sweep.dc, "dh": sweep.dh}
     for gate, dz in split_gates(sweep.dz).items():
@@ -94,8 +99,8 @@ def gradient_flow(
 
 def _run(
     caller: str, layer: Any, params: Any, inputs: Array, state: Any, lengths: Any
-) -> tuple[LSTMCell, list[Any], Array, Any, Any]:
-    """The cell, its weights in the order of `bptt.WEIGHTS`, its inputs, the tape and what the forward pass returned.
+) -> tuple[LSTMCell, list[Any], Array, Any, Any, Any]:
+    """The cell, its weights in the order of `bptt.WEIGHTS`, inputs, lengths, the tape, what the forward pass returned.
 
     Errors name the `caller`.
     """
@@ -103,12 +108,20 @@ def _run(
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
     cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
     if not bptt.has_derivation(cell):
-        raise ValueError(f"{caller}: wanted an LSTMCell without wrappers, or an RNN around one, got {layer!r}")
+        raise ValueError(f"{caller}: layer must be an LSTMCell without wrappers, or an RNN of one, got {layer!r:.80}")
     if getattr(layer, "reverse", False):
         raise ValueError(f"{caller}: the layer has reverse=True; give a forward layer and reversed inputs")
+    required(params, "kernel", caller)
     weights = [get_path(params, name) for name in bptt.WEIGHTS]
-    x = np.swapaxes(np.asarray(inputs, weights[0].dtype), 0, 1)
-    c, h = cell.zero_state(x.shape[1], x.dtype) if state is None else LSTMState(*state)
+    x = as_array(inputs, f"{caller}: inputs").astype(weights[0].dtype, copy=False)
+    if x.ndim != 3:
+        raise ValueError(f"{caller}: inputs must be [batch, time, features], got shape {x.shape}")
+    check_features(x, cell.input_dim(params), caller, "[batch, time, features]")
+    x = np.swapaxes(x, 0, 1)
+    lengths = as_lengths(lengths, x.shape[1], x.shape[0], caller)
+    c, h = cell.zero_state(x.shape[1], x.dtype)
+    if state is not None:
+        c, h = RNN(cell).checked_state(state, x.shape[1], x.dtype, caller)
     tape = bptt.Tape()
     result = bptt.lstm_sequence(x, c, h, *weights, cell=cell, sequence_length=lengths, tape=tape)
-    return cell, weights, x, tape, result
+    return cell, weights, x, lengths, tape, result

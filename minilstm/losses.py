@@ -15,11 +15,14 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
-from autograd.tracer import isbox
+from autograd.tracer import getval, isbox
 
+from .arrays import as_array
 from .cells import sigmoid
 
 Array = Any
+
+PIECE_BYTES = 1 << 19  # of logits that are processed together
 
 
 def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
@@ -31,7 +34,7 @@ def mse(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
     >>> float(mse(outputs, targets, weights=np.array([[1, 1, 0]])))
     2.5
     """
-    targets = _check_targets("mse", outputs, targets)
+    outputs, targets = _check_targets("mse", outputs, targets)
     return _mean_square(outputs, targets, _entry_weights("mse", outputs, weights))
 
 
@@ -40,12 +43,14 @@ def softmax_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
 
     Raises ValueError if a label is not an integer from 0 to classes - 1, or a shape is wrong.
     """
-    labels = np.asarray(targets)
+    outputs = _as_outputs("softmax_cross_entropy", outputs)
+    labels = as_array(getval(targets), "softmax_cross_entropy: targets")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"softmax_cross_entropy: targets must be integer labels, got dtype {labels.dtype}")
     _check_steps("softmax_cross_entropy: targets", labels, outputs)
     check_range(softmax_cross_entropy, labels, outputs.shape[-1])
-    return _softmax_cross_entropy(outputs, labels, _entry_weights("softmax_cross_entropy", outputs, weights))
+    weights = _entry_weights("softmax_cross_entropy", outputs, weights)
+    return _softmax_cross_entropy(outputs, labels, weights, [] if isbox(outputs) else None)
 
 
 def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None = None) -> Array:
@@ -53,7 +58,7 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array, weights: Array | None 
 
     Raises ValueError if a shape is wrong or a target is outside [0, 1].
     """
-    targets = _check_targets("sigmoid_cross_entropy", outputs, targets)
+    outputs, targets = _check_targets("sigmoid_cross_entropy", outputs, targets)
     check_range(sigmoid_cross_entropy, targets, outputs.shape[-1])
     return _sigmoid_cross_entropy(outputs, targets, _entry_weights("sigmoid_cross_entropy", outputs, weights))
 
@@ -63,12 +68,12 @@ def get(loss: Any) -> Any:
 
     Raises ValueError for an unknown name. Names of Keras's cross-entropies are not accepted: they take probabilities.
     """
-    if not isinstance(loss, str):
+    if loss is None or (callable(loss) and not isinstance(loss, type)):
         return loss
     known = {found.__name__: found for found in (mse, softmax_cross_entropy, sigmoid_cross_entropy)}
-    found = {**known, "mean_squared_error": mse}.get(loss)
+    found = {**known, "mean_squared_error": mse}.get(loss) if isinstance(loss, str) else None
     if found is None:
-        raise ValueError(f"loss: unknown name {loss!r}; wanted a function or one of {', '.join(known)}")
+        raise ValueError(f"fit: loss: unknown name {loss!r}; wanted a function or one of {', '.join(known)}")
     return found
 
 
@@ -94,24 +99,36 @@ def _check_steps(what: str, array: Array, outputs: Array) -> None:
         raise ValueError(f"{what} must have shape {wanted} to go with outputs {outputs.shape}, got {array.shape}")
 
 
-def _check_targets(loss: str, outputs: Array, targets: Array) -> Array:
-    """Return the targets in the outputs' dtype; raise ValueError if the shapes differ, or outputs are not floating."""
+def _as_outputs(loss: str, outputs: Array) -> Array:
+    """Return the outputs as an array; raise ValueError if they are not floating, or have no features or no entries."""
+    if not isbox(outputs):
+        outputs = as_array(outputs, f"{loss}: outputs")
     if outputs.dtype.kind != "f":
         raise ValueError(f"{loss}: outputs must be floating, got {outputs.dtype}")
-    if np.shape(targets) != outputs.shape:
-        raise ValueError(f"{loss}: targets must have the shape of outputs {outputs.shape}, got {np.shape(targets)}")
-    return targets if isbox(targets) else np.asarray(targets, outputs.dtype)
+    if outputs.ndim == 0 or outputs.size == 0:
+        raise ValueError(f"{loss}: outputs must be [..., features] and not empty, got shape {outputs.shape}")
+    return outputs
+
+
+def _check_targets(loss: str, outputs: Array, targets: Array) -> tuple[Array, Array]:
+    """Return both as arrays of the outputs' dtype; raise ValueError if the shapes differ."""
+    outputs = _as_outputs(loss, outputs)
+    if not isbox(targets):
+        targets = as_array(targets, f"{loss}: targets").astype(outputs.dtype, copy=False)
+    if targets.shape != outputs.shape:
+        raise ValueError(f"{loss}: targets must have the shape of outputs {outputs.shape}, got {targets.shape}")
+    return outputs, targets
 
 
 def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | None:
     """Return the weights divided by their sum, in the outputs' dtype; None (all entries count alike) stays None."""
     if weights is None:
         return None
-    weights = np.asarray(weights)
+    weights = as_array(getval(weights), f"{loss}: weights")
     _check_steps(f"{loss}: weights", weights, outputs)
     total = weights.sum(dtype=np.float64)
-    if not (total > 0 and weights.min() >= 0):
-        raise ValueError(f"{loss}: weights must be 0 or more and not all 0, got a sum of {total}")
+    if not (0 < total < np.inf and weights.min() >= 0):
+        raise ValueError(f"{loss}: weights must be 0 or more and not all 0, and finite, got a sum of {total}")
     return (weights / total).astype(outputs.dtype)
 
 
@@ -132,16 +149,47 @@ def _mean_square_vjp(ans: Array, outputs: Array, targets: Array, weights: Array 
 
 
 @primitive
-def _softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None) -> Array:
-    shifted = logits - np.max(logits, axis=-1, keepdims=True)
-    log_sum = np.log(np.sum(np.exp(shifted), axis=-1))
-    return _mean(log_sum - np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0], weights)
+def _softmax_cross_entropy(logits: Array, labels: Array, weights: Array | None, kept: list[Array] | None) -> Array:
+    """`kept`, if it is a list, gets the exponentials and their sums, for the gradient.
+
+    Logits are read once, some rows at a time: all formulas of these run while they are in the cache.
+    """
+    rows, steps = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    exponentials = np.empty_like(rows) if kept is not None else None
+    sums, values = np.empty((2, len(rows)), logits.dtype)
+    size = max(1, PIECE_BYTES // (rows.shape[1] * rows.itemsize))
+    for start in range(0, len(rows), size):
+        piece = slice(start, start + size)
+        e = np.subtract(rows[piece], np.max(rows[piece], axis=1, keepdims=True), out=_part(exponentials, piece))
+        shifted = e[np.arange(len(e)), steps[piece]]
+        np.sum(np.exp(e, out=e), axis=1, out=sums[piece])
+        values[piece] = np.log(sums[piece]) - shifted
+    if kept is not None:
+        kept += [exponentials, sums]
+    return _mean(values.reshape(labels.shape), weights)
 
 
-def _softmax_cross_entropy_vjp(ans: Array, logits: Array, labels: Array, weights: Array | None) -> Any:
-    one_hot = (labels[..., None] == np.arange(logits.shape[-1])).astype(logits.dtype)
+def _part(x: Array | None, piece: slice) -> Array | None:
+    return None if x is None else x[piece]
+
+
+def _softmax_cross_entropy_vjp(
+    ans: Array, logits: Array, labels: Array, weights: Array | None, kept: list[Array]
+) -> Any:
     scale = 1.0 / labels.size if weights is None else weights[..., None]
-    return lambda g: (_softmax(logits) - one_hot) * (g * scale)
+
+    def pull(g: Array) -> Array:
+        if isbox(g) or isbox(logits) or not kept:  # to be differentiated again, or not for the first time
+            one_hot = (labels[..., None] == np.arange(logits.shape[-1])).astype(logits.dtype)
+            return (_softmax(logits) - one_hot) * (g * scale)
+        exponentials, sums = kept
+        kept.clear()
+        factors = np.broadcast_to(np.asarray(g * scale, logits.dtype).reshape(-1), sums.shape)
+        exponentials *= (factors / sums)[:, None]
+        exponentials[np.arange(len(sums)), labels.reshape(-1)] -= factors
+        return exponentials.reshape(logits.shape)
+
+    return pull
 
 
 def _softmax(logits: Array) -> Array:

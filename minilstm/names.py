@@ -6,6 +6,7 @@ every RNN cell: ``kernel`` and ``bias`` were ``weights`` and ``biases`` before.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,8 @@ from .params import flatten_names, unflatten_names
 
 NEW_TO_OLD = {"kernel": "weights", "bias": "biases"}
 OLD_TO_NEW = {old: new for new, old in NEW_TO_OLD.items()}
+# Bounds of the help in an error: to compare two names takes 20 microseconds, and a file may hold thousands.
+MOST_HELPED, MOST_COMPARED, LONGEST_COMPARED = 20, 100, 200
 
 
 def cell_folders(*models: Any) -> set[str]:
@@ -46,7 +49,7 @@ def _renamed(name: str, mapping: dict[str, str], folders: set[str]) -> str:
     return "/".join(parts)
 
 
-def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
+def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = ()) -> dict[str, Any]:
     """Check that arrays fit a model or a parameter tree, and put them into its order.
 
     Parameters
@@ -55,6 +58,8 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
         The arrays by name.
     like : Sequential or dict
         A model says names and shapes, a parameter tree dtypes too.
+    other : list of str
+        What else does not fit; it is listed as well.
 
     Raises
     ------
@@ -62,33 +67,45 @@ def arranged(flat: dict[str, Any], like: Any) -> dict[str, Any]:
         That lists at once everything missing (with the nearest names that are there), extra, or of another shape or
         dtype.
     """
-    wanted = flatten_names(_initialised(like, flat) if isinstance(like, Sequential) else like)
-    faults = []
+    wanted = flatten_names(_shapes(like, flat) if isinstance(like, Sequential) else like)
+    faults, helped = [], 0
     for name, array in wanted.items():
         if name not in flat:
-            near = nearest(name, flat)
+            helped += 1
+            near = nearest(name, flat) if helped <= MOST_HELPED else []
             faults.append(f"missing: {name} {array.shape}" + (f" (there is {', '.join(near)})" if near else ""))
         elif flat[name].shape != array.shape:
             faults.append(f"shape of {name}: wanted {array.shape}, got {flat[name].shape}")
         elif flat[name].dtype != array.dtype and not isinstance(like, Sequential):
             faults.append(f"dtype of {name}: wanted {array.dtype}, got {flat[name].dtype}")
     faults += [f"extra: {name} {array.shape}" for name, array in flat.items() if name not in wanted]
+    faults += other
     if faults:
         raise ValueError("the parameter tree does not fit:\n  " + "\n  ".join(faults))
     return {name: flat[name] for name in wanted}
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """At most `n` known names that are spelled like `name`."""
+    """At most `n` known names that are spelled like `name`, of the `MOST_COMPARED` that begin or end most like it."""
     import difflib  # only needed to help after a failure
 
-    return difflib.get_close_matches(name, list(known), n)
+    def alike(other: str) -> int:
+        return _shared(name, other) + _shared(name[::-1], other[::-1])
+
+    short = [other for other in known if len(other) <= LONGEST_COMPARED]
+    close = heapq.nlargest(MOST_COMPARED, short, alike)
+    return difflib.get_close_matches(name[:LONGEST_COMPARED], close, n)
 
 
-def _initialised(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:
-    """New parameters of a model, for as many input features as `flat` has, if `flat` tells."""
+def _shared(a: str, b: str) -> int:
+    """The number of characters with which both begin."""
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _shapes(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:
+    """What the parameters of a model look like, for as many input features as `flat` has, if `flat` tells."""
     try:
         input_dim = model.input_dim(unflatten_names(flat))
     except (KeyError, TypeError, IndexError, AttributeError):  # not the parameters of this model
         input_dim = None
-    return model.init(0, input_dim or 1)
+    return model.shapes(input_dim or 1)

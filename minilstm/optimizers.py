@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arguments import check_flag, check_number
 from .fast.adam import FastAdam
 from .params import Tree, tree_map, tree_rows, tree_unflatten
 
@@ -91,7 +92,9 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         if not callable(self.learning_rate):
-            self._check("learning_rate", positive=True, rounded=False)
+            self._check("learning_rate", above=0, rounded=False)
+        elif isinstance(self.learning_rate, type):
+            raise ValueError(f"{type(self).__name__}: learning_rate must be a number or a function, got a class")
 
     def init(self, params: Tree) -> Any:
         """The state before the first step, for `params`."""
@@ -113,19 +116,18 @@ class Optimizer:
 
     def rate(self, step: int) -> float:
         """The learning rate of the update numbered `step` (from 0)."""
-        return _float32(self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate)
+        rate = self.learning_rate
+        if callable(rate):
+            rate = check_number(rate(step), f"learning_rate(step={step})", type(self).__name__)
+        return _float32(rate)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
-    def _check(self, *names: str, positive: bool = False, below: float = math.inf, rounded: bool = True) -> None:
-        """Raise ValueError for an option out of its range; round the others to float32."""
+    def _check(self, *names: str, rounded: bool = True, **bounds: Any) -> None:
+        """Raise ValueError for an option out of its range, which is 0 or more by default; round it to float32."""
         for name in names:
-            value = getattr(self, name)
-            if not ((value > 0 if positive else value >= 0) and value < below):
-                bounds = f"{'above' if positive else 'at least'} 0"
-                bounds += f" and below {below:g}" if below < math.inf else ""
-                raise ValueError(f"{type(self).__name__}: {name} must be {bounds}, got {value!r}")
+            value = check_number(getattr(self, name), name, type(self).__name__, **(bounds or {"least": 0}))
             setattr(self, name, _float32(value) if rounded else value)
 
 
@@ -137,9 +139,9 @@ def get(optimizer: Any) -> Any:
     named: dict[str, Any] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
     if isinstance(optimizer, str) and optimizer.lower() in named:
         return named[optimizer.lower()]()
-    if isinstance(optimizer, (str, type)) or not hasattr(optimizer, "update"):
+    if isinstance(optimizer, (str, type)) or not callable(getattr(optimizer, "init", None)):
         wanted = f"an object such as Adam(1e-3), or one of the names {', '.join(named)}"
-        raise ValueError(f"optimizer: wanted {wanted}, got {optimizer!r}")
+        raise ValueError(f"fit: optimizer: wanted {wanted}, got {optimizer!r}")
     return optimizer
 
 
@@ -179,8 +181,8 @@ class Momentum(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("momentum")
-        self.use_nesterov = bool(self.use_nesterov)
+        self._check("momentum", least=0, most=1)
+        self.use_nesterov = check_flag(self.use_nesterov, "use_nesterov", "Momentum")
 
     def init(self, params: Tree) -> MomentumState:
         """Zeros."""
@@ -203,7 +205,7 @@ class Adagrad(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("initial_accumulator_value", positive=True, rounded=False)  # TensorFlow does not round this one
+        self._check("initial_accumulator_value", above=0, rounded=False)  # TensorFlow does not round this one
         self.initial_accumulator_value = float(self.initial_accumulator_value)
 
     def init(self, params: Tree) -> AdagradState:
@@ -233,9 +235,10 @@ class RMSProp(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("decay", below=1)
-        self._check("momentum", "epsilon")
-        self.centered = bool(self.centered)
+        self._check("decay", least=0, below=1)
+        self._check("momentum", least=0, most=1)
+        self._check("epsilon")
+        self.centered = check_flag(self.centered, "centered", "RMSProp")
 
     def init(self, params: Tree) -> RMSPropState | CenteredRMSPropState:
         """The mean square at 1, the rest at 0."""
@@ -272,7 +275,7 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("beta1", "beta2", below=1)
+        self._check("beta1", "beta2", least=0, below=1)
         self._check("epsilon")
 
     def init(self, params: Tree) -> AdamState:

@@ -12,7 +12,7 @@ def library(name: str, where: str, line: str = "pip install 'minilstm[export]'")
     Parameters
     ----------
     name : str
-        Of the module, such as ``safetensors.numpy``.
+        Of the module, such as ``matplotlib.pyplot``.
     where : str
         What needs it; begins the message.
     line : str

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
-
+from .arguments import check_flag, check_number, check_whole
 from .params import check_name
 
 
@@ -26,7 +25,7 @@ def option(
 
 def flag(default: bool) -> Any:
     """A field that is True or False."""
-    return option(default, lambda value, name, where: bool(value))
+    return option(default, check_flag)
 
 
 def fixed(value: Any) -> Any:
@@ -48,7 +47,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         Recipe.__init__(self, self.name)
-        for field in _fields(self):
+        for field in declared(self):
             if field.metadata.get("check"):
                 value = field.metadata["check"](getattr(self, field.name), field.name, type(self).__name__)
                 setattr(self, field.name, value)
@@ -59,14 +58,14 @@ class Recipe:
         Raises ValueError for an activation or initializer without a registered name: it could not be read back.
         """
         where, options = f"{type(self).__name__}.config", {}
-        for field in _fields(self):
+        for field in declared(self):
             value, describe = getattr(self, field.name), field.metadata.get("describe")
             options[field.metadata.get("key", field.name)] = describe(value, where) if describe else value
         return {self.kind: type(self).__name__, **(options or {"name": self.name})}
 
     def __repr__(self) -> str:
         shown = []
-        for field in _fields(self):
+        for field in declared(self):
             value, default = getattr(self, field.name), self.default_name if field.name == "name" else field.default
             if not field.kw_only:
                 shown.append(repr(value))
@@ -77,10 +76,10 @@ class Recipe:
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
     """The arguments that make the same recipe again."""
-    return {field.name: getattr(recipe, field.name) for field in _fields(recipe)}
+    return {field.name: getattr(recipe, field.name) for field in declared(recipe)}
 
 
-def _fields(recipe: Recipe) -> list[dataclasses.Field[Any]]:
+def declared(recipe: Recipe) -> list[dataclasses.Field[Any]]:
     """The options of a recipe; none for a user's own class that is not a dataclass."""
     return [field for field in dataclasses.fields(recipe) if field.init] if dataclasses.is_dataclass(recipe) else []
 
@@ -99,28 +98,22 @@ def describe_parts(value: Any, where: str) -> Any:
 
 def check_size(value: Any, name: str, where: str) -> int:
     """Return `value` as an int if it is a positive whole number, else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{where}: {name} must be a positive whole number, got {value!r}")
-    return int(value)
+    return check_whole(value, name, where)
 
 
 def check_optional_size(value: Any, name: str, where: str) -> int | None:
     """As `check_size`, or None."""
-    return None if value is None else check_size(value, name, where)
+    return None if value is None else check_whole(value, name, where)
 
 
 def check_bound(value: Any, name: str, where: str) -> Any:
-    """Return `value` if it is a positive number or None, else raise ValueError."""
-    if value is not None and not value > 0:
-        raise ValueError(f"{where}: {name} must be positive, got {value!r}")
-    return value
+    """Return `value` if it is a positive finite number or None, else raise ValueError."""
+    return None if value is None else check_number(value, name, where, above=0)
 
 
 def check_finite(value: Any, name: str, where: str) -> float:
     """Return `value` as a float if it is a finite number, else raise ValueError."""
-    if not np.isfinite(value):
-        raise ValueError(f"{where}: {name} must be a finite number, got {value!r}")
-    return float(value)
+    return float(check_number(value, name, where))
 
 
 def refuse_num_units(num_units: Any, where: str) -> None:

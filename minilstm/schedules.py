@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
+
+from .arguments import check_flag, check_function, check_number, check_whole
 
 Schedule = Callable[[int], float]
 
 
 def constant(rate: float) -> Schedule:
     """Return `rate` at every step."""
+    rate = _check_rate(rate, "constant")
     return lambda step: rate
 
 
@@ -26,19 +30,26 @@ def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: boo
     >>> [exponential(0.1, 10, 0.5)(step) for step in (0, 10, 20)]
     [0.1, 0.05, 0.025]
     """
+    rate, staircase = _check_rate(rate, "exponential"), check_flag(staircase, "staircase", "exponential")
+    decay_steps = check_number(decay_steps, "decay_steps", "exponential", above=0)
+    decay_rate = check_number(decay_rate, "decay_rate", "exponential", above=0)
     return lambda step: rate * decay_rate ** (step // decay_steps if staircase else step / decay_steps)
 
 
 def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
     """One constant rate after another: ``rates[0]`` up to and including step ``boundaries[0]``, then ``rates[1]``, ...
 
-    Raises ValueError unless there is one rate more than boundaries.
+    Raises ValueError unless the boundaries increase, and there is one rate more than boundaries.
 
     Source: ``tf.compat.v1.train.piecewise_constant``.
 
     >>> [piecewise([100], [0.1, 0.01])(step) for step in (0, 100, 101)]
     [0.1, 0.1, 0.01]
     """
+    boundaries = [check_number(value, "boundaries", "piecewise") for value in _as_list(boundaries, "boundaries")]
+    rates = [_check_rate(value, "piecewise", "rates") for value in _as_list(rates, "rates")]
+    if boundaries != sorted(boundaries):
+        raise ValueError(f"piecewise: boundaries must increase, got {boundaries}")
     if len(rates) != len(boundaries) + 1:
         raise ValueError(f"piecewise: {len(boundaries)} boundaries need {len(boundaries) + 1} rates, got {len(rates)}")
     return lambda step: rates[sum(step > boundary for boundary in boundaries)]
@@ -52,6 +63,8 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
     >>> [round(cosine(0.2, 100)(step), 3) for step in (0, 50, 100, 200)]
     [0.2, 0.1, 0.0, 0.0]
     """
+    rate, steps = _check_rate(rate, "cosine"), check_number(steps, "steps", "cosine", above=0)
+    final = check_number(final, "final", "cosine", least=0)
 
     def schedule(step: int) -> float:
         share = (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
@@ -66,6 +79,8 @@ def warm_up(schedule: Schedule, steps: int) -> Schedule:
     >>> [warm_up(constant(0.5), 4)(step) for step in (0, 1, 3, 9)]
     [0.125, 0.25, 0.5, 0.5]
     """
+    check_function(schedule, "schedule", "warm_up")
+    steps = check_number(steps, "steps", "warm_up", above=0)
     return lambda step: schedule(step) * min(1.0, (step + 1) / steps)
 
 
@@ -74,4 +89,17 @@ def halving(rate: float, full_epochs: int, steps_per_epoch: int, decay: float = 
 
     Source: Zaremba, Sutskever and Vinyals 2014 (arXiv 1409.2329), whose small model halves after epoch 4.
     """
+    rate, decay = _check_rate(rate, "halving"), check_number(decay, "decay", "halving", above=0)
+    full_epochs = check_whole(full_epochs, "full_epochs", "halving", least=0)
+    steps_per_epoch = check_whole(steps_per_epoch, "steps_per_epoch", "halving")
     return lambda step: rate * decay ** max(0, step // steps_per_epoch + 1 - full_epochs)
+
+
+def _check_rate(rate: Any, where: str, name: str = "rate") -> Any:
+    return check_number(rate, name, where, least=0)
+
+
+def _as_list(values: Any, name: str) -> list[Any]:
+    if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) != 1:
+        raise ValueError(f"piecewise: {name} must be a list of numbers, got {values!r}")
+    return list(values)

@@ -1,8 +1,8 @@
 """Run any cell over whole sequences; each part uses the best backward pass that it has.
 
 Wrappers do not touch the recurrence: a stack of cells is a stack of sequences, a residual is added to a whole sequence
-at once, input and output masks multiply whole sequences. So the hand-derived pass of an LSTM serves them all. A cell
-without one (a GRU, a user's own cell) is traced, alone or in a stack with others.
+at once, input and output masks multiply whole sequences. So the hand-derived pass of a cell serves them all. A cell
+without one (a user's own cell) is traced, alone or in a stack with others.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from . import bptt, tangents
+from . import bptt, variants_bptt
+from .cotangents import is_derived_twice
+from .fast import compiled
 from .fast import lstm as fast_lstm
+from .gates import GATES
 from .params import tree_leaves, tree_map
+from .second import tangents
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
 
 Array = Any
@@ -71,11 +75,13 @@ def run(
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if state_masks is None and _runs_fast(cell, lengths, fast):
-        return fast_lstm.sequence(cell, params, inputs, state)
-    derived = bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None)
-    if derived and not tangents.needs_trace(cell, inputs, state, params):
-        return bptt.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
+    derives = bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None)
+    if derives and not tangents.needs_trace(cell, inputs, state, params):
+        derived: Any = fast_lstm if fast and fast_lstm.can_run(cell) else bptt
+        return derived.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
+    if variants_bptt.derivation_of(cell) is not None and not is_derived_twice(inputs, *tree_leaves([state, params])):
+        again = lambda params, inputs, h: traced(cell, params, inputs, h, lengths, None, state_masks)  # noqa: E731
+        return _variants(fast).sequence(cell, params, inputs, state, lengths, state_masks, again)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 
 
@@ -86,12 +92,34 @@ def every_dz(
 
     `cotangents` maps the outputs and the final state to the derivatives of a loss.
     """
-    lstm = fast_lstm if _runs_fast(cell, lengths, fast) else bptt
-    return lstm.every_dz(cell, params, inputs, state, lengths, cotangents)
+    derived: Any = fast_lstm if fast and fast_lstm.can_run(cell) else bptt
+    if variants_bptt.derivation_of(cell) is not None:
+        derived = _variants(fast)
+    return derived.every_dz(cell, params, inputs, state, lengths, cotangents)
 
 
-def _runs_fast(cell: Any, lengths: np.ndarray | None, fast: bool) -> bool:
-    return fast and lengths is None and fast_lstm.can_run(cell)
+def _variants(fast: bool) -> Any:
+    """The module with the pass of a GRU or a plain RNN; most programs need none."""
+    if not fast:
+        return variants_bptt
+    from .fast import variants
+
+    return variants
+
+
+def gates_of(cell: Any) -> dict[str, tuple[str, ...]]:
+    """The gates of a cell with a hand-derived pass, in the order of its dz, by the name of their bias; empty for any
+    other cell.
+    """
+    if bptt.has_derivation(cell):
+        return {"bias": GATES}
+    derivation = variants_bptt.derivation_of(cell)
+    return {} if derivation is None else derivation.gates
+
+
+def fast_pass(dtype: Any) -> str:
+    """Which of the two fast passes an LSTM uses in this dtype: "compiled" (by numba) or "numpy"."""
+    return "compiled" if compiled.is_wanted(dtype) else "numpy"
 
 
 def derived_parts(cell: Any) -> list[bool]:
@@ -100,7 +128,7 @@ def derived_parts(cell: Any) -> list[bool]:
         return derived_parts(cell.cell)
     if type(cell) is MultiRNNCell:
         return [part for inner in cell.cells for part in derived_parts(inner)]
-    return [bptt.has_derivation(cell)]
+    return [bool(gates_of(cell))]
 
 
 def traced(

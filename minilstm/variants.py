@@ -1,17 +1,19 @@
 """Other recurrent cells, to compare an LSTM with: a plain RNN, a GRU, an LSTM with coupled gates.
 
-Each has its forward equations alone; autograd's trace differentiates them.
+Each has its forward equations here. `minilstm.variants_bptt` undoes the steps of the plain RNN and the GRU by hand;
+autograd's trace differentiates the LSTM with coupled gates.
 """
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, InitVar, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
 
 from . import initializers
+from .arguments import check_init
 from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
 from .options import check_finite, check_size, option, refuse_num_units
 
@@ -46,8 +48,7 @@ class _PlainCell(Cell):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``kernel [input_dim + units, columns]`` and ``bias [columns]``."""
-        input_dim = check_size(input_dim, "input_dim", f"{type(self).__name__}.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, f"{type(self).__name__}.init")
         columns = self.columns * self.units
         return {
             "kernel": self.initializer(rng, (input_dim + self.units, columns), dtype),
@@ -59,16 +60,42 @@ class _PlainCell(Cell):
         return int(params["kernel"].shape[0]) - self.units
 
 
+class RNNStep(NamedTuple):
+    """What one step of a plain RNN computes."""
+
+    h: Array
+
+
+class GRUStep(NamedTuple):
+    """What one step of a GRU computes, in the letters of its equations."""
+
+    r: Array
+    u: Array
+    q: Array
+    k: Array
+    h: Array
+
+
 @dataclass(eq=False, repr=False)
 class BasicRNNCell(_PlainCell):
-    """h_t = activation([x_t, h_{t-1}] @ kernel + bias). TensorFlow's ``BasicRNNCell``; Elman 1990."""
+    """A plain RNN, TensorFlow's ``BasicRNNCell``:
+
+        z_t = [x_t, h_{t-1}] @ kernel + bias                                          (1)
+        h_t = activation(z_t)                                                         (2)
+
+    Source: Elman 1990.
+    """
 
     default_name = "basic_rnn_cell"
 
+    def step(self, params: dict[str, Any], x_t: Array, h: Array) -> RNNStep:
+        """Everything that one step computes; `variants_bptt.rnn_step_back` undoes it."""
+        z = anp.concatenate([x_t, h], axis=1) @ params["kernel"] + params["bias"]  # (1)
+        return RNNStep(activation_function(self.activation)(z))  # (2)
+
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""
-        z = anp.concatenate([x_t, state], axis=1) @ params["kernel"] + params["bias"]
-        h = activation_function(self.activation)(z)
+        h = self.step(params, x_t, state).h
         return h, h
 
 
@@ -76,12 +103,16 @@ class BasicRNNCell(_PlainCell):
 class GRUCell(_PlainCell):
     """A gated recurrent unit in TensorFlow's layout (``gates/kernel``, ``candidate/kernel``):
 
-        r, u = sigmoid([x_t, h_{t-1}] @ gates/kernel + gates/bias)     reset, update
-        candidate = activation([x_t, r * h_{t-1}] @ candidate/kernel + candidate/bias)
-        h_t = u * h_{t-1} + (1 - u) * candidate
+        z_r, z_u = [x_t, h_{t-1}] @ gates/kernel + gates/bias, two column blocks      (1)
+        r_t, u_t = sigmoid(z_r), sigmoid(z_u)                                         (2)
+        q_t = r_t * h_{t-1}                                                           (3)
+        z_k = [x_t, q_t] @ candidate/kernel + candidate/bias                          (4)
+        k_t = activation(z_k)                                                         (5)
+        h_t = u_t * h_{t-1} + (1 - u_t) * k_t                                         (6)
 
-    Without a `bias_initializer` the gates' bias starts at 1 and the candidate's at 0, as in TensorFlow. PyTorch and
-    Keras 3 apply r after the product with the recurrent matrix (``reset_after``), so their weights do not fit here.
+    r is the reset gate, u the update gate, k the candidate. Without a `bias_initializer` the gates' bias starts at 1
+    and the candidate's at 0, as in TensorFlow. PyTorch and Keras 3 apply r after the product with the recurrent matrix
+    (``reset_after``), so their weights do not fit here.
 
     Source: Cho et al. 2014 (arXiv 1406.1078).
     """
@@ -93,8 +124,7 @@ class GRUCell(_PlainCell):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``gates/kernel``, ``gates/bias``, ``candidate/kernel``, ``candidate/bias``."""
-        input_dim = check_size(input_dim, "input_dim", "GRUCell.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, "GRUCell.init")
         rows, units = input_dim + self.units, self.units
         return {
             "gates": {
@@ -111,13 +141,19 @@ class GRUCell(_PlainCell):
         """The number of input features that `params` were made for."""
         return int(params["gates"]["kernel"].shape[0]) - self.units
 
+    def step(self, params: dict[str, Any], x_t: Array, h: Array) -> GRUStep:
+        """Everything that one step computes; `h` is from the step before. `variants_bptt.gru_step_back` undoes it."""
+        gates, candidate = params["gates"], params["candidate"]
+        z = anp.concatenate([x_t, h], axis=1) @ gates["kernel"] + gates["bias"]  # (1)
+        r, u = sigmoid(z[:, : self.units]), sigmoid(z[:, self.units :])  # (2)
+        q = r * h  # (3)
+        z_k = anp.concatenate([x_t, q], axis=1) @ candidate["kernel"] + candidate["bias"]  # (4)
+        k = activation_function(self.activation)(z_k)  # (5)
+        return GRUStep(r, u, q, k, u * h + (1 - u) * k)  # (6)
+
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""
-        gates, candidate = params["gates"], params["candidate"]
-        r_u = sigmoid(anp.concatenate([x_t, state], axis=1) @ gates["kernel"] + gates["bias"])
-        r, u = r_u[:, : self.units], r_u[:, self.units :]
-        z = anp.concatenate([x_t, r * state], axis=1) @ candidate["kernel"] + candidate["bias"]
-        h = u * state + (1 - u) * activation_function(self.activation)(z)
+        h = self.step(params, x_t, state).h
         return h, h
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import as_generator, check_has, check_number
 from .cells import Array, Cell, LSTMState
 from .options import describe_parts, flag, option
 from .params import get_path, set_path, tree_map
@@ -48,6 +49,12 @@ def innermost(cell: Any) -> list[Any]:
     return innermost(cell.cell) if isinstance(cell, _Wrapper) else [cell]
 
 
+def check_cell(cell: Any, name: str, where: str) -> Any:
+    """Return `cell` if it is an object with what a cell has; raise ValueError for anything else, a layer or a class."""
+    check_has(cell, "zero_state", name, where, "a cell such as LSTMCell(8)")
+    return cell
+
+
 def check_distinct(cells: Sequence[Any], where: str) -> None:
     """Raise ValueError if one cell object is in two places."""
     found = [id(part) for cell in cells for part in innermost(cell)]
@@ -70,6 +77,7 @@ class _Wrapper(Cell):
     cell: Any = field(metadata={"key": "inner", "describe": describe_parts})
 
     def __post_init__(self) -> None:
+        check_cell(self.cell, "cell", type(self).__name__)
         self.name = self.cell.name
         super().__post_init__()
 
@@ -91,10 +99,8 @@ class _Wrapper(Cell):
         return input_dim_of(self.cell, params)
 
 
-def _check_keep(keep: float, name: str, where: str) -> float:
-    if not 0 < keep <= 1:
-        raise ValueError(f"{where}: {name} must be in (0, 1], got {keep!r}")
-    return float(keep)
+def _check_keep(keep: Any, name: str, where: str) -> float:
+    return float(check_number(keep, name, where, above=0, most=1))
 
 
 @dataclass(eq=False, repr=False)
@@ -213,9 +219,11 @@ class MultiRNNCell(Cell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.cells = list(self.cells)
+        if not isinstance(self.cells, (list, tuple)):
+            raise ValueError(f"MultiRNNCell: cells must be a list of cells, got {self.cells!r:.80}")
+        self.cells = [check_cell(cell, f"cells[{n}]", "MultiRNNCell") for n, cell in enumerate(self.cells)]
         if not self.cells:
-            raise ValueError("MultiRNNCell: at least one cell is wanted, got none")
+            raise ValueError("MultiRNNCell: cells: at least one cell is wanted, got none")
         check_distinct(self.cells, "MultiRNNCell")
 
     @property
@@ -234,7 +242,7 @@ class MultiRNNCell(Cell):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``cell_<n>/<name of cell n>/...`` for each cell."""
-        rng = np.random.default_rng(seed)
+        rng = as_generator(seed, "MultiRNNCell.init")
         params: dict[str, Any] = {}
         for n, cell in enumerate(self.cells):
             set_path(params, f"cell_{n}/{cell.name}", cell.init(rng, input_dim, dtype))

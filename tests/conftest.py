@@ -4,6 +4,7 @@ import os
 
 import hypothesis
 import pytest
+from messages import fault_of
 
 hypothesis.settings.register_profile(
     "quick",
@@ -29,6 +30,35 @@ def pytest_ignore_collect(collection_path, config):
     if "interop" in collection_path.parts and config.getoption("markexpr") == "not interop":
         return True
     return None
+
+
+class _Read:
+    """What `pytest.raises` returns; the message of what it catches is read."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __enter__(self):
+        self.caught = self.inner.__enter__()
+        return self.caught
+
+    def __exit__(self, *error):
+        result = self.inner.__exit__(*error)
+        if result:
+            fault = fault_of(error[1])
+            assert fault is None, f"the message {fault}"
+        return result
+
+
+_raises = pytest.raises
+
+
+def _raises_and_reads(*args, **kwargs):
+    result = _raises(*args, **kwargs)
+    return _Read(result) if hasattr(result, "__enter__") else result
+
+
+pytest.raises = _raises_and_reads
 
 
 @pytest.fixture

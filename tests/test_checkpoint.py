@@ -229,7 +229,7 @@ def test_where_nothing_is_there_the_error_is_file_not_found(path, tmp_path):
     ("options", "message"),
     [
         ({"names": "tf2"}, r"names must be one of \('tf', 'tf1.0'\), got 'tf2'"),
-        ({"step": -1}, "step must be 0 or more, got -1"),
+        ({"step": -1}, "step must be a whole number of 0 or more, got -1"),
         ({"extra": {"a": np.zeros(2)}}, "extra must be what JSON can hold"),
         ({"extra": {"a": {1, 2}}}, "extra must be what JSON can hold"),
         ({"extra": object()}, "extra must be what JSON can hold"),

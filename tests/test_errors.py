@@ -20,6 +20,7 @@ from minilstm import (
     losses,
     split_gates,
 )
+from minilstm.params import tree_map
 
 MODEL = Sequential(LSTM(4), Dense(2))
 PARAMS = MODEL.init(0, 3)
@@ -44,7 +45,7 @@ def refused(call, message):
         (INPUTS[:, :0], r"inputs must not be empty, got shape \(6, 0, 3\)"),
         (INPUTS.astype(int), "LSTM.apply: inputs must be floating point, got int64"),
         (INPUTS > 0, "inputs must be floating point, got bool"),
-        (INPUTS.astype(complex), "inputs must be floating point, got complex128"),
+        (INPUTS.astype(complex), "inputs: wanted numbers, got dtype complex128: complex numbers"),
         (INPUTS.tolist()[0], r"got shape \(5, 3\)"),
     ],
 )
@@ -144,6 +145,9 @@ def test_an_embedding_refuses_what_is_no_row(indices, message):
 def test_parameters_of_another_model_are_refused_by_name():
     refused(lambda: MODEL({}, INPUTS), "lstm_cell")
     refused(lambda: MODEL({"rnn": PARAMS["rnn"]}, INPUTS), "kernel")
+    listed = tree_map(lambda w: w.tolist(), PARAMS)
+    refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params must be nested dicts of floating arrays, got \[")
+    refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params must be nested dicts")
     refused(lambda: Sequential(Dense(2))({"dense": {"kernel": np.zeros((3, 2))}}, INPUTS), "bias")
 
 
@@ -194,10 +198,10 @@ BAD_FITS = {
     "no params": ({"params": None}, "fit: params is missing"),
     "no loss": ({"loss": None}, "fit: wanted model and loss, or loss_fn"),
     "both": ({"loss_fn": lambda *a: 0.0}, "loss_fn replaces model and loss"),
-    "epochs": ({"epochs": 0}, "fit: epochs must be a whole number of at least 1, got 0"),
+    "epochs": ({"epochs": 0}, "fit: epochs must be a positive whole number, got 0"),
     "half an epoch": ({"epochs": 1.5}, "got 1.5"),
-    "batch_size": ({"batch_size": 0}, "fit: batch_size must be at least 1, got 0"),
-    "checkpoint_every": ({"checkpoint_every": 0}, "fit: checkpoint_every must be a whole number of at least 1, got 0"),
+    "batch_size": ({"batch_size": 0}, "fit: batch_size must be a positive whole number, got 0"),
+    "checkpoint_every": ({"checkpoint_every": 0}, "fit: checkpoint_every must be a positive whole number, got 0"),
     "clip_norm": ({"clip_norm": 0.0}, "clip_norm must be positive"),
     "steps_per_epoch": ({"steps_per_epoch": 3}, "steps_per_epoch is for a callable or an iterable"),
     "no steps": ({"data": no_batch}, "steps_per_epoch must be at least 1"),

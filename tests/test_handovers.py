@@ -1,7 +1,23 @@
 """What people hand over by mistake, or in another form: right, or refused by a message that names it."""
 
+import re
+
 import numpy as np
 import pytest
+from handovers import (
+    CONSUMERS,
+    MODEL,
+    ONLY_ARRAYS,
+    PARAMS,
+    REFUSED,
+    X,
+    Y,
+    forms_of,
+    is_taken,
+    messages,
+    table,
+    trained,
+)
 from helpers import assert_close, assert_trees_close, assert_trees_equal
 
 from minilstm import (
@@ -21,96 +37,65 @@ from minilstm import (
 )
 from minilstm.data import BucketedBatches, as_array, pad_sequences
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(12, 5, 2)).astype(np.float32)
-Y = RNG.normal(size=(12, 5, 1)).astype(np.float32)
-MODEL = Sequential(LSTM(4), Dense(1))
-PARAMS = MODEL.init(0, 2)
+RNG = np.random.default_rng(1)
 
 
-class Tensor:
-    """As a PyTorch tensor that needs a gradient: NumPy may not read it before `detach` and `cpu`."""
-
-    def __init__(self, array, ready=False):
-        self.array, self.ready = array, ready
-
-    def detach(self):
-        return self
-
-    def cpu(self):
-        return Tensor(self.array, ready=True)
-
-    def __array__(self, dtype=None, copy=None):
-        assert self.ready, "can't call numpy() on a tensor that requires grad"
-        return np.asarray(self.array, dtype)
+def rows(refused):
+    """Parameters of a test: (place, form, change) for each place and form."""
+    found = []
+    for group, consumers in CONSUMERS.items():
+        for consumer in consumers:
+            kind = consumer.array.dtype.kind
+            for form, change in forms_of(consumer, refused).items():
+                found.append(pytest.param(group, consumer, form, change, id=f"{group}: {consumer.where} {kind}-{form}"))
+    return found
 
 
-class Frame:
-    """As a pandas object."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def to_numpy(self):
-        return self.array
+@pytest.mark.parametrize(("group", "consumer", "form", "change"), rows(refused=False))
+def test_every_form_of_an_array_gives_the_same_numbers(group, consumer, form, change):
+    taken = is_taken(consumer, form, change)
+    assert taken or group in ONLY_ARRAYS
 
 
-# Every form in which one array may come.
-FORMS = {
-    "an array": lambda a: a,
-    "float64": lambda a: a.astype(np.float64),
-    "a list of arrays": list,
-    "a tuple of arrays": tuple,
-    "nested lists": lambda a: a.tolist(),
-    "a list of tensors": lambda a: [Tensor(part) for part in a],
-    "a tensor that needs a gradient": Tensor,
-    "a frame": Frame,
-    "a memoryview": lambda a: memoryview(np.ascontiguousarray(a)),
-    "Fortran order": np.asfortranarray,
-    "read-only": lambda a: np.broadcast_to(a, a.shape),
-    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
-    "a masked array without a mask": np.ma.asarray,
-}
-# What is no array of numbers, and a word of the message.
-REFUSED = {
-    "sequences of different lengths": (lambda a: [*a[:-1], a[-1][:-1]], "pad_sequences"),
-    "masked entries": (lambda a: np.ma.masked_less(a, 0), "masked array"),
-    "objects": (lambda a: np.where(a > 0, a, None), "objects"),
-    "text": (lambda a: a.astype(str), "text"),
-    "complex numbers": (lambda a: a.astype(complex), "complex"),
-    "dates": (lambda a: a.astype("timedelta64[s]") + np.datetime64("2020-01-01"), "dates"),
-}
+@pytest.mark.parametrize(("group", "consumer", "form", "change"), rows(refused=True))
+def test_what_is_no_array_of_numbers_is_refused_by_name(group, consumer, form, change):
+    word = REFUSED[form][1]
+    with pytest.raises(ValueError, match=f"^{re.escape(consumer.where)}.*{'' if group in ONLY_ARRAYS else word}"):
+        consumer.call(change)
 
 
-def trained(data=(X, Y), **options):
-    options = {"optimizer": SGD(0.1), "epochs": 2, "batch_size": 5, **options}
-    return fit(options.pop("model", MODEL), PARAMS, options.pop("loss", losses.mse), data, **options)
+def test_the_table_of_the_docs_is_made_of_it():
+    shown = table()
+    assert shown.count("taken") > 90
+    assert "some" not in shown.replace("someone", "")
+    assert len(list(messages())) == len(REFUSED)
 
 
-CONSUMERS = {
-    "fit: data: inputs": lambda form: trained((form(X), Y)).params,
-    "fit: data: targets": lambda form: trained((X, form(Y))).params,
-    "fit: validation_data: inputs": lambda form: trained(validation_data=(form(X), Y)).history,
-    "predict: inputs": lambda form: predict(MODEL, PARAMS, form(X), batch_size=5),
-}
+LENGTHS_AND_MORE = {  # what is not a length, a weight or a reset
+    "sequence_length": [([3.0] * 12, "whole numbers"), (np.ones(12, bool), "whole numbers"), ([[3]] * 12, "whole"),
+                        ([-1] * 12, "from 0 to 5"), ([6] * 12, "from 0 to 5"), (3, "whole numbers")],
+    "weights": [(-np.ones((12, 5)), "0 or more, got -1"), (np.where(np.arange(5) > 3, -1, [[1]] * 12), "got -1"),
+                (np.full((12, 5), np.nan), "weights holds nan"), ([1] * 12, "weights must have shape")],
+    "reset": [([0.5] * 12, "True or False"), ([[True]] * 12, "one a sequence"), (["no"] * 12, "text"),
+              ([2] * 12, "True")],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("consumer", CONSUMERS)
-def test_every_form_of_an_array_gives_the_same_numbers(consumer, form):
-    found, wanted = CONSUMERS[consumer](FORMS[form]), CONSUMERS[consumer](lambda a: a)
-    if isinstance(found, dict):
-        assert_trees_equal(found, wanted)
-    else:
-        assert_close(found, wanted, 1e-6)
+@pytest.mark.parametrize(
+    ("key", "value", "word"), [(key, *case) for key, cases in LENGTHS_AND_MORE.items() for case in cases]
+)
+def test_what_is_no_length_weight_or_reset_is_refused(key, value, word):
+    with pytest.raises(ValueError, match=f"{key}.*{word}|{word}"):
+        trained({"inputs": X, "targets": Y, key: value})
 
 
-@pytest.mark.parametrize("form", REFUSED)
-@pytest.mark.parametrize("consumer", CONSUMERS)
-def test_what_is_no_array_of_numbers_is_refused_by_name(consumer, form):
-    change, word = REFUSED[form]
-    with pytest.raises(ValueError, match=f"^{consumer}.*{word}"):
-        CONSUMERS[consumer](change)
+def test_a_late_negative_weight_is_found_before_the_first_step():
+    weights = np.ones((12, 5))
+    weights[11, 4] = -0.5  # in the last batch, whose sum is positive
+    steps = []
+    with pytest.raises(ValueError, match=r"fit: data: weights must be 0 or more, got -0\.5"):
+        trained((X, Y, weights), callbacks=[steps.append])
+    assert not steps
 
 
 def test_weights_and_lengths_may_be_lists():
@@ -158,7 +143,7 @@ def test_padding_takes_the_dtype_that_holds_all_sequences():
 
 
 def test_padding_refuses_other_features():
-    with pytest.raises(ValueError, match=r"pad_sequences: sequence 1 must be \[time, 3\] .*got shape \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"pad_sequences: .*sequence 1 must be \[time, 3\] .*got shape \(4, 1\)"):
         pad_sequences([np.ones((2, 3)), np.ones((4, 1))])
 
 
@@ -181,6 +166,27 @@ def test_arrays_for_a_time_major_model_are_refused_by_fit():
     found = trained(batches, model=model, steps_per_epoch=2).params
     wanted = trained(lambda step: (X[:5], Y[:5]), steps_per_epoch=2).params
     assert_trees_close(found, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("last_only", [False, True], ids=["every step", "last step"])
+def test_batches_for_a_time_major_model_have_their_sequences_on_the_second_axis(last_only):
+    """Lengths, and targets of the last step alone; the history counts sequences, not time steps."""
+    lengths, targets = np.array([5, 1, 3, 2, 5, 4, 5]), Y[:7, 0] if last_only else Y[:7]
+    parts = [slice(0, 5), slice(5, 7)]
+
+    def run(time_major):
+        swap = (lambda a: a.swapaxes(0, 1)) if time_major else (lambda a: a)
+        model = Sequential(LSTM(4, time_major=time_major, return_sequences=not last_only), Dense(1))
+        data = lambda step: {  # noqa: E731
+            "inputs": swap(X[parts[step % 2]]),
+            "targets": targets[parts[step % 2]] if last_only else swap(targets[parts[step % 2]]),
+            "sequence_length": lengths[parts[step % 2]],
+        }
+        return trained(data, model=model, steps_per_epoch=2)
+
+    found, wanted = run(True), run(False)
+    assert_trees_close(found.params, wanted.params, 1e-6)
+    assert_close(found.history["loss"], wanted.history["loss"], 1e-6)
 
 
 def test_layers_do_not_disagree_about_the_first_axis():
@@ -267,6 +273,23 @@ def test_baselines_are_computed_in_float64_whatever_the_targets_are(dtype):
     targets = (RNG.random((12, 5, 1)) < 0.4).astype(dtype)
     found = trained((X, targets)).baselines["mean"]
     assert found == pytest.approx(np.var(targets.astype(np.float64)), rel=1e-12)
+
+
+def test_what_is_reported_is_summed_in_float64():
+    """One loss of 1e8 and 199 of 1: a float32 sum loses the ones, and the mean is off by 1e-6 of it."""
+    model = Sequential(Dense(1, initializer="zeros"))
+    inputs = np.zeros((200, 1, 1), np.float32)
+    targets = np.ones((200, 1, 1), np.float32)
+    targets[17] = 1e4
+    wanted = (1e8 + 199) / 200
+    result = fit(
+        model, model.init(0, 1), losses.mse, (inputs, targets), validation_data=(inputs, targets), batch_size=1,
+        optimizer=SGD(1e-30), clip_norm=1.0, epochs=1,
+    )  # fmt: skip
+    assert result.history["loss"] == [pytest.approx(wanted, rel=1e-12)]
+    assert result.history["val_loss"] == [pytest.approx(wanted, rel=1e-12)]
+    assert result.baselines["persistence"] == pytest.approx(wanted, rel=1e-12)
+    assert float(np.float32(1e8) + np.float32(1)) == 1e8  # what would be lost
 
 
 def test_a_loss_of_whole_numbers_is_refused():

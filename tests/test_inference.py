@@ -88,7 +88,7 @@ def test_nothing_generated_is_an_empty_array_of_the_right_shape():
             r"predict: inputs must not be empty, got shape \(0, 4, 2\)",
         ),
         (lambda: predict(MODEL, PARAMS, PRIMER, 0), "predict: batch_size must be a positive whole number, got 0"),
-        (lambda: generate(MODEL, PARAMS, PRIMER, -1), "generate: steps must be 0 or more, got -1"),
+        (lambda: generate(MODEL, PARAMS, PRIMER, -1), "generate: steps must be a whole number of 0 or more, got -1"),
         (
             lambda: generate(MODEL, PARAMS, PRIMER[0], 2),
             r"inputs must be \[batch, time, features\], got shape \(5, 2\)",

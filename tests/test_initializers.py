@@ -68,7 +68,7 @@ def test_chrono_goes_into_a_cell_and_its_description():
 
 @pytest.mark.parametrize("max_time", [2, 0, -5, np.inf, np.nan])
 def test_chrono_wants_a_time_above_two(max_time):
-    with pytest.raises(ValueError, match="Chrono: max_time must be a finite number above 2, got"):
+    with pytest.raises(ValueError, match="Chrono: max_time must be above 2"):
         Chrono(max_time)
 
 

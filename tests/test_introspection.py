@@ -68,9 +68,9 @@ def test_gradient_flow_of_the_gates_adds_up_to_the_bias_gradient():
 
 def test_what_cannot_be_looked_into_is_refused():
     layer = RNN(GRUCell(3))
-    with pytest.raises(ValueError, match=r"gate_activations: wanted an LSTMCell .*got RNN"):
+    with pytest.raises(ValueError, match=r"gate_activations: layer must be an LSTMCell .*got RNN"):
         gate_activations(layer, layer.init(0, 2), np.ones((1, 2, 2)))
-    with pytest.raises(ValueError, match=r"gradient_flow: wanted an LSTMCell .*got RNN"):
+    with pytest.raises(ValueError, match=r"gradient_flow: layer must be an LSTMCell .*got RNN"):
         gradient_flow(layer, layer.init(0, 2), np.ones((1, 2, 2)), np.ones((1, 2, 3)))
     layer = LSTM(3)
     with pytest.raises(ValueError, match=r"d_outputs must have shape \(1, 2, 3\), got \(1, 2\)"):

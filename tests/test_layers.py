@@ -361,5 +361,8 @@ def test_a_layer_around_a_cell_without_config_says_so():
     class Mine:
         name, output_size, state_size = "mine", 2, 2
 
+        def zero_state(self, batch, dtype):
+            return np.zeros((batch, 2), dtype)
+
     with pytest.raises(ValueError, match=r"RNN.config: Mine has no config"):
         RNN(Mine()).config()

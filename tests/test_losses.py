@@ -153,3 +153,31 @@ def test_mse_is_differentiable_in_its_targets_too():
 def test_targets_and_weights_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+@pytest.mark.parametrize("classes", [4, 50])
+def test_many_classes_are_worked_off_in_pieces(classes, weights, monkeypatch):
+    logits, labels = RNG.normal(size=(2, 3, classes)), RNG.integers(0, classes, (2, 3))
+    whole = value_and_grad(losses.softmax_cross_entropy)(logits, labels, weights)
+    monkeypatch.setattr(losses, "PIECE_BYTES", 2 * 8 * classes)
+    assert_trees_equal(value_and_grad(losses.softmax_cross_entropy)(logits, labels, weights), whole)
+    assert losses.softmax_cross_entropy(logits, labels, weights) == whole[0]
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    share = np.full((2, 3), 1 / 6) if weights is None else weights / weights.sum()
+    assert_close(whole[1], (p - np.eye(classes)[labels]) * share[..., None], 1e-15)
+
+
+@ALL
+def test_a_gradient_may_be_taken_twice_and_has_a_gradient(loss):
+    from autograd.core import make_vjp
+
+    pull, _ = make_vjp(lambda x: loss(x, TARGETS[loss], WEIGHTS), LOGITS)
+    first = pull(1.0).copy()
+    assert_close(pull(2.0), 2 * first, 1e-15)
+    norm = lambda x: (value_and_grad(lambda y: loss(y, TARGETS[loss], WEIGHTS))(x)[1] ** 2).sum()  # noqa: E731
+    _, second = value_and_grad(norm)(LOGITS)
+    step = np.zeros_like(LOGITS)
+    step[0, 0, 1] = 1e-5
+    assert_close(second[0, 0, 1], (norm(LOGITS + step) - norm(LOGITS - step)) / 2e-5, 1e-8)
+    assert np.abs(second).max() > 1e-3

@@ -1,5 +1,6 @@
 """Variable names: the paths of a parameter tree are TensorFlow's names, and what a tree cannot hold is refused."""
 
+import difflib
 import json
 
 import numpy as np
@@ -26,6 +27,7 @@ from minilstm import (
     save_checkpoint,
     tensorbundle,
 )
+from minilstm.names import arranged, nearest
 from minilstm.params import flatten_names, unflatten_names
 
 # D = 3 input features and H = 4 units everywhere, so a kernel of an LSTM is [7, 16].
@@ -291,3 +293,24 @@ def test_num_units_says_units(cell):
         cell(num_units=5)
     with pytest.raises(ValueError, match=f"{name}: units must be a positive whole number, got None"):
         cell()
+
+
+def test_a_thousand_names_that_are_missing_are_listed_and_few_are_compared(monkeypatch):
+    """Each with each would be a million comparisons: 17 seconds."""
+    compared = []
+
+    def close_matches(name, known, n):
+        compared.append(len(known))
+        return known[:n]
+
+    monkeypatch.setattr(difflib, "get_close_matches", close_matches)
+    flat = {f"layer_{k}/weights": np.zeros(3) for k in range(1000)}
+    like = {f"layer_{k}": {"kernel": np.zeros(3)} for k in range(1000)}
+    with pytest.raises(ValueError, match=r"missing: layer_7/kernel \(3,\) \(there is layer_7/weights") as error:
+        arranged(flat, like)
+    assert str(error.value).count("missing: ") == str(error.value).count("extra: ") == 1000
+    assert sum(compared) <= 2000
+
+
+def test_a_name_is_not_compared_with_a_long_one():
+    assert nearest("a" * 10**6, ["a" * 10**6, "a" * 150]) == ["a" * 150]

@@ -217,10 +217,10 @@ def test_repr_names_the_class_and_its_rate():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SGD(0.0), "SGD: learning_rate must be above 0, got 0.0"),
+        (lambda: SGD(0.0), "SGD: learning_rate must be positive, got 0.0"),
         (lambda: SGD(-1), "learning_rate"),
         (lambda: SGD(np.nan), "learning_rate"),
-        (lambda: Adam(0.1, beta1=1.0), "Adam: beta1 must be at least 0 and below 1, got 1.0"),
+        (lambda: Adam(0.1, beta1=1.0), r"Adam: beta1 must be in \[0, 1\), got 1.0"),
         (lambda: Adam(0.1, beta2=1.5), "beta2"),
         (lambda: Adam(0.1, epsilon=-1e-8), "epsilon"),
         (lambda: AdamW(0.1, weight_decay=-0.1), "weight_decay"),

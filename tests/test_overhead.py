@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import minilstm
-from minilstm import LSTM, Adam, Dense, Sequential, fit, losses, value_and_grad
+from minilstm import LSTM, SGD, Adam, Dense, Sequential, fit, losses, value_and_grad
 
 STEPS, BATCH, UNITS, TIME = 120, 32, 32, 50
 RNG = np.random.default_rng(1)
@@ -55,18 +55,54 @@ def overhead():
     return np.median(whole / bare[:-1])
 
 
-def test_a_step_of_fit_costs_at_most_a_tenth_more_than_the_bare_loop():
-    """With one thread of BLAS, in a process of its own: two of them wait for each other where a processor is busy."""
+def measured(what):
+    """Lines of numbers, with one thread of BLAS, in a process of its own: two threads wait for each other where a
+    processor is busy.
+    """
     environment = {**os.environ, "PYTHONPATH": str(Path(minilstm.__file__).parents[1])}
     environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    command = [sys.executable, __file__]
+    command = [sys.executable, __file__, what]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = [float(line) for line in done.stdout.split()]
+    return done.stdout.split()
+
+
+def test_a_step_of_fit_costs_at_most_a_tenth_more_than_the_bare_loop():
+    found = [float(line) for line in measured("steps")]
     print(f"a step of fit takes {min(found):.3f} times as long as the bare loop")
     assert 0.9 < min(found) <= 1.1, f"a step of fit takes {found} times as long as the bare loop"
 
 
+def test_the_checks_before_the_first_step_take_less_than_20_milliseconds_for_100000_windows():
+    found = [float(line) for line in measured("checks")]
+    print(f"checks and baselines of 100,000 windows take {1000 * min(found):.1f} ms")
+    assert min(found) < 0.020
+
+
+class Started(Exception):
+    """The checks are over."""
+
+
+class NeverStarts(SGD):
+    """An optimizer that ends a run where it begins."""
+
+    def init(self, params):
+        raise Started
+
+
+def seconds_of_checks():
+    """CPU seconds of `fit` from its call to the state of the optimizer, which comes after all checks."""
+    windows = np.random.default_rng(0).normal(size=(100_000, 24, 1)).astype(np.float32)
+    data = windows, np.float32(0.5) * windows
+    model = Sequential(LSTM(8), Dense(1))
+    params = model.init(0, 1)
+    start = time.thread_time()
+    try:
+        fit(model, params, losses.mse, data, optimizer=NeverStarts(0.1), epochs=1)
+    except Started:
+        return time.thread_time() - start
+
+
 if __name__ == "__main__":
     for _ in range(3):
-        print(overhead())
+        print(overhead() if sys.argv[1] == "steps" else seconds_of_checks())

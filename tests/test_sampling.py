@@ -72,8 +72,8 @@ def test_it_is_a_function_of_logits_and_generator():
     [
         ({"temperature": -0.1}, "sampler: temperature must be 0 or more, got -0.1"),
         ({"temperature": np.nan}, "sampler: temperature must be 0 or more, got nan"),
-        ({"top_k": 0}, "sampler: top_k must be at least 1, got 0"),
-        ({"top_k": -3}, "sampler: top_k must be at least 1, got -3"),
+        ({"top_k": 0}, "sampler: top_k must be a positive whole number, got 0"),
+        ({"top_k": -3}, "sampler: top_k must be a positive whole number, got -3"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -7,7 +7,7 @@ from helpers import RandomLoss, assert_close, assert_trees_close, assert_trees_e
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilstm import LSTM, RNN, Dense, LSTMCell, MultiRNNCell, Sequential, value_and_grad
+from minilstm import LSTM, RNN, CoupledLSTMCell, Dense, LSTMCell, MultiRNNCell, Sequential, value_and_grad
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.workspace import FOLD_INPUTS
 from minilstm.params import tree_map
@@ -112,7 +112,7 @@ def test_cells_of_one_layer_each_get_the_best_pass_they_have(monkeypatch):
         return original(inputs, *rest, **options)
 
     monkeypatch.setattr(fast_lstm, "fast_sequence", spy)
-    cells = lambda: [LSTMCell(4), LSTMCell(3, name="b"), LSTMCell(3, use_peepholes=True, name="c")]  # noqa: E731
+    cells = lambda: [LSTMCell(4), LSTMCell(3, use_peepholes=True, name="b"), CoupledLSTMCell(3, name="c")]  # noqa: E731
     fast, readable = (Sequential(RNN(MultiRNNCell(cells()), backprop=b), Dense(2)) for b in ("fast", "readable"))
     params = fast.init(0, 2, np.float64)
     found, wanted = (model_gradients(model, params, INPUTS, 2) for model in (fast, readable))

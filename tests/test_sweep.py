@@ -208,6 +208,60 @@ def test_another_file_is_not_taken_for_results(tmp_path):
     assert path.read_text() == "year,truth\n1700,5\n"
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text.replace("1.5", "1.5,7"), "line 2 is damaged: repair or remove it, or start with --no-res"),
+        (lambda text: text.replace(",1.5", ""), "line 2 is damaged"),
+        (lambda text: text.replace("1.5", "one"), "line 2 is damaged"),
+        (lambda text: text.replace("failed", "fine"), "line 3 is damaged"),
+        (lambda text: text.replace("a,ok", '"a,ok'), "is damaged: unexpected end of data"),
+        (lambda text: "\ufeff" + text, "wanted a sweep's results"),
+        (lambda text: text.replace(",mse", ",command"), "wanted a sweep's results"),
+        (lambda text: text.replace("a,ok", "a" * 200_000 + ",ok"), "line 2 is damaged: field larger than"),
+    ],
+)
+def test_a_damaged_file_of_results_is_named_and_left_alone(tmp_path, damage, message, product, capsys):
+    path = tmp_path / "out" / "results.csv"
+    path.parent.mkdir()
+    results = Results(path)
+    results.append(row("a", mse=1.5))
+    results.append(row("b", "failed"))
+    damaged = damage(path.read_text())
+    path.write_text(damaged)
+    with pytest.raises(ValueError, match=message) as error:
+        Results(path)
+    assert str(error.value).startswith(f"{path}: ")
+    with pytest.raises(SystemExit) as ended:
+        run_sweep(product, tmp_path / "out")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert path.read_text() == damaged
+
+
+def test_a_file_of_results_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_bytes(b"command,status\xff\n")
+    with pytest.raises(ValueError, match=f"^{path}: "):
+        Results(path)
+
+
+def test_names_of_results_cannot_be_those_of_the_sweep(tmp_path):
+    found = numbers({"command": 1, "status": 2.5, "seconds": 3, "message": 4, "--x": 5, "mse": 6})
+    assert found == {
+        "results/command": 1, "results/status": 2.5, "results/seconds": 3, "results/message": 4, "results/--x": 5,
+        "mse": 6,
+    }  # fmt: skip
+    results = Results(tmp_path / "results.csv")
+    results.append({**row("a"), **found})
+    assert Results(tmp_path / "results.csv").latest()["a"]["results/status"] == "2.5"
+    with pytest.raises(ValueError, match="two results would be in the column 'results/status'"):
+        numbers({"status": 1, "results": {"status": 2}})
+    for name in ("two\nlines", "\ud800", "\x1b[2J"):
+        with pytest.raises(ValueError, match="must be one line of text"):
+            numbers({name: 1})
+
+
 def test_numbers_are_found_in_nested_results():
     results = {"arv": {"lstm": {"a": 0.5}, "ar12": {"a": 1}}, "name": "x", "done": True, "all": [1, 2], "none": None}
     assert numbers(results) == {"arv/lstm/a": 0.5, "arv/ar12/a": 1}
@@ -331,9 +385,41 @@ def test_random_draws_and_switches_are_drawn_in_the_picture(product, runs_here, 
     assert (run_dir / "sweep.png").stat().st_size > 5_000
 
 
+def test_a_result_called_command_does_not_end_the_sweep(product, runs_here, run_dir, tmp_path):
+    code = tmp_path / "code" / "sweep_product.py"
+    code.write_text(code.read_text().replace('"name": "product"', '"command": 1, "status": 0.5'))
+    found, _ = run_sweep(product, run_dir)
+    assert (found["runs"], found["failed"]) == (6, 0)
+    run_sweep(product, run_dir, "--metric", "results/status")
+    assert len(runs_here) == 6
+
+
+def test_a_metric_that_no_run_has_is_refused_and_no_run_is_lost(product, runs_here, run_dir, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_sweep(product, run_dir, "--metric", "loss")
+    assert ended.value.code == 2
+    assert "--metric loss: no run has it; there are score/mean" in capsys.readouterr().err
+    run_sweep(product, run_dir, "--metric", "score/mean")
+    assert len(runs_here) == 6
+
+
+def test_a_message_that_no_file_can_hold_is_held_and_a_long_one_shortened():
+    assert workers.explain(ValueError("\ud800" + "a" * 10_000), "").startswith(r"ValueError: \ud800aaa")
+    assert len(workers.explain(SystemExit(2), "a" * 10_000)) == 2000
+
+
+def test_a_torn_count_of_starts_is_none(product, tmp_path):
+    (point,) = points.points(product, [], {"x": ["2"]}, {}, 0, 0, 1)
+    (tmp_path / point.name).mkdir()
+    (tmp_path / point.name / "starts").write_text("tor\n")
+    assert workers.run_point(point, tmp_path)["status"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["experiments.notebook", "--metric", "status"], "--metric status is a column of the sweep itself"),
+        (["experiments.notebook", "--metric", "command"], "--metric command is a column of the sweep itself"),
         (["experiments.nothing"], "No module named 'experiments.nothing'"),
         (["experiments.benchmark.peers"], "experiments.benchmark.peers: wanted a module with a function main(argv)"),
         (["experiments.notebook", "--grid", "units"], "--grid: wanted FLAG=VALUE"),

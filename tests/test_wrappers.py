@@ -447,8 +447,8 @@ def test_zarembas_dropout_never_touches_the_recurrent_path(backprop):
     assert np.abs(silent).max() > 0.1
 
 
-def test_dropout_that_leaves_the_state_alone_keeps_the_fast_path(monkeypatch):
-    """Masks between whole sequences are nothing to a kernel; only masks of the carried h need the loop of bptt.py."""
+def test_dropout_keeps_the_fast_path(monkeypatch):
+    """Masks between whole sequences are nothing to a kernel, and it takes masks of the carried h."""
     calls, original = [], fast_lstm.fast_sequence
     monkeypatch.setattr(fast_lstm, "fast_sequence", lambda *a, **k: calls.append(1) or original(*a, **k))
     cells = BasicLSTMCell(4, forget_bias=0.37), ResidualWrapper(LSTMCell(4, forget_bias=-0.6))
@@ -459,14 +459,16 @@ def test_dropout_that_leaves_the_state_alone_keeps_the_fast_path(monkeypatch):
     layer.apply(params, INPUTS, rng=1)
     assert len(calls) == 2
     RNN(DropoutWrapper(cells[0], state_keep_prob=0.5)).apply(weights(cells[0]), INPUTS, rng=1)
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 def test_repr_shows_wrappers_and_which_path_each_stack_takes():
     assert "DropoutWrapper(BasicLSTMCell(4, forget_bias=0.37), output_keep_prob=0.5)" in repr(RNN(zaremba()))
     assert repr(RNN(zaremba())).endswith("[hand-derived backpropagation]")
-    assert repr(RNN(ResidualWrapper(GRUCell(3)))) == "RNN(ResidualWrapper(GRUCell(3))) [autograd's trace]"
-    mixed = repr(RNN(MultiRNNCell([LSTMCell(3), GRUCell(3)])))
+    assert repr(RNN(ResidualWrapper(GRUCell(3)))) == "RNN(ResidualWrapper(GRUCell(3))) [hand-derived backpropagation]"
+    traced = repr(RNN(ResidualWrapper(CoupledLSTMCell(3))))
+    assert traced == "RNN(ResidualWrapper(CoupledLSTMCell(3))) [autograd's trace]"
+    mixed = repr(RNN(MultiRNNCell([LSTMCell(3), CoupledLSTMCell(3)])))
     assert mixed.endswith("[hand-derived backpropagation for some cells, autograd's trace for the others]")
     assert repr(RNN(zaremba(), backprop="autograd")).endswith("[autograd's trace]")
 

@@ -29,7 +29,7 @@ from .. import common
 from . import workers
 from .points import DRAWS, Point, parse_all, parse_draw, parse_grid, varying
 from .points import points as expand
-from .results import COLUMNS, FAILED, OK, Results, Row
+from .results import FAILED, OK, Results, Row, is_result
 
 LARGE_RATIO = 4.0  # of the largest number to the smallest; from here on, an axis is logarithmic
 MOST_TICKS = 6  # values of a flag that are named below its axis
@@ -75,8 +75,13 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     if fixed:
         args.command += " -- " + shlex.join(fixed)
     args.every_run = fixed
+    if args.metric is not None and not is_result(args.metric):
+        flags.error(f"--metric {args.metric} is a column of the sweep itself; wanted a number of the experiment")
     common.begin(args)
-    results = Results(args.out / "results.csv")
+    try:
+        results = Results(args.out / "results.csv")
+    except ValueError as error:
+        flags.error(str(error))
     finished = {command for command, row in results.latest().items() if row["status"] == OK}
     left = [point for point in points if point.command not in finished]
     with tqdm(total=len(points), initial=len(points) - len(left), unit="run", disable=args.quiet or None) as bar:
@@ -89,6 +94,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
 
     latest = results.latest()
     rows = [latest[point.command] for point in points]
+    if args.metric is not None and any(row["status"] == OK for row in rows) and args.metric not in held(rows):
+        flags.error(f"--metric {args.metric}: no run has it; there are {', '.join(held(rows)) or 'no numbers'}")
     found = summary(points, rows, args.metric or first_metric(rows))
     common.write_json(args.out / "results.json", found)
     draw(args.out / "sweep.png", points, rows, found["metric"])
@@ -117,8 +124,12 @@ def points_of(args: argparse.Namespace, fixed: list[str]) -> list[Point]:
 
 def first_metric(rows: Sequence[Row]) -> str | None:
     """The first column with a number, after the flags, of the first run that succeeded; None if no run did."""
-    found = (name for row in rows for name, text in row.items() if text)
-    return next((name for name in found if name not in COLUMNS and not name.startswith("--")), None)
+    return next(iter(held(rows)), None)
+
+
+def held(rows: Sequence[Row]) -> list[str]:
+    """The columns in which a run has a number."""
+    return list(dict.fromkeys(name for row in rows for name, text in row.items() if text and is_result(name)))
 
 
 def value(row: Row, metric: str | None) -> float:

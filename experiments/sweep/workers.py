@@ -37,6 +37,7 @@ MOST_WAITING = 500  # points submitted to a cluster at once; each waits in a thr
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 INSTALL = "pip install 'minilstm[sweep]'"
 STARTS = "starts"
+LONGEST_MESSAGE = 2000  # characters; Python's csv reads no field of more than 131,072
 CHECK_SECONDS = 60.0  # between checks of a Dask cluster while a result is missing
 LOST_WORKER_SECONDS = 300  # before a lost Dask worker is replaced
 
@@ -79,15 +80,17 @@ def row(point: Point, status: str, seconds: float, message: str) -> dict[str, An
 
 def explain(error: BaseException, printed: str) -> str:
     """The error in one line; for an experiment that ended with an exit code, the last line that it printed."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SystemExit) and not isinstance(error.code, str):
-        return (printed.strip() or f"ended with exit code {error.code}").splitlines()[-1]
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        text = (printed.strip() or f"ended with exit code {error.code}").splitlines()[-1]
+    return text[:LONGEST_MESSAGE].encode("utf-8", "backslashreplace").decode()  # half a character is in no file
 
 
 def starts(point: Point, out: Path) -> int:
     """The number of times that the point was started in this sweep and did not end."""
     path = out / point.name / STARTS
-    return int(path.read_text() or 0) if path.exists() else 0
+    text = path.read_text() if path.exists() else ""
+    return int(text) if text.isdecimal() else 0  # torn by a kill
 
 
 def run_all(

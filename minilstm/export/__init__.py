@@ -12,10 +12,15 @@ cannot express is refused. To add a format, write such a module and name it in `
 
     format          what a format offers, and what the formats share
     layout          where each library keeps the four gates: no other module knows it
+    shapes          the shapes of an LSTM's arrays in each library, compared with a file's
     parts           a model as a row of layers that other libraries have too
     infer           a model from the names and shapes of a file that does not describe it
     keras_config    Keras layers as JSON and as Python
     object_graph    the objects of a TensorFlow 2 checkpoint
+    keras_graph     a Keras model in a TensorFlow 2 checkpoint
     onnx_graph      the graph of a model
+    arrays          zip files, and bytes as arrays
+    safetensors     the format of PyTorch's state dicts
+    hdf5            the format of Keras's weights
     convert         any format to any other
 """

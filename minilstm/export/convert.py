@@ -21,10 +21,12 @@ import numpy as np
 from .. import checkpoint
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
-from ..layers import RNN, Embedding, Sequential
+from ..layers import Dense, Embedding, Sequential
 from ..layers.base import params_dtype
+from ..layers.sequential import cells_of
 from ..params import flatten_names
-from ..wrappers import MultiRNNCell
+from ..reading import printable, reader
+from ..wrappers import innermost
 from . import keras, npz, onnx, tf2, torch
 from .format import Format, Loaded, checked_params
 from .infer import Options, in_checkpoint, model_from, shapes_of
@@ -32,6 +34,7 @@ from .infer import Options, in_checkpoint, model_from, shapes_of
 FORMATS: dict[str, Format] = {"tf2": tf2, "keras": keras, "torch": torch, "onnx": onnx, "npz": npz}
 SUFFIXES = {suffix: kind for kind, module in FORMATS.items() for suffix in module.SUFFIXES}
 TOLERANCES = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-12}
+CELL_OPTIONS = ("forget_bias", "activation", "cell_clip", "proj_clip")
 BATCH, TIME = 3, 7  # of the random inputs that are run through both
 
 
@@ -50,6 +53,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("target", metavar="DST", help=f"a prefix with .ckpt in it, or one of {', '.join(SUFFIXES)}")
     formats = (*checkpoint.NAMINGS, *FORMATS)
     parser.add_argument("--to", choices=formats, help="the format of DST, if its name does not tell")
+    parser.add_argument("--averaged", action="store_true", help="take the moving average of the parameters (ema_decay)")
     known = "for a SRC that does not describe its model: "
     choices = sorted(ACTIVATIONS)
     parser.add_argument("--forget-bias", type=float, help=known + "what is added to the forget gate at run time")
@@ -64,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
     """Carry out the command; the exit code is 1 if the result disagrees with the source."""
     given = Options(*(getattr(options, name) for name in Options._fields))
     try:
-        return 0 if convert(options.source, options.target, to=options.to, options=given) else 1
+        chosen = {"to": options.to, "options": given, "averaged": options.averaged}
+        agrees = convert(options.source, options.target, **chosen, report=lambda line: print(printable(line)))
+        return 0 if agrees else 1
     except ImportError as missing:
         raise ValueError(str(missing)) from missing
 
@@ -75,6 +81,7 @@ def convert(
     *,
     to: str | None = None,
     options: Options | None = None,
+    averaged: bool = False,
     report: Callable[[str], None] = print,
 ) -> bool:
     """Convert one file into another, say what became what, and run a random batch through both.
@@ -86,6 +93,8 @@ def convert(
         ``tf``, ``tf1.0`` or a key of `FORMATS`, if the name of `target` does not tell.
     options : Options, optional
         What a source without a description does not tell.
+    averaged : bool, default False
+        Take the moving average of the parameters, which `fit` keeps with `ema_decay`, in their place.
     report : callable
         Takes each line.
 
@@ -97,7 +106,8 @@ def convert(
     Raises
     ------
     ValueError
-        For an unknown format, a source that does not tell enough, and what the target cannot express.
+        For an unknown format, a source that does not tell enough or has no moving average if `averaged`, and what the
+        target cannot express.
     ImportError
         If the library that reads or writes a format is missing: the message says how to install it.
     OSError
@@ -105,7 +115,7 @@ def convert(
     """
     source, target = os.fspath(source), os.fspath(target)
     kind = target_format(target, to)
-    found = read(source, options or Options())
+    found = read(source, options or Options(), averaged)
     model, params, _ = found.loaded
     report(f"{source}: {found.format}, {sum(w.size for w in flatten_names(params).values()):,} weights")
     _report_mapping(found.format, model, params, "<-", report)
@@ -135,9 +145,10 @@ def source_format(path: str) -> str:
     told = _suffix_format(path)
     if told is not None:
         return told
-    if os.path.isfile(path):
+    path = checkpoint.prefix_of(path)
+    if os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
         raise ValueError(f"SRC must be a checkpoint's prefix or have one of {', '.join(SUFFIXES)}, got {path!r}")
-    return "tf2" if tf2.is_object_based(checkpoint.prefix_of(path)) else "tf"
+    return "tf2" if tf2.is_object_based(path) else "tf"
 
 
 def _suffix_format(path: str) -> str | None:
@@ -147,34 +158,40 @@ def _suffix_format(path: str) -> str | None:
 # --- reading --------------------------------------------------------------------------------------------------
 
 
-def read(path: str, options: Options) -> Source:
-    """A model and its parameters from any format.
+@reader
+def read(path: str, options: Options, averaged: bool = False) -> Source:
+    """A model and its parameters, or with `averaged` their moving average, from any format.
 
-    Raises ValueError if the file does not tell enough, or contradicts `options`.
+    Raises ValueError if the file does not tell enough, has no moving average, or contradicts `options`.
     """
     kind, stored = source_format(path), None
     path = checkpoint.prefix_of(path)
     if kind == "tf":
         stored = checkpoint.load_checkpoint(path)
+        if averaged and stored.averaged is not None:  # the optimizer's state belongs to the parameters themselves
+            stored = stored._replace(params=stored.averaged, averaged=None, opt_state=None, training=None)
+            averaged = False
         shapes = shapes_of(flatten_names(stored.params))
         model = stored.model or model_from(in_checkpoint(shapes, path), options, path)
         loaded = Loaded(model, checked_params(model, stored.params, path), stored.extra)
     else:
         loaded = FORMATS[kind].load(path, options=options)
+    if averaged:
+        raise ValueError(f"{path} holds no moving average of every parameter, which a run of fit with ema_decay saves")
     _check_options(loaded.model, options, path)
     return Source(kind, loaded, stored)
 
 
 def _check_options(model: Sequential, options: Options, where: str) -> None:
     """Raise ValueError if a flag contradicts the model that is used."""
-    runners = [layer.cell for layer in model.layers if isinstance(layer, RNN)]
-    cells = [cell for outer in runners for cell in (outer.cells if isinstance(outer, MultiRNNCell) else [outer])]
-    for option in ("forget_bias", "activation", "cell_clip", "proj_clip"):
-        wanted = getattr(options, option)
-        for cell in cells:
-            actual = getattr(cell, option, wanted)
-            if wanted is not None and actual != wanted:
-                raise ValueError(f"{where}: the model has {option}={actual!r}, and the flag says {wanted!r}")
+    cells = [cell for layer in model.layers for outer in cells_of(layer) for cell in innermost(outer)]
+    held = [(option, cell, option) for option in CELL_OPTIONS for cell in cells]
+    held += [("dense_activation", layer, "activation") for layer in model.layers if isinstance(layer, Dense)]
+    for flag, holder, option in held:
+        wanted = getattr(options, flag)
+        actual = getattr(holder, option, wanted)
+        if wanted is not None and (actual or "linear" if "activation" in option else actual) != wanted:
+            raise ValueError(f"{where}: the model has {flag}={actual!r}, and the flag says {wanted!r}")
 
 
 # --- writing --------------------------------------------------------------------------------------------------
@@ -186,7 +203,10 @@ def _write(target: str, kind: str, found: Source) -> tuple[str, str]:
     os.makedirs(os.path.dirname(target) or os.curdir, exist_ok=True)
     if kind in FORMATS:
         return target, FORMATS[kind].save(target, model, params, extra=extra)
-    options: dict[str, Any] = {key: getattr(found.checkpoint, key, None) for key in ("opt_state", "step", "training")}
+    kept = ("opt_state", "step", "training", "averaged")
+    options: dict[str, Any] = {key: getattr(found.checkpoint, key, None) for key in kept}
+    if "last" in (options["training"] or {}):  # a run goes on from its last parameters, and these are the best
+        del options["training"]
     options |= {"model": model, "extra": extra, "max_to_keep": None, "names": kind}
     prefix = checkpoint.save_checkpoint(target, params, **options)
     return prefix, f"from minilstm import load_checkpoint\n\ncheckpoint = load_checkpoint({prefix!r})\n"

@@ -6,10 +6,6 @@ description, under the names that checkpoints use, so that it can be read withou
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -17,14 +13,15 @@ import numpy as np
 
 from ..checkpoint import EXTRA, MODEL, as_json
 from ..layers import Sequential, from_config
-from ..names import arranged, nearest
+from ..names import MOST_HELPED, arranged, nearest
 from ..optional import library
 from ..params import flatten_names, set_path, unflatten_names
-from .infer import Options
+from ..reading import LIMITS, Limits, from_json
+from .infer import Options, shapes_of
 from .layout import Weights
+from .shapes import Shape
 
 DTYPES: tuple[str, ...] = ("float32", "float64", "float16")
-ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # what a damaged zip can raise
 
 
 class Loaded(NamedTuple):
@@ -49,7 +46,9 @@ class Format(Protocol):
     def save(self, path: str, model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
         """Write a file; returns the lines of Python that open it."""
 
-    def load(self, path: str, model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+    def load(
+        self, path: str, model: Sequential | None = None, *, options: Options | None = None, limits: Limits = LIMITS
+    ) -> Loaded:
         """Read a file; `options` are what a file without a description does not tell of its model."""
 
     def mapping(self, model: Sequential) -> dict[str, list[str]]:
@@ -66,12 +65,13 @@ class Place(NamedTuple):
     """A subtree of the parameters, and the arrays of a file that hold it.
 
     `path` is the subtree's path; `names` maps what the library calls an array to its name in the file; `own` converts
-    the library's arrays to ours.
+    the library's arrays to ours. `check` raises ValueError unless the arrays' shapes fit each other and the model.
     """
 
     path: str
     names: dict[str, str]
     own: Callable[[Weights], Weights]
+    check: Callable[[dict[str, Shape], dict[str, str], str], None] | None = None
 
 
 def names_of(places: list[Place]) -> dict[str, list[str]]:
@@ -79,26 +79,26 @@ def names_of(places: list[Place]) -> dict[str, list[str]]:
     return {place.path: list(place.names.values()) for place in places}
 
 
-def assembled(
-    model: Sequential, places: list[Place], tensors: Mapping[str, Any], where: str, *, allow_unused: bool = False
-) -> dict[str, Any]:
+def assembled(model: Sequential, places: list[Place], tensors: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The parameters of a model from the tensors of a file.
 
     Raises
     ------
     ValueError
-        If a tensor is missing or, unless `allow_unused` is true, has no place, or if shapes do not fit.
+        If a tensor is missing or has no place, or if shapes do not fit.
     """
     params: dict[str, Any] = {}
-    for path, names, own in places:
+    for path, names, own, check in places:
         arrays = _taken(tensors, names, where)
+        if check is not None:
+            check(shapes_of(arrays), names, where)
         try:
             set_path(params, path, own(arrays))
         except (ValueError, IndexError) as error:
             shapes = {name: array.shape for name, array in arrays.items()}
             raise ValueError(f"{where}: {path!r} cannot have arrays of the shapes {shapes}: {error}") from error
     unused = tensors.keys() - {name for place in places for name in place.names.values()}
-    if unused and not allow_unused:
+    if unused:
         raise ValueError(f"{where}: the model has no place for {', '.join(sorted(map(str, unused)))}")
     return checked_params(model, params, where)
 
@@ -107,7 +107,7 @@ def _taken(tensors: Mapping[str, Any], names: Mapping[str, str], where: str) -> 
     """``{key: tensors[name]}`` for every ``key: name``; ValueError naming all that is missing and what is near."""
     missing = [name for name in names.values() if name not in tensors]
     if missing:
-        near = {close for name in missing for close in nearest(name, tensors, n=2)}
+        near = {close for name in missing[:MOST_HELPED] for close in nearest(name, tensors, n=2)}
         hint = f" (the file has {', '.join(sorted(near))})" if near else ""
         raise ValueError(f"{where}: the file has no {', '.join(missing)}{hint}")
     return {key: np.asarray(tensors[name]) for key, name in names.items()}
@@ -137,8 +137,8 @@ def checked_params(model: Sequential, params: dict[str, Any], where: str) -> dic
 
 def described(model: Sequential, extra: Any) -> dict[str, str]:
     """The model's description and the caller's `extra` as JSON texts, under the names that checkpoints use."""
-    texts = {MODEL: as_json(model.config(), "model")}
-    return texts if extra is None else texts | {EXTRA: as_json(extra, "extra")}
+    texts = {MODEL: as_json(model.config(), "export: model")}
+    return texts if extra is None else texts | {EXTRA: as_json(extra, "export: extra")}
 
 
 def model_and_extra(
@@ -148,6 +148,7 @@ def model_and_extra(
     infer: Callable[[Options], Sequential] | None = None,
     options: Options | None = None,
     hint: str = "give the model that the weights are for",
+    limits: Limits = LIMITS,
 ) -> tuple[Sequential, Any]:
     """The model of a file and its `extra`.
 
@@ -164,22 +165,13 @@ def model_and_extra(
             raise ValueError(f"{where}: the file has no description of the model ({MODEL}); {hint}")
         model = infer(options)
     try:
-        extra = json.loads(texts[EXTRA]) if EXTRA in texts else None
-        return model or from_config(json.loads(texts[MODEL])), extra
+        extra = from_json(texts[EXTRA], limits) if EXTRA in texts else None
+        return model or from_config(from_json(texts[MODEL], limits)), extra
     except ValueError as error:
         raise ValueError(f"{where}: the file's description of the model is damaged: {error}") from error
 
 
-# --- files and lines ------------------------------------------------------------------------------------------
-
-
-def zipped(contents: Mapping[str, bytes]) -> bytes:
-    """A zip of these files. Every file is dated 1980-01-01, so that the same model gives the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
-    return buffer.getvalue()
+# --- lines ----------------------------------------------------------------------------------------------------
 
 
 def run_lines(code: str, runtime: str) -> dict[str, Any]:

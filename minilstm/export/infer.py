@@ -20,12 +20,13 @@ import numpy as np
 from ..cells import BasicLSTMCell, LSTMCell
 from ..layers import RNN, Dense, Embedding, Sequential
 from ..wrappers import MultiRNNCell
+from .shapes import Shape, Sizes, check_lstm, tensorflow_shapes
 
-Shape = tuple[int, ...]
 CELL_ARRAY = re.compile(
     r"(?P<layer>.+?)/(?:multi_rnn_cell/cell_(?P<depth>\d+)/)?(?P<cell>(?:basic_)?lstm_cell)"
     r"/(?P<array>kernel|bias|w_[a-z]_diag|projection/kernel)"
 )
+PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 MOST_ORDERS = 5040  # seven layers of one kind
 
 
@@ -68,8 +69,12 @@ class Found(NamedTuple):
     cells: tuple[CellShape, ...] = ()
 
 
-def lstm_found(name: str, cells: list[CellShape]) -> Found:
-    """An LSTM of these cells."""
+def lstm_found(name: str, cells: list[CellShape], where: str) -> Found:
+    """An LSTM of these cells; ValueError if the output of one does not fit the input of the next."""
+    for n, (below, above) in enumerate(itertools.pairwise(cells)):
+        if below.output_size != above.input_dim:
+            widths = f"gives {below.output_size} features, and cell {n + 1} takes {above.input_dim}"
+            raise ValueError(f"{where}: cell {n} of {name} {widths}")
     return Found("lstm", name, cells[0].input_dim, cells[-1].output_size, tuple(cells))
 
 
@@ -154,7 +159,9 @@ def _orders(group: list[Found]) -> list[tuple[Found, ...]]:
     names = [base, *(f"{base}_{k}" for k in range(1, len(group)))]
     if set(names) == set(by_name):
         return [tuple(by_name[name] for name in names)]
-    return list(itertools.islice(itertools.permutations(group), MOST_ORDERS + 1))
+    if math.perm(len(group)) > MOST_ORDERS:  # not made: of 10,000 layers they would fill the memory
+        return [tuple(group)] * (MOST_ORDERS + 1)
+    return list(itertools.permutations(group))
 
 
 # --- names and shapes -----------------------------------------------------------------------------------------
@@ -190,16 +197,23 @@ def in_checkpoint(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     found = []
     for layer, arrays in cells.items():
         shown = [_cell_shape(name, arrays[depth, name], f"{where}: {layer}") for depth, name in sorted(arrays)]
-        found.append(lstm_found(layer, shown))
+        found.append(lstm_found(layer, shown, where))
     return found + [dense_or_embedding(layer, arrays, where) for layer, arrays in others.items()]
 
 
 def _cell_shape(name: str, arrays: dict[str, Shape], where: str) -> CellShape:
     if "kernel" not in arrays or "bias" not in arrays:
         raise ValueError(f"{where}: an LSTM cell needs kernel and bias, got {sorted(arrays)}")
-    units = arrays["bias"][0] // 4
-    num_proj = arrays["projection/kernel"][1] if "projection/kernel" in arrays else None
-    return CellShape(name, arrays["kernel"][0] - (num_proj or units), units, num_proj, "w_i_diag" in arrays)
+    peepholes = {array for array in arrays if array.startswith("w_")}
+    if peepholes and peepholes != set(PEEPHOLES):
+        raise ValueError(f"{where}: an LSTM cell has no peepholes or {', '.join(PEEPHOLES)}, got {sorted(peepholes)}")
+    num_proj = sum(arrays["projection/kernel"][1:]) if "projection/kernel" in arrays else None
+    sizes = Sizes(sum(arrays["bias"]) // 4, num_proj)
+    check_lstm(tensorflow_shapes, sizes, arrays, {key: f"{name}/{key}" for key in arrays}, where)
+    input_dim = arrays["kernel"][0] - (num_proj or sizes.units)
+    if input_dim < 1:
+        raise ValueError(f"{where}: {name}/kernel has {arrays['kernel'][0]} rows, too few for {sizes.units} units")
+    return CellShape(name, input_dim, sizes.units, num_proj, bool(peepholes))
 
 
 def dense_or_embedding(layer: str, arrays: Mapping[str, Shape], where: str) -> Found:

@@ -17,20 +17,20 @@ import io
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .. import files
+from .. import files, reading
 from ..checkpoint import MODEL
 from ..layers import Sequential
 from ..optional import library
+from ..reading import LIMITS, Limits, from_json
+from .arrays import unzipped, zipped
 from .format import (
     DTYPES,
-    ZIP_FAULTS,
     Loaded,
     Place,
     assembled,
@@ -39,12 +39,13 @@ from .format import (
     model_and_extra,
     names_of,
     run_lines,
-    zipped,
 )
+from .hdf5 import read_hdf5
 from .infer import CellShape, Found, Options, Shape, dense_or_embedding, lstm_found, model_from, shapes_of
 from .keras_config import code_of, from_keras_config, keras_config, stack_lines
 from .layout import Weights, from_keras, to_keras
 from .parts import Part, parts_of, refuse, weights_of
+from .shapes import Sizes, check_lstm, keras_shapes
 
 SUFFIXES: tuple[str, ...] = (".keras", ".weights.h5")
 RUNTIME = "keras"
@@ -102,7 +103,11 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     return code_of("import keras", lines)
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+@reading.reader
+def load(
+    path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None,
+    limits: Limits = LIMITS,
+) -> Loaded:  # fmt: skip
     """Read a ``.keras`` or ``.weights.h5`` file, written here or by Keras 3.
 
     Parameters
@@ -113,6 +118,8 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None, *, optio
         configures; these then have ``forget_bias=0``, because Keras adds none at run time.
     options : Options, optional
         In place of a model that a ``.weights.h5`` file does not describe: what names and shapes do not tell of it.
+    limits : Limits, optional
+        What the file may claim.
 
     Returns
     -------
@@ -126,32 +133,36 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None, *, optio
     ImportError
         Without h5py.
     """
-    where = f"export.keras.load: {os.fspath(path)}"
-    arrays, texts, config = read(path)
+    where = os.fspath(path)
+    arrays, texts, config = read(path, limits)
     if model is None and config is not None and MODEL not in texts:
         model = from_keras_config(config, where)
 
     def infer(given: Options) -> Sequential:
         return model_from(in_weights_h5(shapes_of(arrays), where), given.without_forget_bias(), where)
 
-    model, extra = model_and_extra(texts, model, where, infer, options)
+    model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
     return Loaded(model, assembled(model, _places(model, where), arrays, where), extra)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Any] | None]:
+@reading.reader
+def read(
+    path: str | os.PathLike[str], limits: Limits = LIMITS
+) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Any] | None]:
     """The layers' arrays by their names in the file, its texts, and the configuration if it is a ``.keras`` file.
 
     An optimizer's state, which Keras stores beside the layers, is left aside.
 
-    Raises ValueError for a file of another kind, ImportError without h5py.
+    Raises ValueError for a file of another kind, and for one that refers to other files; ImportError without h5py.
     """
-    where = f"export.keras.read: {os.fspath(path)}"
-    with open(path, "rb") as file:
-        data = file.read()
-    config = None
+    data, config = reading.content(path, limits), None
     if data.startswith(b"PK"):
-        config, data = _unzipped(data, where)
-    return *_read_hdf5(data, where), config
+        parts = unzipped(data, limits, only=("config.json", "model.weights.h5"))
+        config, data = from_json(parts["config.json"], limits), parts["model.weights.h5"]
+    try:
+        return *read_hdf5(data, limits), config
+    except OSError as error:  # h5py's, as the bytes are in memory
+        raise ValueError(f"no whole HDF5 file: {error}") from error
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
@@ -202,8 +213,9 @@ def in_keras_layers(layers: Mapping[str, Mapping[str, Shape]], where: str) -> li
     found = []
     for name, arrays in layers.items():
         if set(arrays) == set(ARRAYS["lstm"]):
-            cell = CellShape("lstm_cell", arrays["kernel"][0], arrays["recurrent_kernel"][0])
-            found.append(lstm_found(name, [cell]))
+            sizes = Sizes(sum(arrays["recurrent_kernel"][:1]))
+            check_lstm(keras_shapes, sizes, arrays, {array: f"{name}/{array}" for array in arrays}, where)
+            found.append(lstm_found(name, [CellShape("lstm_cell", arrays["kernel"][0], sizes.units)], where))
         else:
             found.append(dense_or_embedding(name, arrays, where))
     return found
@@ -239,7 +251,11 @@ def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
 
 def _places(model: Sequential, where: str) -> list[Place]:
     numbered = _numbered(keras_parts(model, where))
-    return [Place(part.path, names, partial(own_weights, part)) for part, _, names in numbered if names]
+    return [
+        Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
+        for part, _, names in numbered
+        if names
+    ]
 
 
 def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> bytes:
@@ -257,34 +273,7 @@ def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> b
     return buffer.getvalue()
 
 
-def _read_hdf5(data: bytes, where: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The layers' arrays by name, and the texts."""
-    h5py = library("h5py", "export.keras.load")
-    found: dict[str, Any] = {}
-
-    def collect(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            found[str(name)] = node[()]
-
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            file.visititems(collect)
-        texts = {name: value.decode() for name, value in found.items() if isinstance(value, bytes)}
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py raises for damaged files
-        raise ValueError(f"{where}: no whole HDF5 file: {error}") from error
-    arrays = {name: np.asarray(value) for name, value in found.items() if name.startswith("layers/")}
-    return arrays, texts
-
-
 def _keras_file(config: dict[str, Any], weights: bytes) -> bytes:
     metadata = {"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"}
     texts = {"metadata.json": json.dumps(metadata).encode(), "config.json": json.dumps(config).encode()}
     return zipped(texts | {"model.weights.h5": weights})
-
-
-def _unzipped(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return json.loads(archive.read("config.json")), archive.read("model.weights.h5")
-    except (*ZIP_FAULTS, KeyError, ValueError) as error:
-        raise ValueError(f"{where}: no whole .keras file: {error}") from error

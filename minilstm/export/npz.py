@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
+from .. import files, reading
 from ..checkpoint import EXTRA, MODEL
 from ..layers import Sequential
 from ..params import flatten_names, unflatten_names
-from .format import DTYPES, ZIP_FAULTS, Loaded, checked_params, described, model_and_extra, run_lines, zipped
+from ..reading import LIMITS, Limits
+from .arrays import from_npy, unzipped, zipped
+from .format import DTYPES, Loaded, checked_params, described, model_and_extra, run_lines
 from .infer import Options, in_checkpoint, model_from, shapes_of
 
 SUFFIXES: tuple[str, ...] = (".npz",)
@@ -42,34 +44,47 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+@reading.reader
+def load(
+    path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None,
+    limits: Limits = LIMITS,
+) -> Loaded:  # fmt: skip
     """Read such a file.
 
     If there is no description in it, `model` says what the arrays are, or `options` what their names and shapes do not
-    tell of the model. Raises ValueError if there is none of these, or if the file does not fit.
+    tell of the model. Raises ValueError if there is none of these, or if the file does not fit, is damaged or beyond
+    `limits`.
     """
-    return _loaded(read(path), model, options, f"export.npz.load: {os.fspath(path)}")
+    return _loaded(read(path, limits), model, options, os.fspath(path), limits)
 
 
-def _loaded(arrays: dict[str, np.ndarray], model: Sequential | None, options: Options | None, where: str) -> Loaded:
+def _loaded(
+    arrays: dict[str, np.ndarray],
+    model: Sequential | None,
+    options: Options | None,
+    where: str,
+    limits: Limits = LIMITS,
+) -> Loaded:
     texts = {name: str(arrays.pop(name)) for name in (MODEL, EXTRA) if name in arrays}
 
     def infer(given: Options) -> Sequential:
         return model_from(in_checkpoint(shapes_of(arrays), where), given, where)
 
-    model, extra = model_and_extra(texts, model, where, infer, options)
+    model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
     return Loaded(model, checked_params(model, unflatten_names(arrays), where), extra)
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Every array of the file by name; ValueError for a file of another kind."""
-    with open(path, "rb") as file:  # read whole: a damaged offset is then no error of the operating system
-        content = io.BytesIO(file.read())
-    try:
-        with np.load(content, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (*ZIP_FAULTS, ValueError, TypeError) as error:
-        raise ValueError(f"export.npz: {os.fspath(path)} is no whole .npz file: {error}") from error
+@reading.reader
+def read(path: str | os.PathLike[str], limits: Limits = LIMITS) -> dict[str, np.ndarray]:
+    """Every array of the file by name, not to be written to; ValueError for a file of another kind."""
+    contents = unzipped(reading.content(path, limits), limits)
+    arrays = {}
+    for name, data in contents.items():
+        try:
+            arrays[name.removesuffix(".npy")] = from_npy(data)
+        except ValueError as error:
+            raise ValueError(f"{name!r} is no whole array: {error}") from error
+    return arrays
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..reading import LIMITS, check_limit
 from ..tensorbundle import CheckpointError
-from ..tensorbundle.wire import Message, integer, message
+from ..tensorbundle.wire import Message, each_message, integer, message
 
 VARIABLE = b"VARIABLE_VALUE"  # the attribute that is a variable's value
 
@@ -39,9 +40,18 @@ def _encode(node: Node) -> bytes:
     return held + message(5, integer(1, 1) if held else b"")
 
 
-def decode(data: bytes) -> list[Node]:
-    """The nodes of a graph; CheckpointError for bytes that are not a graph."""
-    nodes = [_decode(node) for node in Message(data).messages(1)]
+def decode(data: bytes, most: int = LIMITS.objects) -> list[Node]:
+    """The nodes of a graph.
+
+    Raises CheckpointError for bytes that are not a graph, and for more than `most` nodes or ten children a node.
+    """
+    nodes: list[Node] = []
+    children = 0
+    for node in each_message(data, 1):
+        nodes.append(_decode(node))
+        children += len(nodes[-1].children)
+        check_limit("an object graph of {} nodes", len(nodes), most)
+        check_limit("an object graph of {} children", children, 10 * most)
     if any(not 0 <= number < len(nodes) for node in nodes for number in node.children.values()):
         raise CheckpointError("an object graph that holds a node which is not in it")
     return nodes

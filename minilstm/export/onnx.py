@@ -25,15 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
+from .. import files, reading
 from ..layers import Dropout, Embedding, Sequential
 from ..layers.base import params_dtype
 from ..optional import library
+from ..reading import LIMITS, Limits, check_limit
 from .format import Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options
 from .layout import Weights, from_onnx
 from .onnx_graph import build, tensor_names
 from .parts import Part, activation_name, parts_of
+from .shapes import onnx_shapes
 
 SUFFIXES: tuple[str, ...] = (".onnx",)
 RUNTIME = "onnxruntime"
@@ -100,7 +102,11 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     )
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+@reading.reader
+def load(
+    path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None,
+    limits: Limits = LIMITS,
+) -> Loaded:  # fmt: skip
     """Read the weights of a model that `save` wrote.
 
     Parameters
@@ -111,6 +117,8 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None, *, optio
         names that `save` gives them.
     options : Options, optional
         Not used: the names in files of other programs tell too little.
+    limits : Limits, optional
+        What the file may claim.
 
     Returns
     -------
@@ -124,20 +132,37 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None, *, optio
     ImportError
         Without onnx.
     """
-    where = f"export.onnx.load: {os.fspath(path)}"
+    where = os.fspath(path)
     onnx = library("onnx", "export.onnx.load")
-    with open(path, "rb") as file:
-        data = file.read()
+    data = reading.content(path, limits)
     try:
         proto = onnx.load_model_from_string(data)
-        arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-        texts = {entry.key: entry.value for entry in proto.metadata_props}
-    except Exception as error:  # protobuf and onnx have errors of their own for damaged files
+    except Exception as error:  # protobuf has errors of its own for damaged files
         raise ValueError(f"{where}: no whole ONNX model: {error}") from error
+    texts = {entry.key: entry.value for entry in proto.metadata_props}
     hint = "only files that export.onnx.save wrote can be read"
-    model, extra = model_and_extra(texts, model, where, hint=hint)
+    model, extra = model_and_extra(texts, model, where, hint=hint, limits=limits)
+    places = _places(model, where)
     # Not every initializer is a weight: the graph has constants too.
-    return Loaded(model, assembled(model, _places(model, where), arrays, where, allow_unused=True), extra)
+    arrays = _arrays(onnx, proto, {name for place in places for name in place.names.values()}, limits)
+    return Loaded(model, assembled(model, places, arrays, where), extra)
+
+
+def _arrays(onnx: Any, proto: Any, wanted: set[str], limits: Limits) -> dict[str, np.ndarray]:
+    """The initializers that are wanted, by name; ValueError for one whose bytes are in another file."""
+    check_limit("{} initializers", len(proto.graph.initializer), limits.objects)
+    arrays: dict[str, np.ndarray] = {}
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ValueError(f"initializer {tensor.name!r} takes its bytes from another file, which is never read")
+        if tensor.name in wanted:
+            if tensor.name in arrays:
+                raise ValueError(f"two initializers have the name {tensor.name!r}")
+            try:
+                arrays[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            except Exception as error:  # onnx has errors of its own too
+                raise ValueError(f"initializer {tensor.name!r} is no whole array: {error}") from error
+    return arrays
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
@@ -165,7 +190,7 @@ def _places(model: Sequential, where: str) -> list[Place]:
     places = []
     for part in _onnx_parts(model, where):
         names = {key: f"{part.name}/{key}" for key in tensor_names(part)}
-        places.append(Place(part.path, names, partial(_own_weights, part)))
+        places.append(Place(part.path, names, partial(_own_weights, part), part.check(onnx_shapes)))
         if part.initial_state:
             names = {key: f"{part.name}/initial_{key}" for key in "ch"}
             places.append(Place(part.initial_state, names, _own_state))

@@ -7,13 +7,15 @@ refused by its own module. The message always names the option.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..cells import BasicLSTMCell, LSTMCell, registered_name
 from ..layers import RNN, Dense, Dropout, Embedding, Sequential
 from ..params import get_path
 from ..wrappers import DropoutWrapper, MultiRNNCell
+from .shapes import Library, Sizes, check_lstm
 
 
 class Part(NamedTuple):
@@ -36,6 +38,10 @@ class Part(NamedTuple):
     def is_lstm(self) -> bool:
         """Whether the layer is an LSTM cell."""
         return isinstance(self.layer, LSTMCell)
+
+    def check(self, library: Library) -> Callable[[Any, Any, str], None] | None:
+        """What compares the shapes of arrays in a file with the sizes of an LSTM; None for another layer."""
+        return partial(check_lstm, library, Sizes(self.layer.units, self.layer.num_proj)) if self.is_lstm else None
 
     def options(self) -> dict[str, Any]:
         """The options that some library may lack, with their values; for an LSTM also its runner's."""

@@ -14,27 +14,30 @@ and the graph written here holds both ways to every variable, so that both Keras
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .. import tensorbundle
+from .. import reading, tensorbundle
 from ..checkpoint import EXTRA, MODEL
 from ..layers import Dropout, Sequential
+from ..reading import LIMITS, Limits
 from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options, model_from, shapes_of
 from .keras import array_names, in_keras_layers, keras_parts, keras_weights, own_weights
 from .keras_config import code_of, layer_names, stack_lines
-from .object_graph import Node, decode, encode
+from .keras_graph import GRAPH, layers_with_weights
+from .object_graph import Node, encode
 from .parts import Part, weights_of
+from .shapes import keras_shapes
 
 SUFFIXES: tuple[str, ...] = ()
 RUNTIME = "tensorflow"
 RUNS = DTYPES
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -73,7 +76,11 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     return code_of("import tensorflow as tf", [*stack_lines(parts, params, "tf.keras"), restore])
 
 
-def load(prefix: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+@reading.reader
+def load(
+    prefix: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None,
+    limits: Limits = LIMITS,
+) -> Loaded:  # fmt: skip
     """Read an object-based checkpoint of a Keras model, written here or by TensorFlow.
 
     Parameters
@@ -84,6 +91,8 @@ def load(prefix: str | os.PathLike[str], model: Sequential | None = None, *, opt
         optimizer's slots and everything else that was saved are left aside.
     options : Options, optional
         In place of a model that the file does not describe: what names and shapes do not tell of it.
+    limits : Limits, optional
+        What the file may claim.
 
     Returns
     -------
@@ -97,17 +106,20 @@ def load(prefix: str | os.PathLike[str], model: Sequential | None = None, *, opt
     FileNotFoundError, CheckpointError
         As `minilstm.tensorbundle.read`.
     """
-    where = f"export.tf2.load: {os.fspath(prefix)}"
+    where = os.fspath(prefix)
     tensors = tensorbundle.read(prefix)
     texts = {name: np.asarray(tensors[name], object).item() for name in (MODEL, EXTRA) if name in tensors}
 
+    @functools.cache
+    def in_file() -> list[dict[str, np.ndarray]]:
+        return layers_with_weights(tensors, where, limits)
+
     def infer(given: Options) -> Sequential:
-        layers = {f"layer_{k}": shapes_of(arrays) for k, arrays in enumerate(layers_with_weights(tensors, where))}
+        layers = {f"layer_{k}": shapes_of(arrays) for k, arrays in enumerate(in_file())}
         return model_from(in_keras_layers(layers, where), given.without_forget_bias(), where, ordered=True)
 
-    model, extra = model_and_extra(texts, model, where, infer, options)
-    layers = layers_with_weights(tensors, where)
-    parts = _weighted(model, where)
+    model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
+    parts, layers = _weighted(model, where), in_file()
     if len(layers) != len(parts):
         raise ValueError(f"{where}: the model has {len(parts)} layers with weights, the file {len(layers)}")
     found: dict[str, np.ndarray] = {}
@@ -128,37 +140,6 @@ def is_object_based(prefix: str | os.PathLike[str]) -> bool:
     return any(name == GRAPH for name, *_ in tensorbundle.list_variables(prefix))
 
 
-def layers_with_weights(tensors: Mapping[str, Any], where: str) -> list[dict[str, np.ndarray]]:
-    """The arrays of each Keras layer by Keras's names, in the layers' order, from an object-based checkpoint.
-
-    Raises ValueError unless the checkpoint holds exactly one model.
-    """
-    if GRAPH not in tensors:
-        raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
-    nodes = decode(np.asarray(tensors[GRAPH], object).item())
-    models: dict[tuple[int, ...], list[dict[str, np.ndarray]]] = {}
-    for node in nodes:
-        children = node.children
-        numbers = [children[f"layer-{k}"] for k in range(len(children)) if f"layer-{k}" in children]
-        if "_operations" in children:  # a list, whose attributes are its places
-            held = nodes[children["_operations"]].children
-            numbers = [held[key] for key in sorted(filter(str.isdigit, held), key=int)]
-        layers = {number: _arrays(nodes, number, tensors) for number in numbers}
-        weighted = {number: arrays for number, arrays in layers.items() if arrays}
-        if weighted:
-            models[tuple(weighted)] = list(weighted.values())
-    if len(models) != 1:
-        raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
-    return models.popitem()[1]
-
-
-def _arrays(nodes: list[Node], number: int, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The variables of a layer, which of an LSTM are its cell's; Keras 3 puts an underscore before some names."""
-    holder = nodes[nodes[number].children.get("cell", number)]
-    variables = {name: nodes[child].variable for name, child in holder.children.items()}
-    return {name.removeprefix("_"): tensors[held[1]] for name, held in variables.items() if held is not None}
-
-
 def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     """The ``forward`` of the lines that `save` returned, from array to array; ImportError without TensorFlow."""
     forward = run_lines(code, RUNTIME)["forward"]
@@ -175,8 +156,9 @@ def _weighted(model: Sequential, where: str) -> list[Part]:
 def _places(parts: list[Part]) -> list[Place]:
     """Where the parts with weights are: each variable under the key that `save` gives it."""
     return [
-        Place(part.path, {name: _key(k, part, name) for name in array_names(part)}, partial(own_weights, part))
+        Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
         for k, part in enumerate(parts)
+        for names in [{name: _key(k, part, name) for name in array_names(part)}]
     ]
 
 

@@ -17,19 +17,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import files
+from .. import files, reading
 from ..layers import Dense, Dropout, Embedding, Sequential
 from ..layers.base import params_dtype
 from ..optional import library
+from ..reading import LIMITS, Limits
+from . import safetensors
 from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import CellShape, Found, Options, Shape, lstm_found, model_from, shapes_of, sorted_out
 from .layout import Weights, from_torch, to_torch
 from .parts import Part, activation_name, features_in, parts_of, weights_of
+from .shapes import Sizes, check_lstm, torch_shapes
 
 SUFFIXES: tuple[str, ...] = (".safetensors",)
 RUNTIME = "torch"
 RUNS = DTYPES
-INSTALL = "pip install safetensors"
+INSTALL = "pip install torch safetensors"
 UNSUPPORTED = {
     "activation": "torch.nn.LSTM has tanh alone",
     "use_peepholes": "torch.nn.LSTM has no peepholes (ONNX has)",
@@ -76,8 +79,6 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     ------
     ValueError
         For parameters that do not fit, and for an option that ``torch.nn.LSTM`` lacks: the message names it.
-    ImportError
-        Without safetensors.
     """
     where = "export.torch.save"
     params = checked_params(model, params, where)
@@ -85,13 +86,16 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     tensors: dict[str, np.ndarray] = {}
     for part, names in _tensor_names(modules):
         weights = _their_weights(part, weights_of(params, part))
-        tensors |= {name: np.ascontiguousarray(weights[key]) for key, name in names.items()}
-    safetensors = library("safetensors.numpy", where, INSTALL)
-    files.write_bytes(path, safetensors.save(tensors, metadata={"format": "pt", **described(model, extra)}))
+        tensors |= {name: weights[key] for key, name in names.items()}
+    files.write_bytes(path, safetensors.encode(tensors, {"format": "pt", **described(model, extra)}))
     return _code(os.fspath(path), modules, params)
 
 
-def load(path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None) -> Loaded:
+@reading.reader
+def load(
+    path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None,
+    limits: Limits = LIMITS,
+) -> Loaded:  # fmt: skip
     """Read a state dict.
 
     Parameters
@@ -104,41 +108,48 @@ def load(path: str | os.PathLike[str], model: Sequential | None = None, *, optio
         ``forget_bias=0`` nothing is.
     options : Options, optional
         In place of a model that the file does not describe: what names and shapes do not tell of it.
+    limits : Limits, optional
+        What the file may claim.
 
     Returns
     -------
     Loaded
-        ``(model, params, extra)``.
+        ``(model, params, extra)``. A bfloat16 becomes the float32 of the same value.
 
     Raises
     ------
     ValueError
         Without a model, or if the file does not fit it: everything missing or superfluous is listed.
-    ImportError
-        Without safetensors.
     """
-    where = f"export.torch.load: {os.fspath(path)}"
-    tensors, metadata = read(path)
+    where = os.fspath(path)
+    tensors, metadata = read(path, limits)
+    tensors = {name: tensor.astype(np.float32) if _is_bfloat16(tensor) else tensor for name, tensor in tensors.items()}
 
     def infer(given: Options) -> Sequential:
         tanh = given.without_forget_bias()._replace(activation="tanh")  # torch.nn.LSTM has no other
         return model_from(in_state_dict(shapes_of(tensors), where), tanh, where)
 
-    model, extra = model_and_extra(metadata, model, where, infer, options)
+    model, extra = model_and_extra(metadata, model, where, infer, options, limits=limits)
     return Loaded(model, assembled(model, _places(model, where), tensors, where), extra)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors of a ``.safetensors`` file by name, and its metadata.
+@reading.reader
+def read(
+    path: str | os.PathLike[str], limits: Limits = LIMITS
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a ``.safetensors`` file by name, not to be written to, and its metadata.
 
-    Raises ValueError for a file of another kind, ImportError without safetensors.
+    bfloat16 is ``ml_dtypes.bfloat16`` if that package is installed, else float32. Raises ValueError for a file of
+    another kind, and for a dtype that NumPy does not have, such as float8.
     """
-    safetensors = library("safetensors", "export.torch.read", INSTALL)
     try:
-        with safetensors.safe_open(os.fspath(path), framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"export.torch: {os.fspath(path)} is no whole safetensors file: {error}") from error
+        return safetensors.decode(reading.content(path, limits), limits)
+    except ValueError as error:
+        raise ValueError(f"no whole safetensors file: {error}") from error
+
+
+def _is_bfloat16(tensor: np.ndarray) -> bool:
+    return tensor.dtype.name == "bfloat16"
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
@@ -148,6 +159,8 @@ def mapping(model: Sequential) -> dict[str, list[str]]:
 
 def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     """The ``forward`` of the lines that `save` returned, from array to array; ImportError without PyTorch."""
+    library(RUNTIME, "running the exported model", INSTALL)
+    library("safetensors", "running the exported model", INSTALL)
     variables = run_lines(code, RUNTIME)
 
     def run(inputs: np.ndarray) -> np.ndarray:
@@ -159,17 +172,22 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def in_state_dict(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     """The modules of a PyTorch state dict: LSTM, Linear, Embedding; ValueError for a name that belongs to none."""
+    backwards = next((name for name in shapes if name.endswith("_reverse")), None)
+    if backwards is not None:
+        raise ValueError(f"{where}: {backwards} belongs to a bidirectional layer, which cannot be read from a file")
     cells, others = sorted_out(shapes, CELL_ARRAY, ".")
     found = []
     for layer, by_depth in cells.items():
         shown = []
-        for (_, cell), arrays in sorted(by_depth.items()):
+        for (depth, cell), arrays in sorted(by_depth.items()):
             if not {"weight_ih", "weight_hh", "bias_ih", "bias_hh"} <= set(arrays):
                 raise ValueError(f"{where}: {layer} has {sorted(arrays)}; an LSTM needs both weights and both biases")
-            rows, input_dim = arrays["weight_ih"]
-            num_proj = arrays["weight_hr"][0] if "weight_hr" in arrays else None
-            shown.append(CellShape(cell, input_dim, rows // 4, num_proj))
-        found.append(lstm_found(layer, shown))
+            num_proj = sum(arrays["weight_hr"][:1]) if "weight_hr" in arrays else None
+            units = sum(arrays["weight_hh" if num_proj is None else "weight_hr"][1:])
+            names = {key: f"{layer}.{key}_l{depth}" for key in arrays}
+            check_lstm(torch_shapes, Sizes(units, num_proj), arrays, names, where)
+            shown.append(CellShape(cell, arrays["weight_ih"][1], units, num_proj))
+        found.append(lstm_found(layer, shown, where))
     for layer, arrays in others.items():
         if set(arrays) == {"weight", "bias"} and len(arrays["weight"]) == 2:
             found.append(Found("dense", layer, arrays["weight"][1], arrays["weight"][0]))
@@ -225,7 +243,7 @@ def _tensor_names(modules: list[Module]) -> Iterator[tuple[Part, dict[str, str]]
 
 def _places(model: Sequential, where: str) -> list[Place]:
     named = _tensor_names(_modules(model, where))
-    return [Place(part.path, names, partial(_own_weights, part)) for part, names in named]
+    return [Place(part.path, names, partial(_own_weights, part), part.check(torch_shapes)) for part, names in named]
 
 
 def _their_weights(part: Part, weights: Weights) -> Weights:

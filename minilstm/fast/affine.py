@@ -61,6 +61,8 @@ def input_gradient(g: Array, kernel: Array) -> Array:
     """
     if g.ndim != 3 or _avoids_blas(g.dtype):
         return _product(g, kernel.T)
+    if g.shape[2] > max(FEW_UNITS, len(kernel)):  # the result is smaller than g: it is the one to reorder
+        return np.ascontiguousarray(_product(g, kernel.T).swapaxes(0, 1)).swapaxes(0, 1)
     if g.shape[2] > FEW_UNITS:
         return _product(np.ascontiguousarray(g.swapaxes(0, 1)), kernel.T).swapaxes(0, 1)
     columns = g.transpose(1, 2, 0)

@@ -17,7 +17,7 @@ There are three kinds, each the fastest for steps of some size; `loops_class` ch
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,18 @@ CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the 
 LARGE_BLOCK = 1 << 13  # bytes of a block, above which moving it costs more than calling NumPy
 
 
+class Options(NamedTuple):
+    """What decides on the arrays and calls of a pass that is not plain; `output_size` is the width of h."""
+
+    output_size: int
+    activation: str
+    use_peepholes: bool
+    cell_clip: float | None
+    projects: bool
+    proj_clip: float | None
+    has_masks: bool
+
+
 class Loops:
     """What a sequence stores, and both loops over it.
 
@@ -48,6 +60,8 @@ class Loops:
     first_h, units : int
     adds : bool
         Whether the gates hold the product of the inputs before `forward`, to which the recurrent product is added.
+    keeps : bool
+        Whether there will be a backward pass. Without it all steps share the memory of one, which stays in the cache.
 
     Attributes
     ----------
@@ -59,10 +73,10 @@ class Loops:
 
     stored = 7  # blocks of a step
 
-    def __init__(self, columns: Array, first_h: int, units: int, adds: bool) -> None:
+    def __init__(self, columns: Array, first_h: int, units: int, adds: bool, keeps: bool = True) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
         entries, size = units * batch, min(4 * units * batch, SMALL)
-        self.blocks = aligned((time, self.stored, entries), dtype)
+        self.blocks = steps(time, (self.stored, entries), dtype, keeps)
         self.gates = self.blocks[:, :4].reshape(time, 4 * units, batch)
         self.h = columns[:, first_h : first_h + units].reshape(time + 1, entries)
         self.of_c = self.place_c()
@@ -82,7 +96,8 @@ class Loops:
                 sigmoids = ((block[I], half, half), (block[F : O + 1].reshape(-1), half, half))
             column, gates, h = matrix(columns[t]), matrix(self.gates[t]), self.h[t + 1]
             self.forward_views.append((column, gates, z, sigmoids, *block[: O + 1], *self.of_c[t], h))
-        self.prepare_sweep(time, units, batch, dtype)
+        if keeps:
+            self.prepare_sweep(time, units, batch, dtype)
 
     def place_c(self) -> list[tuple[Array, ...]]:
         """For each step the places of i j, f c, tanh(c), c before the step and c after it."""
@@ -299,6 +314,14 @@ def loops_class(batch: int, units: int, itemsize: int) -> type[Loops]:
     if batch == 1 and units <= FEW_UNITS:
         return OneSequence
     return LargeLoops if batch * units * itemsize > LARGE_BLOCK else Loops
+
+
+def steps(time: int, shape: tuple[int, ...], dtype: Any, keeps: bool) -> Array:
+    """Memory ``[time, *shape]`` for what the steps compute; the same for all steps unless it is to be kept."""
+    if keeps:
+        return aligned((time, *shape), dtype)
+    one = aligned(shape, dtype)
+    return np.lib.stride_tricks.as_strided(one, (time, *shape), (0, *one.strides))
 
 
 def matrix(x: Array) -> Array:

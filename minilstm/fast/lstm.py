@@ -1,128 +1,150 @@
-"""The plain LSTM cell over a whole sequence, fast. The readable twin is `minilstm.bptt`.
+"""An LSTM over a whole sequence, fast. The readable twin is `minilstm.bptt`.
 
-Both compute (1) to (9) of `minilstm.cells` and undo them, here for a cell with tanh and without peepholes, clips,
-projection, masks or lengths. This module registers the pass with autograd and keeps its memory. The pass itself is a
-workspace, of which there are four:
+Both compute (1) to (10) of `minilstm.cells` and undo them. This module registers the pass with autograd. The pass
+itself is a workspace, of which there are four:
 
-- `workspace.ColumnWorkspace`, in NumPy;
+- `workspace.ColumnWorkspace`, in NumPy, the only one for cells with options and for masks of h;
 - `row_workspace.RowWorkspace`, in NumPy, for kernels of many megabytes;
 - `compiled.workspace.CompiledWorkspace`, if numba is installed;
-- `second.SecondWorkspace`, if second derivatives may be asked for.
-
-Large temporary arrays cost page faults, and each view costs 0.2 us. A workspace holds both, and is kept for the next
-pass of the same shape. It belongs to one pass at a time, and no array of it leaves this module.
+- `second.SecondWorkspace`, if second derivatives of a plain cell may be asked for. Those of a cell with options or of
+  sequences with lengths are `minilstm.second.tangents`.
 """
 
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Any
 
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 
-from ..bptt import has_derivation
+from .. import bptt
+from ..bptt import WEIGHTS, has_derivation
 from ..cells import LSTMCell, LSTMState
 from ..cotangents import filled, is_derived_twice, part_of, result_of
 from ..gates import GATES
-from ..pairs import register_pair
-from . import compiled
-from .loops import SCALE, SHIFT
+from ..params import get_path
+from ..second.pairs import register_pair
+from ..second.tangents import lstm_gradient_tangents, lstm_tangents
+from . import compiled, loans
+from .activations import FAST_ACTIVATIONS
+from .loops import SCALE, SHIFT, Options
+from .padding import Padding
 from .row_workspace import LARGE_KERNEL, RowWorkspace
 from .second import SecondWorkspace
 from .workspace import ColumnWorkspace
 
 Array = Any
 
-FREE_WORKSPACES = 2  # kept for each shape; more are needed only while more passes are unfinished
-FREE_SHAPES = 8
-
 
 def can_run(cell: Any) -> bool:
-    """Whether this module can run the cell: an LSTM cell with tanh and without further options."""
-    return (
-        has_derivation(cell)
-        and cell.activation == "tanh"
-        and not cell.use_peepholes
-        and cell.cell_clip is None
-        and cell.num_proj is None
-    )
+    """Whether this module can run the cell: an LSTM cell with an activation that `minilstm.fast.activations` has."""
+    return has_derivation(cell) and cell.activation in FAST_ACTIVATIONS
 
 
-def sequence(cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any) -> tuple[Array, LSTMState]:
-    """The fast twin of `minilstm.bptt.sequence`, for cells that it `can_run`: inputs ``[time, batch, input_dim]``."""
+def sequence(
+    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any,
+    sequence_length: Array | None = None, h_masks: Array | None = None,
+) -> tuple[Array, LSTMState]:  # fmt: skip
+    """The fast twin of `minilstm.bptt.sequence`, with its arguments and results."""
     c, h = state
     arguments = inputs, c, h, params["kernel"], params["bias"]
-    if len(inputs) == 1 and not any(map(isbox, arguments)):
+    loan = Loan(cell, sequence_length, h_masks)
+    if loan.is_plain and len(inputs) == 1 and not any(map(isbox, arguments)):
         return _one_step(*arguments, cell.forget_bias)
-    loan = Loan(is_derived_twice(*arguments), isbox(inputs))
-    results = fast_sequence(*arguments, forget_bias=cell.forget_bias, loan=loan)
+    more = [] if loan.options is None else [get_path(params, name) for name in WEIGHTS[2:]]
+    loan.keeps, loan.moves_inputs = any(map(isbox, (*arguments, *more))), isbox(inputs)
+    if loan.keeps and is_derived_twice(*arguments, *more):
+        if not loan.is_plain:
+            return bptt.sequence(cell, params, inputs, state, sequence_length, h_masks)
+        loan.twice = True
+    results = fast_sequence(*arguments, *more, forget_bias=cell.forget_bias, loan=loan)
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
-
-
-_free: dict[tuple[Any, ...], list[Any]] = {}
-_lock = threading.RLock()  # the collector may end a loan, and return its workspace, while this thread is in here
-
-
-def _take(key: tuple[Any, ...]) -> Any:
-    with _lock:
-        free = _free.get(key)
-        if free:
-            return free.pop()
-    *arguments, kind = key
-    return kind(*arguments)
-
-
-def _give_back(key: tuple[Any, ...], workspace: Any) -> None:
-    with _lock:
-        free = _free.pop(key, [])
-        if len(free) < FREE_WORKSPACES:
-            free.append(workspace)
-        _free[key] = free  # the shape used last is at the end
-        while len(_free) > FREE_SHAPES:
-            del _free[next(iter(_free))]
 
 
 def workspace_class(kernel: Array) -> Any:
     """The class of workspaces for this kernel; all have the methods of `ColumnWorkspace`."""
     if compiled.can_compile(kernel.dtype, kernel.size):
         return compiled.workspace_class()
+    return numpy_class(kernel)
+
+
+def numpy_class(kernel: Array) -> Any:
+    """The class of workspaces in NumPy for this kernel."""
     return RowWorkspace if kernel.nbytes > LARGE_KERNEL else ColumnWorkspace
 
 
-class Loan:
-    """Holds the workspace of a forward pass for its backward pass, and returns it when neither pass can run again.
+def options_of(cell: LSTMCell, h_masks: Array | None) -> Options | None:
+    """What a workspace must know about the cell, or None if it is plain."""
+    options = Options(
+        cell.output_size, cell.activation, cell.use_peepholes, cell.cell_clip,
+        cell.num_proj is not None, cell.proj_clip, h_masks is not None,
+    )  # fmt: skip
+    return None if options == Options(cell.units, "tanh", False, None, False, None, False) else options
 
-    `twice` says whether second derivatives are expected, `moves_inputs` whether any of them concern the inputs.
+
+class Loan(loans.Loan):
+    """The loan of one pass of an LSTM, and what the pass is given besides arrays with derivatives.
+
+    Parameters
+    ----------
+    cell : LSTMCell, optional
+        Needed only for a cell with options.
+    sequence_length, h_masks
+        As in `minilstm.bptt.sequence`.
     """
 
-    def __init__(self, twice: bool = False, moves_inputs: bool = True) -> None:
-        self.twice, self.moves_inputs = twice, moves_inputs
-        self.second: Loan | None = None
-        self.key: tuple[Any, ...] | None = None
-        self.workspace: Any = None
+    def __init__(self, cell: LSTMCell | None = None, sequence_length: Any = None, h_masks: Array | None = None) -> None:
+        super().__init__()
+        self.options = None if cell is None else options_of(cell, h_masks)
+        self.lengths, self.h_masks = sequence_length, h_masks
+        self.padding: Padding | None = None
+        self.keeps = True  # for a backward pass
+        self.cell, self.twice, self.moves_inputs = cell, False, True  # whether second derivatives are expected, of what
+        self.again: Any = None  # what else a second derivative needs that was not expected
 
-    def take(self, inputs: Array, kernel: Array) -> Any:
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but a plain cell."""
+        return self.options is None and self.lengths is None
+
+    def workspace_for(self, inputs: Array, kernel: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
-        kind = SecondWorkspace if self.twice else workspace_class(kernel)
-        self.key = (*inputs.shape, kernel.shape[1] // 4, inputs.dtype, kind)
-        self.workspace = _take(self.key)
-        return self.workspace
+        if self.twice:
+            return self.take(SecondWorkspace, *inputs.shape, kernel.shape[1] // 4, inputs.dtype)
+        if self.lengths is not None and min(self.lengths) < len(inputs):
+            self.padding = Padding(np.asarray(self.lengths), len(inputs))
+        shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
+        padded = self.padding is not None
+        kind = numpy_class(kernel) if padded else workspace_class(kernel)
+        if self.options is not None or (kind is ColumnWorkspace and not self.keeps):
+            return self.take(ColumnWorkspace, *shape, padded, self.options, self.keeps)
+        return self.take(kind, *shape, *([True] if padded else []))
 
     def for_tangents(self, values: Any, forget_bias: float) -> Any:
-        """The workspace, if second derivatives were expected; else another one, after the same forward pass."""
+        """The workspace of a plain cell, if second derivatives were expected; else another one, after the same pass."""
         if self.twice:
             return self.workspace
-        if self.second is None:
-            self.second = Loan(twice=True)
-            self.second.take(values[0], values[3]).forward(*values, forget_bias)
-        return self.second.workspace
+        if self.again is None:
+            self.again = Loan()
+            self.again.twice = True
+            self.again.workspace_for(values[0], values[3]).forward(*values, forget_bias)
+        return self.again.workspace
 
-    def __del__(self) -> None:
-        if self.key is not None and self.workspace is not None:
-            _give_back(self.key, self.workspace)
+    def readable(self, values: Any) -> dict[str, Any]:
+        """The options of `minilstm.second.tangents`, after the same pass by `minilstm.bptt`, for any other cell."""
+        if self.again is None:
+            self.again = {
+                "cell": self.cell, "sequence_length": self.lengths, "h_masks": self.h_masks, "tape": bptt.Tape(),
+            }  # fmt: skip
+            bptt.lstm_sequence(*_with_all_weights(values), **self.again)
+        return dict(self.again)
+
+
+def _with_all_weights(values: Any) -> list[Any]:
+    """`values` with None for each weight that is not there."""
+    return [*values, *[None] * (3 + len(WEIGHTS) - len(values))]
 
 
 def _one_step(
@@ -160,45 +182,74 @@ def _step_constants(units: int, forget_bias: float, dtype: np.dtype[Any]) -> tup
 
 @primitive
 def fast_sequence(
-    inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *, forget_bias: float, loan: Loan
+    inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, *more: Array | None, forget_bias: float, loan: Loan
 ) -> tuple[Array, Array, Array]:
-    """The forward pass: outputs ``[time, batch, units]``, final c and final h."""
-    return loan.take(inputs, kernel).forward(inputs, c, h, kernel, bias, forget_bias)
+    """The forward pass: outputs ``[time, batch, output_size]``, final c and final h.
+
+    `more` are the other weights in the order of `minilstm.bptt.WEIGHTS`, if the cell has options.
+    """
+    workspace, padding = loan.workspace_for(inputs, kernel), loan.padding
+    if padding is not None:
+        inputs = padding.without(inputs)
+        np.copyto(workspace.past, padding.past)
+    if loan.options is not None:
+        workspace.loops.set_weights(*more, loan.h_masks)
+    outputs, c_end, h_end = workspace.forward(inputs, c, h, kernel, bias, forget_bias)
+    if padding is not None:
+        outputs[padding.past] = 0  # they are, but some are -0
+        c_end, h_end = padding.final_c(c_end, c), padding.final_h(outputs, h, loan.h_masks)
+    return outputs, c_end, h_end
 
 
 @primitive
 def fast_backward(
     d_outputs: Array, dc: Array, dh: Array, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array,
-    *, forget_bias: float, loan: Loan, wants_inputs: bool = True, wants_h: bool = True,
-) -> tuple[Array | None, Array, Array | None, Array, Array]:  # fmt: skip
-    """The backward pass: derivatives of inputs, c and h before the first step, kernel and bias.
+    *more: Array | None, forget_bias: float, loan: Loan, wants_inputs: bool = True, wants_h: bool = True,
+) -> tuple[Array | None, ...]:  # fmt: skip
+    """The backward pass: derivatives of inputs, c and h before the first step, kernel and bias, and of all other
+    weights if the cell has options.
 
     Those of inputs and h are None unless wanted.
     """
-    *before, d_kernel = loan.workspace.backward(d_outputs, dc, dh, c, kernel, wants_inputs, wants_h)
-    return (*before, d_kernel[:-1], d_kernel[-1])
+    padding, d_c_end, d_h_end = loan.padding, dc, dh
+    if padding is not None:
+        d_outputs, dh = padding.d_outputs(d_outputs, dh, loan.h_masks), np.zeros_like(dh)
+    d_inputs, dc, dh, d_kernel = loan.workspace.backward(d_outputs, dc, dh, c, kernel, wants_inputs, wants_h)
+    if padding is not None:
+        dc = np.where(padding.empty, d_c_end, dc)
+        dh = dh if dh is None else np.where(padding.empty, d_h_end, dh)
+    d_more = () if loan.options is None else loan.workspace.loops.d_weights()
+    return (d_inputs, dc, dh, d_kernel[: len(kernel)], d_kernel[-1], *d_more)
 
 
 @primitive
 def fast_tangents(*values: Array, forget_bias: float, loan: Loan, **_: bool) -> tuple[Array, Array, Array]:
-    """The fast twin of `minilstm.tangents.lstm_tangents`."""
-    directions, values = values[:5], values[5:]
-    return loan.for_tangents(values, forget_bias).tangents(directions, values)
+    """The fast twin of `minilstm.second.tangents.lstm_tangents`."""
+    directions, values = values[: len(values) // 2], values[len(values) // 2 :]
+    if loan.is_plain:
+        return loan.for_tangents(values, forget_bias).tangents(directions, values)
+    return lstm_tangents(*_with_all_weights(directions), *_with_all_weights(values), **loan.readable(values))
 
 
 @primitive
 def fast_gradient_tangents(*values: Array, forget_bias: float, loan: Loan, **_: bool) -> tuple[Array, ...]:
-    """The fast twin of `minilstm.tangents.lstm_gradient_tangents`."""
-    r_given, directions, given, values = values[:3], values[3:8], values[8:11], values[11:]
-    second = loan.for_tangents(values, forget_bias)
-    return tuple(second.backward_tangents(r_given, directions, given, values, loan.moves_inputs))
+    """The fast twin of `minilstm.second.tangents.lstm_gradient_tangents`."""
+    half = len(values) // 2
+    r_given, directions, given, values = values[:3], values[3:half], values[half : half + 3], values[half + 3 :]
+    if loan.is_plain:
+        second = loan.for_tangents(values, forget_bias)
+        return tuple(second.backward_tangents(r_given, directions, given, values, loan.moves_inputs))
+    all_directions, all_values = map(_with_all_weights, (directions, values))
+    moved = lstm_gradient_tangents(*r_given, *all_directions, *given, *all_values, **loan.readable(values))
+    return moved[: len(values)]
 
 
 def every_dz(
-    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: None, cotangents: Any
+    cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Any, cotangents: Any
 ) -> Array:
     """The fast twin of `minilstm.bptt.every_dz`."""
-    loan, arguments = Loan(), (inputs, *state, params["kernel"], params["bias"])
+    loan, arguments = Loan(cell, sequence_length), [inputs, *state, params["kernel"], params["bias"]]
+    arguments += [] if loan.options is None else [get_path(params, name) for name in WEIGHTS[2:]]
     options: dict[str, Any] = {"forget_bias": cell.forget_bias, "loan": loan}
     given = cotangents(fast_sequence(*arguments, **options))
     fast_backward(*given, *arguments, **options, wants_inputs=False)

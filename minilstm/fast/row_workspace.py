@@ -23,7 +23,8 @@ import numpy as np
 
 from .loops import SCALE, F, I, O, fast_step_back
 from .memory import aligned, recycled
-from .workspace import unbuffered, whole_bias
+from .padding import column_past_end
+from .workspace import PAST_END, unbuffered, whole_bias
 
 Array = Any
 
@@ -37,9 +38,13 @@ class RowWorkspace:
     ----------
     time, batch, input_dim, units : int
     dtype : data type of all arrays
+    padded : bool
+        As for `ColumnWorkspace`.
     """
 
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, padded: bool = False) -> None:
+        self.past = np.zeros((time, batch), bool) if padded else None
+        self.past_end = column_past_end(PAST_END, units, dtype)
         self.input_dim = input_dim
         self.rows = aligned((time + 1, batch, input_dim + units + 1), dtype)  # [x_t, h_{t-1}, 1]
         self.rows[..., -1] = 1
@@ -56,6 +61,8 @@ class RowWorkspace:
         np.copyto(self.h[0], h)
         rows, z = self._over_all_steps()
         np.matmul(rows[:, : self.input_dim], kernel[: self.input_dim], out=z)
+        if self.past is not None:
+            self.z[self.past] = self.past_end
         with unbuffered():
             c_end = self.loops.forward(c, kernel[self.input_dim :], whole_bias(bias, forget_bias))
         outputs = recycled((batch, time, units), inputs.dtype)

@@ -1,4 +1,4 @@
-"""A pass over a sequence in NumPy that may be derived twice. The readable twin is `minilstm.tangents`.
+"""A pass over a sequence in NumPy that may be derived twice. The readable twin is `minilstm.second.tangents`.
 
 It has the layout of `minilstm.fast.workspace` (features first, one nonlinearity) and the factors of
 `minilstm.fast.loops`, and keeps all that those overwrite. Along a direction everything is linear:
@@ -27,7 +27,7 @@ from .workspace import unbuffered, whole_bias
 
 Array = Any
 
-D_C = 4  # the place of D_c behind those of D_i, D_j, D_f and D_o
+D_C = 4  # the place of D_c, after those of D_i, D_j, D_f and D_o
 assert (I, J, F, O) == tuple(map(GATES.index, "ijfo")) == (0, 1, 2, 3)
 
 

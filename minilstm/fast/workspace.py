@@ -22,12 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from .loops import SCALE, F, loops_class
+from ..gates import GATES
+from .loops import SCALE, F, Options, loops_class
 from .memory import aligned, copy_rows, recycled
+from .padding import CLOSED, OPEN, column_past_end
 
 Array = Any
 
 FOLD_INPUTS = 128  # inputs, at most, that the recurrent product includes: nothing to store and to add for them
+PAST_END = tuple({"i": CLOSED, "j": 0.0, "f": OPEN, "o": CLOSED}[gate] for gate in GATES)  # keeps c; h is 0
 BLOCK = 96  # rows of the kernel that are transposed together: their columns stay in the cache
 
 
@@ -38,25 +41,47 @@ class ColumnWorkspace:
     ----------
     time, batch, input_dim, units : int
     dtype : data type of all arrays
+    padded : bool
+        Whether sequences have different lengths. `past` ``[time, batch]`` must then be set before `forward`: 1 past the
+        end, else 0.
+    options : Options, optional
+        Of a cell that is not plain.
+    keeps : bool
+        Whether there will be a backward pass.
     """
 
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
-        rows, gates = input_dim + units + 1, 4 * units
-        self.columns = aligned((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; 1]
-        self.columns[:, -1] = 1
-        self.h = self.columns[:, input_dim:-1]
+    def __init__(
+        self, time: int, batch: int, input_dim: int, units: int, dtype: Any,
+        padded: bool = False, options: Options | None = None, keeps: bool = True,
+    ) -> None:  # fmt: skip
+        self.input_dim, end = input_dim, input_dim + (units if options is None else options.output_size)
+        rows, gates = end + padded + 1, 4 * units
+        self.columns = aligned((time + 1, rows, batch), dtype)  # [x_t; h_{t-1}; (past the end); 1]
+        self.columns[:, end:] = 1
+        self.h, self.past = self.columns[:, input_dim:end], self.columns[:time, end]
         # For products over all steps at once: the columns, and gate by gate the products of the inputs, or dz.
         self.all_columns = aligned((rows, time, batch), dtype)
         self.by_gate = aligned((gates, time, batch), dtype)
 
         self.folded = input_dim <= FOLD_INPUTS
         self.first = first = 0 if self.folded else input_dim  # of the columns that the recurrent product reads
-        self.factor = aligned((gates, rows - first), dtype)  # their rows of the kernel, transposed; then the bias
+        # Their rows of the kernel, transposed; then the bias. With a vector BLAS is faster if it is stored by columns.
+        self.factor = aligned((rows - first, gates), dtype).T if batch == 1 else aligned((gates, rows - first), dtype)
         self.from_inputs = aligned((first, gates), dtype)  # the other rows of the kernel
         self.scaled = aligned((BLOCK, gates), dtype)  # some rows of the kernel, times the scale of each column
         self.scale = np.repeat(np.array(SCALE, dtype), units)
-        columns, kind = self.columns[:, first:], loops_class(batch, units, np.dtype(dtype).itemsize)
-        self.loops = kind(columns, input_dim - first, units, adds=not self.folded)
+        # Inputs that are not folded are multiplied for all steps first, which needs the memory of all.
+        arguments = self.columns[:, first:], input_dim - first, units, not self.folded, keeps or not self.folded
+        if padded:
+            self.factor[:, -2] = column_past_end(PAST_END, units, dtype)
+        self.loops: Any
+        if options is None:
+            self.loops = loops_class(batch, units, np.dtype(dtype).itemsize)(*arguments)
+        else:
+            from .option_loops import OptionLoops  # most programs need no options
+
+            self.loops = OptionLoops(*arguments, options)
+        self.outputs = self.h[1:] if options is None else self.loops.outputs
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 
     def forward(
@@ -66,7 +91,7 @@ class ColumnWorkspace:
 
         The memory of the outputs is in the order ``[batch, time, units]``.
         """
-        time, _, input_dim = inputs.shape
+        time, input_dim = len(inputs), self.input_dim
         if self.folded:
             np.copyto(self.columns[:time, :input_dim], inputs.transpose(0, 2, 1))
         else:
@@ -83,8 +108,8 @@ class ColumnWorkspace:
         return self._outputs(), self.loops.c_end.T.copy(), self.h[time].T.copy()
 
     def _outputs(self) -> Array:
-        """A copy of h after every step, ``[time, batch, units]``."""
-        h = self.h[1:]
+        """A copy of the outputs of every step, ``[time, batch, units]``."""
+        h = self.outputs
         time, units, batch = h.shape
         # Two transpositions that stay in the cache are faster than one that does not.
         by_step = self._room(time, batch, units)
@@ -94,8 +119,10 @@ class ColumnWorkspace:
         return outputs.transpose(1, 0, 2)
 
     def _room(self, *shape: int) -> Array:
-        """`by_gate`, while it is free, as an array of another shape."""
-        return self.by_gate.reshape(-1)[: math.prod(shape)].reshape(shape)
+        """`by_gate`, while it is free, as an array of another shape; a projection may need more."""
+        size = math.prod(shape)
+        room = self.by_gate.reshape(-1)[:size] if size <= self.by_gate.size else np.empty(size, self.by_gate.dtype)
+        return room.reshape(shape)
 
     def _forward(self, c: Array) -> None:
         """The product of the inputs, if they are not folded, and the forward loop."""
@@ -110,22 +137,25 @@ class ColumnWorkspace:
     def backward(
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
-        """Derivatives of inputs and h (if wanted), of c, and of the kernel with the bias as its last row.
+        """Derivatives of inputs and h (if wanted), of c, and of the kernel with the bias as the last row.
 
         `c` is the state that `forward` started from.
         """
-        time, rows, batch = self.columns[:-1].shape
-        input_dim = rows - self.h.shape[1] - 1
+        time, _, batch = self.columns[:-1].shape
+        input_dim = self.input_dim
         if self.has_dz:  # a second backward pass after the same forward pass
             self._forward(c)
         with unbuffered():
             recurrent = np.ascontiguousarray(kernel[input_dim:])
             dc, dh = self.loops.backward(d_outputs, dc, dh, recurrent, wants_h)
         self.has_dz = True
-        copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
-        # If inputs are not folded, all_columns holds them since the forward pass.
-        copy_rows(self.all_columns[self.first :], self.columns[:time, self.first :].transpose(1, 0, 2))
-        all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
+        if batch == 1 and self.folded:  # steps are rows already: BLAS takes them as they are
+            all_columns, dz = self.columns[:time, :, 0].T, self.loops.gates[..., 0].T
+        else:
+            copy_rows(self.by_gate, self.loops.gates.transpose(1, 0, 2))
+            # If inputs are not folded, all_columns holds them since the forward pass.
+            copy_rows(self.all_columns[self.first :], self.columns[:time, self.first :].transpose(1, 0, 2))
+            all_columns, dz = (x.reshape(len(x), -1) for x in (self.all_columns, self.by_gate))
         d_kernel = np.matmul(all_columns, dz.T, out=recycled((len(all_columns), len(dz)), dz.dtype))
         d_inputs = None
         if wants_inputs:
@@ -136,7 +166,7 @@ class ColumnWorkspace:
 
     def dz(self) -> Array:
         """The dz of the last backward pass, ``[time, batch, 4 * units]``."""
-        return self.by_gate.transpose(1, 2, 0).copy()
+        return self.loops.gates.transpose(0, 2, 1).copy()
 
 
 def whole_bias(bias: Array, forget_bias: float) -> Array:

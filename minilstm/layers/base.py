@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 
+from ..arrays import as_array
 from ..options import Recipe
-from ..params import get_path, tree_leaves
+from ..params import get_path
 
 Array = Any
 Params = dict[str, Any]
@@ -58,39 +59,42 @@ def required(params: Any, name: str, where: str) -> Any:
     """Return the subtree or array `name` of a layer's parameters; ValueError if it is missing."""
     value = get_path(params, name)
     if value is None:
-        raise ValueError(f"{where}: params must hold {name!r}, got {sorted(params) or 'nothing'}")
+        held = sorted(params) or "nothing" if isinstance(getval(params), dict) else type(params).__name__
+        raise ValueError(f"{where}: params must hold {name!r}, got {held}")
     return value
 
 
-def params_dtype(params: Any, default: Any) -> np.dtype:
-    """The dtype of the parameters, which decides every other dtype; `default` if there are no parameters."""
-    first = params
-    while isinstance(first, dict) and first:  # in most trees this ends at a leaf, without a walk through all of them
-        first = next(iter(first.values()))
-    for leaf in [first] if hasattr(first, "dtype") else tree_leaves(params):
-        return np.dtype(leaf.dtype)
-    return np.dtype(default)
+def params_dtype(params: Any, default: Any, where: str = "") -> np.dtype:
+    """The dtype of the parameters, which decides every other dtype; `default` if there are none."""
+    dtype, waiting = np.dtype(default), [params]
+    while waiting:  # of generation, which calls a model for one step, this loop is 1 %
+        part = waiting.pop()
+        if isinstance(getval(part), dict):  # autograd's own `grad` of a dict passes a box around the dict
+            waiting += [part[name] for name in getval(part)]
+        elif (type(part) is np.ndarray or isbox(part)) and part.dtype.kind == "f" and part.dtype.isnative:
+            dtype = part.dtype
+        else:
+            raise ValueError(f"{where}: params must be nested dicts of floating arrays, got {part!r:.80}")
+    return dtype
 
 
 def as_floating(value: Any, dtype: Any, where: str) -> Array:
-    """Return `value` as an array of `dtype`. This happens once, at the edge of a layer.
+    """Return `value` as an array of `dtype` (None: of its own). This happens once, at the edge of a layer.
 
     Raises ValueError for anything that is not floating: whole numbers are labels or indices.
     """
-    if not hasattr(value, "dtype"):
-        value = np.asarray(value)
+    if not isbox(value) and (type(value) is not np.ndarray or value.dtype.kind not in "fiub"):
+        value = as_array(value, where)
     if value.dtype == dtype:
         return value
     if value.dtype.kind != "f":
-        raise ValueError(
-            f"{where} must be floating point, got {value.dtype} (whole numbers are for Embedding and for label losses)"
-        )
-    return value.astype(dtype)
+        raise ValueError(f"{where} must be floating point, got {value.dtype}; whole numbers are for Embedding, labels")
+    return value if dtype is None else value.astype(dtype)
 
 
 def check_features(inputs: Array, features: int, where: str, layout: str) -> None:
     """Raise ValueError unless the last dimension of `inputs` is `features` and no dimension is empty."""
-    if inputs.shape[-1] != features:
+    if inputs.shape[-1:] != (features,):
         raise ValueError(f"{where}: inputs must have {features} features, got shape {inputs.shape} ({layout})")
     if 0 in inputs.shape:
         raise ValueError(f"{where}: inputs must not be empty, got shape {inputs.shape} ({layout})")
@@ -100,17 +104,14 @@ def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.nd
     """Return `sequence_length` as an integer array [batch] with values 0 .. time, or None; ValueError otherwise."""
     if sequence_length is None:
         return None
-    lengths = np.asarray(getval(sequence_length))
+    lengths = as_array(getval(sequence_length), f"{where}: sequence_length")
     if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
-        raise ValueError(
-            f"{where}: sequence_length must be {batch} whole numbers (one a sequence), "
-            f"got shape {lengths.shape} of {lengths.dtype}"
-        )
+        got = f"shape {lengths.shape} of {lengths.dtype}"
+        raise ValueError(f"{where}: sequence_length must be {batch} whole numbers (one a sequence), got {got}")
     if lengths.min() < 0 or lengths.max() > time:
-        raise ValueError(
-            f"{where}: sequence_length must be from 0 to {time}, got {lengths.min()} to {lengths.max()}"
-        )
-    return lengths
+        got = f"{lengths.min()} to {lengths.max()}"
+        raise ValueError(f"{where}: sequence_length must be from 0 to {time}, got {got}")
+    return lengths.astype(np.int64, copy=False)  # small and unsigned dtypes would wrap around in a difference
 
 
 @primitive
@@ -125,7 +126,38 @@ def batch_major(x: Array) -> Array:
     return np.ascontiguousarray(x.swapaxes(0, 1))
 
 
+@primitive
+def reverse_time(x: Array, lengths: np.ndarray | None) -> Array:
+    """Each sequence of ``[time, batch, ...]`` from its last valid step to its first; padding stays where it is.
+
+    Its derivative is itself. Autograd's own, of an index, adds number by number.
+    """
+    if lengths is None:
+        return x[::-1]
+    t = np.arange(x.shape[0])[:, None]
+    return x[np.where(t < lengths, lengths - 1 - t, t), np.arange(x.shape[1])]
+
+
+@primitive
+def pick_steps(x: Array, steps: np.ndarray) -> Array:
+    """One step of each sequence: ``[time, batch, ...]`` to ``[batch, ...]``, where `steps` is ``[batch]``."""
+    return x[steps, np.arange(x.shape[1])]
+
+
+@primitive
+def place_steps(g: Array, steps: np.ndarray, time: int) -> Array:
+    """The transpose of `pick_steps`: zeros ``[time, batch, ...]`` except at one step of each sequence."""
+    x = np.zeros((time, *g.shape), g.dtype)
+    x[steps, np.arange(len(g))] = g
+    return x
+
+
+defvjp(reverse_time, lambda ans, x, lengths: lambda g: reverse_time(g, lengths), argnums=(0,))
+defvjp(pick_steps, lambda ans, x, steps: lambda g: place_steps(g, steps, x.shape[0]), argnums=(0,))
+defvjp(place_steps, lambda ans, g, steps, time: lambda d: pick_steps(d, steps), argnums=(0,))
 defvjp(time_major, lambda ans, x: time_major)
 defvjp(batch_major, lambda ans, x: time_major)
+for rearranges in (reverse_time, pick_steps, place_steps):
+    defjvp(rearranges, "same", argnums=(0,))
 defjvp(time_major, "same")
 defjvp(batch_major, "same")

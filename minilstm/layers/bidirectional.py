@@ -8,8 +8,9 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from ..arguments import as_generator
 from ..options import describe_parts, option, options_of
-from ..wrappers import check_distinct
+from ..wrappers import check_cell, check_distinct
 from .base import Array, Layer, Params, required
 from .recurrent import RNN
 
@@ -45,6 +46,10 @@ class Bidirectional(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("forward", "backward"):
+            part = getattr(self, name)
+            if not isinstance(part, RNN) and not (name == "backward" and part is None):
+                check_cell(part, name, "Bidirectional")
         if self.backward is not None:
             both = [part.cell if isinstance(part, RNN) else part for part in (self.forward, self.backward)]
             check_distinct(both, "Bidirectional")
@@ -56,7 +61,7 @@ class Bidirectional(Layer):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``fw/<cell>/...`` and ``bw/<cell>/...``."""
-        rng = np.random.default_rng(seed)
+        rng = as_generator(seed, "Bidirectional.init")
         return {"fw": self.forward.init(rng, input_dim, dtype), "bw": self.backward.init(rng, input_dim, dtype)}
 
     def apply(
@@ -64,7 +69,7 @@ class Bidirectional(Layer):
     ) -> tuple[Array, tuple[Any, Any]]:
         """Outputs ``[batch, time, 2 * output_size]`` (without time where sequences are not returned), (fw, bw)."""
         fw_state, bw_state = (None, None) if state is None else state
-        rng = None if rng is None else np.random.default_rng(rng)
+        rng = None if rng is None else as_generator(rng, "Bidirectional.apply", "rng")
         fw = required(params, "fw", "Bidirectional.apply")
         bw = required(params, "bw", "Bidirectional.apply")
         fw_outputs, fw_state = self.forward.apply(fw, inputs, fw_state, sequence_length, rng)

@@ -10,10 +10,12 @@ from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval
 
 from .. import initializers
+from ..arguments import as_generator, check_init, check_number
+from ..arrays import as_array
 from ..cells import activation_function, activation_option
 from ..fast.affine import affine
 from ..options import check_size, option
-from .base import Array, Layer, Params, as_floating, check_features, required
+from .base import Array, Layer, Params, as_floating, check_features, params_dtype, required
 
 
 @dataclass(eq=False, repr=False)
@@ -46,8 +48,7 @@ class Dense(Layer):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``kernel [input_dim, units]`` and ``bias [units]``."""
-        input_dim = check_size(input_dim, "input_dim", "Dense.init")
-        rng = np.random.default_rng(seed)
+        rng, input_dim, dtype = check_init(seed, input_dim, dtype, "Dense.init")
         return {
             "kernel": self.initializer(rng, (input_dim, self.units), dtype),
             "bias": self.bias_initializer(rng, (self.units,), dtype),
@@ -58,6 +59,7 @@ class Dense(Layer):
     ) -> tuple[Array, None]:
         """Map inputs ``[..., features]`` to outputs ``[..., units]``; there is no state."""
         kernel = required(params, "kernel", "Dense.apply")
+        params_dtype(kernel, np.float32, "Dense.apply")
         inputs = as_floating(inputs, kernel.dtype, "Dense.apply: inputs")
         check_features(inputs, kernel.shape[0], "Dense.apply", "[..., features]")
         outputs = affine(inputs, kernel, required(params, "bias", "Dense.apply"))
@@ -95,13 +97,14 @@ class Embedding(Layer):
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``embeddings [vocabulary, units]``; `input_dim` is not needed."""
-        return {"embeddings": self.initializer(np.random.default_rng(seed), (self.vocabulary, self.units), dtype)}
+        rng, _, dtype = check_init(seed, 1, dtype, "Embedding.init")
+        return {"embeddings": self.initializer(rng, (self.vocabulary, self.units), dtype)}
 
     def apply(
         self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, None]:
         """Map integer inputs ``[...]`` to outputs ``[..., units]``; there is no state."""
-        indices = np.asarray(getval(inputs))
+        indices = as_array(getval(inputs), "Embedding.apply: inputs")
         if indices.dtype.kind not in "iu":
             raise ValueError(f"Embedding.apply: inputs must be whole numbers, got {indices.dtype}")
         if indices.size == 0:
@@ -143,10 +146,8 @@ defjvp(lookup, "same", argnums=(0,))
 defjvp(scatter_add, "same", argnums=(0,))
 
 
-def _check_rate(rate: float, name: str, where: str) -> float:
-    if not 0 <= rate < 1:
-        raise ValueError(f"{where}: {name} must be in [0, 1), got {rate!r}")
-    return float(rate)
+def _check_rate(rate: Any, name: str, where: str) -> float:
+    return float(check_number(rate, name, where, least=0, below=1))
 
 
 @dataclass(eq=False, repr=False)
@@ -171,8 +172,8 @@ class Dropout(Layer):
         self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, None]:
         """Map inputs of any shape to outputs of the same shape; there is no state."""
-        inputs = as_floating(inputs, getattr(inputs, "dtype", np.dtype(np.float64)), "Dropout.apply: inputs")
+        inputs = as_floating(inputs, None, "Dropout.apply: inputs")
         if rng is None or self.rate == 0:
             return inputs, None
-        kept = np.random.default_rng(rng).random(inputs.shape) >= self.rate
+        kept = as_generator(rng, "Dropout.apply", "rng").random(inputs.shape) >= self.rate
         return inputs * (kept / (1 - self.rate)).astype(inputs.dtype), None

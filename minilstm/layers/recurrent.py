@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import cells, sequences
+from ..arguments import as_generator
 from ..options import describe_parts, flag, option
-from ..params import check_same_structure, set_path, tree_leaves, tree_map
-from ..wrappers import draw_masks, input_dim_of
+from ..params import set_path, tree_leaves
+from ..wrappers import check_cell, draw_masks, input_dim_of
 from .base import (
     Array,
     Layer,
@@ -21,7 +22,9 @@ from .base import (
     batch_major,
     check_features,
     params_dtype,
+    pick_steps,
     required,
+    reverse_time,
     time_major,
 )  # fmt: skip
 
@@ -31,9 +34,9 @@ OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written b
 
 def _check_backprop(backprop: Any, name: str, where: str) -> str:
     word = OLD_WORDS.get(backprop, backprop) if isinstance(backprop, str) else backprop
-    if word not in BACKPROPS:
+    if not isinstance(word, str) or word not in BACKPROPS:
         raise ValueError(f"{where}: backprop must be one of {BACKPROPS}, got {backprop!r}")
-    return str(word)
+    return word
 
 
 def _old_word(backprop: str, where: str) -> str:
@@ -82,8 +85,7 @@ class RNN(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.cell, (Layer, type)):
-            raise ValueError(f"{type(self).__name__}: cell must be a cell such as LSTMCell(8), got {self.cell!r}")
+        check_cell(self.cell, "cell", type(self).__name__)
         if self.cell.name.split("/")[0] == "initial_state":
             raise ValueError(f"{type(self).__name__}: a cell may not be named initial_state, got {self.cell.name!r}")
 
@@ -126,7 +128,7 @@ class RNN(Layer):
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
         cell_params = required(params, self.cell.name, where)
-        dtype = params_dtype(params, np.float32)
+        dtype = params_dtype(params, np.float32, where)
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
@@ -136,22 +138,22 @@ class RNN(Layer):
             inputs = time_major(inputs)
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
-        state = self.initial_state(params, batch) if state is None else self._checked_state(state, batch, dtype, where)
+        state = self.initial_state(params, batch) if state is None else self.checked_state(state, batch, dtype, where)
 
         if self.reverse:
-            inputs = _reverse_time(inputs, lengths)
+            inputs = reverse_time(inputs, lengths)
         masks = None
         if rng is not None and self.is_random:
-            masks = draw_masks(self.cell, np.random.default_rng(rng), batch, time, dtype, features)
+            masks = draw_masks(self.cell, as_generator(rng, where, "rng"), batch, time, dtype, features)
         if self.backprop == "autograd":
             outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
         else:
             outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=self.is_fast)
         if not self.return_sequences:
-            last = time - 1 if lengths is None else np.maximum(lengths, 1) - 1
-            return (outputs[time - 1] if lengths is None else outputs[last, np.arange(batch)]), state
+            last = np.full(batch, time - 1) if lengths is None else np.maximum(lengths, 1) - 1
+            return pick_steps(outputs, last), state
         if self.reverse:
-            outputs = _reverse_time(outputs, lengths)
+            outputs = reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
 
     @property
@@ -174,18 +176,15 @@ class RNN(Layer):
         zeros = self.cell.zero_state(batch, params_dtype(params, np.float32))
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
 
-    def _checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
+    def checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
+        """Return a state that is given as one of this cell, with arrays ``[batch, width]`` of `dtype`."""
         if isinstance(state, cells.LSTMState) and isinstance(self.cell.state_size, cells.LSTMState):
             (c, h), sizes = state, self.cell.state_size  # as `generate` passes it: no walk through a tree
             ours = c.shape == (batch, sizes.c) and h.shape == (batch, sizes.h)
             if ours and c.dtype == dtype and h.dtype == dtype:
                 return state
         zeros = self.cell.zero_state(batch, dtype)
-        try:
-            check_same_structure(zeros, state)
-        except ValueError as error:
-            raise ValueError(f"{where}: state does not fit the cell: {error}") from None
-        state = tree_map(lambda _, given: as_floating(given, dtype, f"{where}: state"), zeros, state)
+        state = _as_state(zeros, state, dtype, where)
         wanted, got = ([leaf.shape for leaf in tree_leaves(tree)] for tree in (zeros, state))
         if wanted != got:
             raise ValueError(f"{where}: state must have shapes {wanted} (c before h), got {got}")
@@ -240,6 +239,25 @@ LSTM.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
 )
 
 
+def _as_state(zeros: Any, state: Any, dtype: Any, where: str) -> Any:
+    """A state in the structure of `zeros`. A list where an array is wanted is that array."""
+    if not isinstance(zeros, (dict, list, tuple)):
+        return as_floating(state, dtype, f"{where}: state")
+    keys: Any = list(zeros) if isinstance(zeros, dict) else range(len(zeros))
+    given: Any = type(state).__name__
+    if isinstance(state, (list, tuple)) and not isinstance(zeros, dict):
+        given = range(len(state))
+    elif isinstance(state, dict) and isinstance(zeros, dict):
+        given = [*filter(state.__contains__, keys), *(key for key in state if key not in zeros)]
+    if given != keys:
+        wanted, got = (f"{len(part)} parts" if isinstance(part, range) else part for part in (keys, given))
+        raise ValueError(f"{where}: state does not fit the cell: wanted {wanted}, got {got}")
+    parts = [_as_state(zeros[key], state[key], dtype, where) for key in keys]
+    if isinstance(zeros, dict):
+        return dict(zip(keys, parts, strict=True))
+    return type(zeros)(*parts) if hasattr(zeros, "_fields") else type(zeros)(parts)
+
+
 def _state_as_params(state: Any) -> dict[str, Any]:
     """A state of batch 1 as parameters: ``c``, ``h`` for an LSTM, ``h`` for a plain state, ``cell_<n>`` for several."""
     if isinstance(state, cells.LSTMState):
@@ -256,11 +274,3 @@ def _state_from_params(params: dict[str, Any], zeros: Any) -> Any:
     if isinstance(zeros, (tuple, list)):
         return tuple(_state_from_params(params[f"cell_{n}"], part) for n, part in enumerate(zeros))
     return zeros + params["h"]
-
-
-def _reverse_time(x: Array, lengths: np.ndarray | None) -> Array:
-    """Each sequence of ``[time, batch, ...]`` from its last valid step to its first; padding stays where it is."""
-    if lengths is None:
-        return x[::-1]
-    t = np.arange(x.shape[0])[:, None]
-    return x[np.where(t < lengths, lengths - 1 - t, t), np.arange(x.shape[1])]

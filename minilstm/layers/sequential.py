@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
+from autograd.tracer import getval
 
 from .. import cells
+from ..arguments import as_generator, check_dtype
 from ..params import flatten_names, get_path, set_path, tree_size
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct, input_dim_of
@@ -14,7 +17,9 @@ from .base import Array, Layer, Params
 from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
 from .recurrent import RNN
+from .shapes import shapes_alone
 
+MOST_LAYERS = 1000  # in a description, and cells in a stack: each takes more memory than its text
 FORMAT = 1  # version of the description that `config` gives and `from_config` takes
 
 
@@ -45,7 +50,7 @@ class Sequential:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
-        check_distinct([cell for layer in layers for cell in _cells_of(layer)], "Sequential")
+        check_distinct([cell for layer in layers for cell in cells_of(layer)], "Sequential")
         if len({_is_time_major(layer) for layer in layers if layer.recurrent}) > 1:
             raise ValueError("Sequential: either all recurrent layers must have time_major=True, or none")
         self.layers = layers
@@ -58,16 +63,26 @@ class Sequential:
         `seed` is anything ``np.random.default_rng`` takes; `input_dim` is the number of input features, needed unless
         the model starts with an `Embedding`.
         """
-        if np.dtype(dtype).kind != "f":
-            raise ValueError(f"Sequential.init: dtype must be floating, got {np.dtype(dtype)}")
-        rng = np.random.default_rng(seed)
+        dtype, rng = check_dtype(dtype, "Sequential.init"), as_generator(seed, "Sequential.init")
         params: dict[str, Any] = {}
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = layer.init(rng, input_dim, dtype)
             if weights:  # a layer without parameters has no entry
-                set_path(params, name, weights)
+                try:
+                    set_path(params, name, weights)
+                except ValueError as error:
+                    raise ValueError(f"Sequential.init: {error}") from None
             input_dim = layer.output_dim(input_dim)
         return params
+
+    def shapes(self, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
+        """The tree that `init` makes, of arrays that cannot be written to and take no memory, whatever their size.
+
+        Raises ValueError for sizes that no array can have.
+        """
+        twin = copy.copy(self)
+        twin.layers = tuple(shapes_alone(list(self.layers)))
+        return twin.init(0, input_dim, dtype)
 
     def apply(
         self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
@@ -92,17 +107,19 @@ class Sequential:
             outputs ``[batch, time, features]``; state ``{layer name: state}`` of the recurrent layers.
         """
         state = {} if state is None else state
+        if not isinstance(state, dict):
+            raise ValueError(f"Sequential.apply: state must be {{layer name: state}}, got {type(state).__name__}")
         if not state.keys() <= self._recurrent:
             unknown = sorted(state.keys() - self._recurrent)
             raise ValueError(f"Sequential.apply: state names {unknown}, which are no recurrent layers here")
         is_random = rng is not None and any(layer.is_random for layer in self.layers)
-        rng = np.random.default_rng(rng) if is_random else None
+        rng = as_generator(rng, "Sequential.apply", "rng") if is_random else None
         new_state = {}
         outputs = inputs
         for name, layer in zip(self.names, self.layers, strict=True):
             weights = get_path(params, name)
             if weights is None:
-                weights = {}
+                weights = {} if isinstance(getval(params), dict) else params  # the layer says what it wants
             outputs, layer_state = layer.apply(weights, outputs, state.get(name), sequence_length, rng)
             if layer.recurrent:
                 new_state[name] = layer_state
@@ -176,7 +193,7 @@ def _is_time_major(layer: Layer) -> bool:
     return bool(getattr(layer.forward if isinstance(layer, Bidirectional) else layer, "time_major", False))
 
 
-def _cells_of(layer: Layer) -> list[Any]:
+def cells_of(layer: Layer) -> list[Any]:
     """The cells of a layer, each object once: a Bidirectional may use one cell for both directions."""
     if isinstance(layer, Bidirectional):
         return list({id(part.cell): part.cell for part in (layer.forward, layer.backward)}.values())
@@ -220,11 +237,15 @@ def from_config(config: dict[str, Any]) -> Sequential:
         If the description is of a later format or not one at all.
     """
     try:
+        if not isinstance(config, dict):
+            raise TypeError(f"wanted a dict, got {type(config).__name__}")
         if config["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT}, got {config['format']!r}")
+        if len(config["layers"]) > MOST_LAYERS:
+            raise ValueError(f"{len(config['layers'])} layers, the limit is {MOST_LAYERS}")
         return Sequential(*(_layer_from_config(layer) for layer in config["layers"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"from_config: not a model description of minilstm: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"from_config: config is not a model description of minilstm: {error}") from error
 
 
 def _layer_from_config(config: dict[str, Any]) -> Layer:
@@ -241,6 +262,8 @@ def _cell_from_config(config: dict[str, Any]) -> Any:
     options = dict(config)
     kind = options.pop("cell")
     if kind == "MultiRNNCell":
+        if len(options["cells"]) > MOST_LAYERS:
+            raise ValueError(f"{len(options['cells'])} cells in a stack, the limit is {MOST_LAYERS}")
         return MultiRNNCell([_cell_from_config(cell) for cell in options.pop("cells")], **options)
     if "inner" in options:
         return CELLS[kind](_cell_from_config(options.pop("inner")), **options)

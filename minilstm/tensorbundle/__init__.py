@@ -16,18 +16,21 @@ Names and arrays in, files out, and back; nothing here knows what the tensors me
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.reader import Bundle, TensorInfo, list_variables, read
 from minilstm.tensorbundle.reader import open_bundle as open
-from minilstm.tensorbundle.state import all_checkpoints, latest, publish
+from minilstm.tensorbundle.state import STATE_FILE, all_checkpoints, latest, listed, publish, remove
 from minilstm.tensorbundle.writer import write
 
 __all__ = [
+    "STATE_FILE",
     "Bundle",
     "CheckpointError",
     "TensorInfo",
     "all_checkpoints",
     "latest",
     "list_variables",
+    "listed",
     "open",
     "publish",
     "read",
+    "remove",
     "write",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRING = 7
-_BFLOAT16 = 14
+BFLOAT16 = 14
 
 NAMES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64", 9: "int64",
@@ -23,7 +23,7 @@ NAMES = {
 
 # What the dtypes are in memory, in native byte order; `in_memory` knows bfloat16 too, which depends on ml_dtypes.
 _IN_MEMORY: dict[int, np.dtype[Any]] = {
-    code: np.dtype(name) for code, name in NAMES.items() if code not in (STRING, _BFLOAT16)
+    code: np.dtype(name) for code, name in NAMES.items() if code not in (STRING, BFLOAT16)
 }
 _CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in _IN_MEMORY.items()}
 _IN_MEMORY[STRING] = np.dtype(object)
@@ -32,7 +32,7 @@ _STRING_KINDS = "OSUT"  # objects, bytes, str, and NumPy's StringDType
 
 def in_memory(code: int) -> np.dtype[Any]:
     """The dtype, in native byte order, of arrays that are stored under a code."""
-    return _bfloat16() if code == _BFLOAT16 else _IN_MEMORY[code]
+    return _bfloat16() if code == BFLOAT16 else _IN_MEMORY[code]
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def code_of(dtype: np.dtype[Any]) -> int | None:
     Objects are taken for strings; whether they are is for the caller to check.
     """
     if _is_bfloat16(dtype):
-        return _BFLOAT16
+        return BFLOAT16
     if dtype.isbuiltin == 2:  # another package's
         return None
     if dtype.kind in _STRING_KINDS:
@@ -88,7 +88,7 @@ def to_octets(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 def empty(shape: tuple[int, ...], code: int) -> NDArray[Any]:
     """An array to read stored bytes into: of the final shape and item size, in native byte order."""
-    return np.empty(shape, np.uint16 if code == _BFLOAT16 else in_memory(code))
+    return np.empty(shape, np.uint16 if code == BFLOAT16 else in_memory(code))
 
 
 def from_stored(array: NDArray[Any], code: int, big_endian: bool) -> NDArray[Any]:

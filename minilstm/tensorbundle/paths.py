@@ -7,6 +7,7 @@ import os
 import re
 
 _SUFFIX = re.compile(r"\.index|\.meta|\.data-[0-9]{5,}-of-[0-9]{5,}")
+_SUFFIX_AT_END = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX.pattern})\Z")
 
 
 def index_path(prefix: str) -> str:
@@ -35,6 +36,16 @@ def checked_prefix(function: str, prefix: str | os.PathLike[str]) -> str:
     if not os.path.basename(path):
         raise ValueError(f"{function}: prefix must end in a file name such as 'model.ckpt', got {path!r}")
     return path
+
+
+def as_prefix(path: str | os.PathLike[str]) -> str:
+    """The prefix of a checkpoint that is named by one of its files, such as ``m.ckpt.index``; else the path as it is.
+
+    A name that looks like such a file but is the prefix of a checkpoint of its own stays.
+    """
+    name = os.fspath(path)
+    match = _SUFFIX_AT_END.search(name) if isinstance(name, str) else None
+    return name[: match.start()] if match and os.path.isfile(name) and not os.path.exists(index_path(name)) else name
 
 
 def checkpoint_files(prefix: str) -> list[str]:

@@ -19,7 +19,7 @@ from minilstm import files
 from minilstm.tensorbundle import dtypes
 from minilstm.tensorbundle.errors import CheckpointError, about
 from minilstm.tensorbundle.index import Stored, read_index
-from minilstm.tensorbundle.paths import checked_prefix, data_path, index_path
+from minilstm.tensorbundle.paths import as_prefix, checked_prefix, data_path, index_path
 from minilstm.tensorbundle.proto import Entry
 from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.values import check_end, read_entry
@@ -217,7 +217,8 @@ def open_bundle(prefix: str | os.PathLike[str]) -> Bundle:
     Parameters
     ----------
     prefix : str or path
-        ``runs/model.ckpt-600`` for the files ``runs/model.ckpt-600.index`` and ``runs/model.ckpt-600.data-...``.
+        ``runs/model.ckpt-600`` for the files ``runs/model.ckpt-600.index`` and ``runs/model.ckpt-600.data-...``; the
+        name of one of these files is accepted too.
 
     Raises
     ------
@@ -226,7 +227,7 @@ def open_bundle(prefix: str | os.PathLike[str]) -> Bundle:
     CheckpointError
         If the index is damaged.
     """
-    path = checked_prefix("open", prefix)
+    path = checked_prefix("open", as_prefix(prefix))
     try:
         return Bundle(path)
     except FileNotFoundError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from minilstm import files
 from minilstm.tensorbundle.errors import CheckpointError, about
@@ -23,7 +24,9 @@ _MAX_SIZE = 16 << 20
 _STEP = re.compile(r"-[0-9]+$")
 
 
-def publish(prefix: str | os.PathLike[str], max_to_keep: int | None = 5) -> None:
+def publish(
+    prefix: str | os.PathLike[str], max_to_keep: int | None = 5, own: Sequence[str] | None = None
+) -> None:
     """Make a checkpoint that was written the latest of its folder, then remove the oldest beyond `max_to_keep`.
 
     The state file is replaced first, and flushed; only what it no longer names is removed.
@@ -36,6 +39,9 @@ def publish(prefix: str | os.PathLike[str], max_to_keep: int | None = 5) -> None
         How many checkpoints of this name to keep, the latest included. Names that differ only in ``-<step>`` are the
         same name; checkpoints of other names are neither counted nor removed. 0 or None: all are kept, and only the
         latest is listed, as TensorFlow does.
+    own : list of str, optional
+        The names in the folder, the oldest first, that are counted and removed in place of those that differ in the
+        step only. The state file need not have listed them.
 
     Raises
     ------
@@ -55,13 +61,15 @@ def publish(prefix: str | os.PathLike[str], max_to_keep: int | None = 5) -> None
     kept, dropped = [base], []
     if max_to_keep:
         earlier = [name for name in _earlier(directory) if name != base]
-        alike = [name for name in earlier if _without_step(name) == _without_step(base)]
+        alike = [name for name in earlier if _without_step(name) == _without_step(base)] if own is None else list(own)
         dropped = alike[: max(len(alike) + 1 - max_to_keep, 0)]
+        if own is not None:
+            earlier = [name for name in earlier if name not in alike] + alike
         kept = [name for name in earlier if name not in dropped] + kept
     text = format_state(StateText(base, tuple(kept)))
     files.write_bytes(os.path.join(directory, STATE_FILE), text)
     for name in dropped:
-        _remove_checkpoint(os.path.join(directory, name))
+        remove(os.path.join(directory, name))
     if dropped:
         files.fsync_directory(directory)
 
@@ -90,6 +98,17 @@ def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
         As for `latest`.
     """
     return [prefix for prefix in _prefixes(directory) if _is_complete(prefix)]
+
+
+def listed(directory: str | os.PathLike[str]) -> list[str]:
+    """The prefixes that the state file of a folder names, complete or not, the latest last.
+
+    Raises
+    ------
+    CheckpointError
+        As for `latest`.
+    """
+    return _prefixes(directory)
 
 
 def read_state(directory: str | os.PathLike[str]) -> StateText | None:
@@ -166,7 +185,8 @@ def _without_step(name: str) -> str:
     return _STEP.sub("", name)
 
 
-def _remove_checkpoint(prefix: str) -> None:
+def remove(prefix: str) -> None:
+    """Remove the files of a checkpoint, the index first: without it the others are useless. The state file stays."""
     for path in checkpoint_files(prefix):
         files.remove(path)
     files.sweep(index_path(prefix), data_path(prefix, 0, 1))

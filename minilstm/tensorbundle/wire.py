@@ -115,6 +115,15 @@ class Message:
         return [Message(content) for content in self._values(field, _BYTES)]
 
 
+def each_message(data: bytes, wanted: int) -> Iterator[Message]:
+    """Repeated messages in a field, one after the other: as `Message.messages`, without all in memory at once."""
+    for field, wire_type, value in _fields(data):
+        if field == wanted and (wire_type != _BYTES or isinstance(value, int)):
+            raise CheckpointError(f"a field holds {_OTHER_THAN[_BYTES]}")
+        if field == wanted:
+            yield Message(value)  # type: ignore[arg-type]  # bytes, as was just made sure
+
+
 def _fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """Every field of a message: its number, its wire type and its value."""
     at, end = 0, len(data)

@@ -54,6 +54,10 @@ def entries_of(batch: Any) -> float:
     if isinstance(batch, dict) and batch.get("weights") is not None:
         return float(np.sum(batch["weights"], dtype=np.float64))
     first = tree_leaves(batch)[0]
-    targets: tuple[int, ...] = np.shape(batch["targets"]) if isinstance(batch, dict) and "targets" in batch else ()
-    every_step = len(targets) > 1 and targets[:2] == first.shape[:2]
-    return float(len(first) * (targets[1] if every_step else 1))
+    if not isinstance(batch, dict) or "targets" not in batch:
+        return float(len(first))
+    targets = np.asarray(batch["targets"])
+    # One target a step, or one a sequence, which may have as many features as the batch has steps.
+    every_step = targets.shape[1:] and targets.shape[:2] == first.shape[:2]
+    every_step = every_step and (targets.ndim > 2 or targets.dtype.kind in "iub")
+    return float(len(targets) * (targets.shape[1] if every_step else 1))

@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from .. import losses, optimizers
-from ..checkpoint import check_describable, latest_checkpoint
+from ..checkpoint import check_describable
 from ..layers.base import params_dtype
 from ..params import Tree
+from .arguments import check_options
 from .baselines import baselines
 from .evaluation import LossFunction, model_loss
+from .folder import RunFolder
+from .lock import RunLock
 from .loop import FitResult, Trainer
+from .record import started_with
 from .sources import ArraySource, Source, as_source
 from .truncation import Truncation, as_truncation, has_weight, tbptt
 
@@ -45,6 +49,7 @@ def fit(
     checkpoint_every: int | None = None,
     max_to_keep: int | None = 5,
     resume: bool = False,
+    resume_changes: Iterable[str] = (),
     extra: Any = None,
 ) -> FitResult:
     """Train a model by minibatch gradient descent.
@@ -98,7 +103,12 @@ def fit(
     max_to_keep : int or None, default 5
         How many checkpoints to keep; None keeps all.
     resume : bool, default False
-        Resume from the newest checkpoint in `checkpoint_dir`, and ignore `params`. Without one, start a new run.
+        Resume from the newest checkpoint in `checkpoint_dir`, and ignore `params`. Without one, start a new run. The
+        call must say what the run was started with; only epochs, validation data, early stopping, callbacks, progress,
+        `extra`, and how often to save and how many to keep may differ.
+    resume_changes : names, default ()
+        What else may differ on resume: arguments of `fit`, options of the optimizer, ``"model"``, ``"data"``. The
+        checkpoints from then on say what the run goes on with.
     extra : optional
         Anything that JSON can hold; saved in every checkpoint (data scaling, a vocabulary).
 
@@ -112,6 +122,8 @@ def fit(
     ------
     ValueError
         For arguments that do not fit together, before anything is written.
+    CheckpointError
+        On resume, if the run was started with something else: every difference is listed. Nothing is written.
     FloatingPointError
         If the loss or a gradient is not finite; the message names the step and the parameter. Earlier checkpoints stay
         untouched. ``failed-<step>`` in `checkpoint_dir` keeps the step for ``minilstm replay``.
@@ -120,17 +132,22 @@ def fit(
     """
     loss, optimizer = losses.get(loss), optimizers.get(optimizer)
     options = SimpleNamespace(**locals())  # every argument, for the functions below and the trainer
-    _check_options(options)
+    check_options(options, fit)
+    batch_size, seed, steps_per_epoch = options.batch_size, options.seed, options.steps_per_epoch
     if loss_fn is None:
         loss_fn = model_loss(model, loss)
-    any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32)
+    any_tree, dtype = options.loss_fn is not None, params_dtype(params, np.float32, "fit")
     truncation = as_truncation(tbptt, data, model)
-    read = functools.partial(as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree)
+    is_time_major = getattr(model, "is_time_major", False)
+    read = functools.partial(
+        as_source, dtype=dtype, batch_size=batch_size, seed=seed, resume=resume, any_tree=any_tree,
+        time_major=is_time_major,
+    )  # fmt: skip
     source, validation = read(data, steps_per_epoch=steps_per_epoch), None
     if validation_data is not None:
         validation = read(validation_data, steps_per_epoch=None, where="fit: validation_data")
     arrays = [one for one in (source, validation) if isinstance(one, ArraySource)]
-    if arrays and getattr(model, "is_time_major", False):
+    if arrays and is_time_major:
         raise ValueError(
             "fit: the model has time_major=True, but arrays are batched along their first axis; build it with "
             "time_major=False, or give batches as a callable or an iterable"
@@ -138,58 +155,42 @@ def fit(
     if truncation is not None and (any_tree or (source.continues and truncation.window != truncation.stride)):
         why = "loss_fn" if any_tree else "a callable or an iterable (its batches are windows) and a longer window"
         raise ValueError(f"fit: tbptt cannot be used with {why}")
-    compared = {}
+    compared, started = {}, None
+    first: Any = None if any_tree and checkpoint_dir is None else source.first()
     if not any_tree:
-        compared = baselines(loss, _check_batches(options, "data", source, truncation))
+        _check_batches(options, "data", source, first, truncation)
+        compared = baselines(loss, first)
         if validation is not None:
-            _check_batches(options, "validation_data", validation, truncation)
+            _check_batches(options, "validation_data", validation, validation.first(), truncation)
     if checkpoint_dir is not None:
         check_describable(model, extra)
-    trainer = Trainer(options, loss_fn, source, validation, truncation, compared)
-    if checkpoint_dir is not None and latest_checkpoint(checkpoint_dir) is not None:
-        if not resume:
+        started = started_with(options, source, first, truncation)
+    trainer = Trainer(options, loss_fn, source, validation, truncation, compared, started)
+    if checkpoint_dir is None:
+        return trainer.train()
+    directory = os.path.abspath(checkpoint_dir)  # a callback may change the working directory
+    with RunLock(directory):
+        trainer.folder = folder = RunFolder(directory)
+        if not resume and folder.holds_a_run():
             raise ValueError(
                 f"fit: checkpoint_dir {os.fspath(checkpoint_dir)!r} already holds a run; pass resume=True to continue "
                 "it, or choose another directory"
             )
-        trainer.load()
-    return trainer.train()
+        newest = folder.newest()
+        if newest is not None:
+            trainer.load(newest)
+        folder.take_stock()
+        return trainer.train()
 
 
-def _check_options(options: Any) -> None:
-    """Raise ValueError for an argument of `fit` that is missing, out of range, or does not go with another."""
-    for name in ("params", "data"):
-        if getattr(options, name) is None:
-            raise ValueError(f"fit: {name} is missing")
-    if isinstance(options.model, dict) or hasattr(options.params, "apply"):
-        raise ValueError("fit: wanted fit(model, params, ...), got the parameters in place of the model")
-    if params_dtype(options.params, np.float32).itemsize < 4:
-        raise ValueError("fit: params are float16, in which Adam's epsilon is 0; make them float32: init(dtype=...)")
-    given = (options.model is not None, options.loss is not None)
-    if options.loss_fn is not None and any(given):
-        raise ValueError("fit: loss_fn replaces model and loss; wanted one or the other, got both")
-    if options.loss_fn is None and not all(given):
-        raise ValueError("fit: wanted model and loss, or loss_fn")
-    for name in ("epochs", "checkpoint_every", "early_stopping"):
-        value = getattr(options, name)
-        if value is not None and (value != int(value) or value < 1):
-            raise ValueError(f"fit: {name} must be a whole number of at least 1, got {value!r}")
-    if options.ema_decay is not None and not 0 <= options.ema_decay < 1:
-        raise ValueError(f"fit: ema_decay must be in [0, 1), got {options.ema_decay!r}")
-    for name in ("clip_norm", "clip_value"):
-        bound = getattr(options, name)
-        if bound is not None and not bound > 0:
-            raise ValueError(f"fit: {name} must be positive, got {bound!r}")
-    if options.early_stopping is not None and options.validation_data is None:
-        raise ValueError("fit: early_stopping needs validation_data")
-
-
-def _check_batches(options: Any, name: str, source: Source, truncation: Truncation | None) -> dict[str, Any]:
+def _check_batches(
+    options: Any, name: str, source: Source, batch: dict[str, Any], truncation: Truncation | None
+) -> None:
     """Find wrong shapes and labels before the first step: try model and loss on a batch, and check all labels.
 
-    Returns what was checked: all data if they are arrays, else the first batch.
+    `batch` is ``source.first()``: all data if they are arrays, else the first batch.
     """
-    model, loss, batch = options.model, options.loss, source.first()
+    model, loss = options.model, options.loss
     if "targets" not in batch:
         raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
     if isinstance(source, ArraySource) and not has_weight(batch):
@@ -203,4 +204,3 @@ def _check_batches(options: Any, name: str, source: Source, truncation: Truncati
     outputs, _ = model.apply(options.params, some["inputs"], sequence_length=some.get("sequence_length"))
     losses.check_range(loss, batch["targets"], outputs.shape[-1])
     loss(outputs, some["targets"], some.get("weights") if has_weight(some) else None)
-    return batch

@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
 import os
+import stat
 from typing import Any
 
 from .. import files
+
+NAME = "history.csv"
 
 
 class HistoryFile:
     """Append the newest entries of a history to ``history.csv`` in `directory`; without one, do nothing.
 
-    `epoch` is the last one that the checkpoint holds: on resume, later rows are dropped. Each of `constants` becomes a
-    column with the same value in every row: the losses of trivial forecasts.
+    The checkpoint is the source: the file is written anew from `history`, the lists of the epochs that the checkpoint
+    holds, and `steps`, the step at the end of each. From an old file come the seconds of these epochs, and nothing
+    else. An old file that is no such file, or that says something else, is kept as ``history.csv.kept``.
+
+    Each of `constants` becomes a column with the same value in every row: the losses of trivial forecasts.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str] | None, epoch: int, constants: dict[str, float] | None = None
+        self,
+        directory: str | os.PathLike[str] | None,
+        history: dict[str, list[float]] | None = None,
+        steps: list[int] | None = None,
+        constants: dict[str, float] | None = None,
     ) -> None:
-        self.constants = {f"baseline_{name}": value for name, value in (constants or {}).items()}
-        self.path = None if directory is None else os.path.join(directory, "history.csv")
-        self.fields: list[str] | None = None
-        if self.path is None or not os.path.exists(self.path):
+        self.constants = {f"baseline_{name}": repr(value) for name, value in (constants or {}).items()}
+        self.path = None if directory is None else os.path.join(directory, NAME)
+        self.rows: list[dict[str, str]] = []
+        if self.path is None:
             return
-        with open(self.path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdigit()]
-        kept = [row for row in rows if int(row["epoch"]) <= epoch]
-        if kept:
-            self.fields = list(kept[0])
-            files.write_text(self.path, _as_csv(self.fields, kept, header=True))
+        history, steps = history or {}, steps or []
+        old, is_sound = _read(self.path, history)
+        for n in range(len(history.get("loss", ()))):
+            numbers = {name: repr(values[n]) for name, values in history.items()}
+            was = old[n] if n < len(old) else {}
+            step = str(steps[n]) if n < len(steps) else was.get("step", "")
+            constant = {name: was.get(name) or value for name, value in self.constants.items()}
+            self.rows.append(_row(n + 1, step, {**numbers, **constant}, was.get("seconds", "")))
+        if os.path.lexists(self.path) and (not is_sound or (old and not self.rows)):
+            _keep(self.path)
+        if self.rows:
+            self._write()
         else:
             files.remove(self.path)
 
@@ -39,20 +57,89 @@ class HistoryFile:
         if self.path is None:
             return
         latest = {name: repr(values[-1]) for name, values in history.items()}
-        row = {"epoch": epoch, "step": step, **latest, **self.constants, "seconds": f"{seconds:.3f}"}
-        header = self.fields is None
-        self.fields = self.fields or list(row)
-        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        with open(self.path, "a", newline="") as file:
-            file.write(_as_csv(self.fields, [row], header))
+        self.rows.append(_row(epoch, str(step), {**latest, **self.constants}, f"{seconds:.3f}"))
+        if len(self.rows) == 1 or list(self.rows[-1]) != list(self.rows[0]) or not _is_file(self.path):
+            if os.path.lexists(self.path) and not _is_file(self.path):
+                _keep(self.path)
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            self._write()
+            return
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            file.write(_as_csv(self.rows[-1:], header=False))
             file.flush()
             os.fsync(file.fileno())
 
+    def _write(self) -> None:
+        """Write the whole file, unless it is there as it should be."""
+        text = _as_csv(self.rows)
+        if not (_is_file(self.path) and _content(self.path) == text.encode()):
+            files.write_text(str(self.path), text)
 
-def _as_csv(fields: list[str], rows: list[dict[str, Any]], header: bool) -> str:
+
+def _keep(path: str) -> None:
+    """Give what is at `path` another name, which nothing has yet."""
+    names = (f"{path}.kept{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+    files.replace(path, next(name for name in names if not os.path.lexists(name)))
+
+
+def _row(epoch: int, step: str, numbers: dict[str, str], seconds: str) -> dict[str, str]:
+    return {"epoch": str(epoch), "step": step, **numbers, "seconds": seconds}
+
+
+def _as_csv(rows: list[dict[str, str]], header: bool = True) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fields, restval="", extrasaction="ignore", lineterminator="\n")
+    fields = list(dict.fromkeys(name for row in rows for name in row if name != "seconds"))
+    writer = csv.DictWriter(text, [*fields, "seconds"], restval="", lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _is_file(path: Any) -> bool:
+    """Whether there is a regular file: a link or a pipe would lead elsewhere, or wait for a reader."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _content(path: Any) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _read(path: str, history: dict[str, list[float]]) -> tuple[list[dict[str, str]], bool]:
+    """The rows of an old file as far as they can be read, and whether it is as this module writes it.
+
+    A last line without its end, and rows after the last epoch of `history`, are what a killed run leaves.
+    """
+    if not _is_file(path):
+        return [], not os.path.lexists(path)
+    try:
+        lines = _content(path).decode("utf-8").split("\n")[:-1]
+        fields, *table = list(csv.reader(lines, strict=True)) or [["epoch"]]
+    except (ValueError, csv.Error):
+        return [], False
+    known = {"epoch", "step", "seconds", *history}
+    strange = [field for field in fields if field not in known and not field.startswith("baseline_")]
+    if len(fields) != len(set(fields)) or fields[0] != "epoch" or (history and strange):
+        return [], False
+    rows: list[dict[str, str]] = []
+    for n, values in enumerate(table):
+        row = dict(zip(fields, values, strict=False))
+        if len(values) != len(fields) or row.get("epoch") != str(n + 1):
+            return rows, False
+        for name, wanted in history.items():
+            if name in row and n < len(wanted) and not _is_same(row[name], wanted[n]):
+                return rows, False
+        rows.append(row)
+    return rows, True
+
+
+def _is_same(text: str, value: float) -> bool:
+    try:
+        found = float(text or "nan")
+    except ValueError:
+        return False
+    return found == value or (math.isnan(found) and math.isnan(value))

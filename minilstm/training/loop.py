@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..checkpoint import Checkpoint
 from ..gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
 from ..params import Tree, flatten_names, tree_leaves, tree_map
 from ..progress import ProgressBar
 from .evaluation import LossFunction, entries_of, evaluate
+from .folder import RunFolder
 from .history import HistoryFile
 from .interruption import Interruption
 from .replay import dump_failure
+from .resume import resume
 from .runstate import Place, RunState
 from .sources import Source
 from .truncation import Truncation, Window, has_weight, reset_rows, windows
@@ -50,7 +53,8 @@ class Trainer:
     """One run of `fit`.
 
     `options` has every argument of `fit`, checked, as an attribute. `run` holds all that changes from step to step and
-    is saved; the rest is constant. `baselines` are the losses of trivial forecasts.
+    is saved; the rest is constant. `baselines` are the losses of trivial forecasts, `started` is the record that every
+    checkpoint gets. `folder` is where they go, or None.
     """
 
     options: Any
@@ -59,6 +63,8 @@ class Trainer:
     validation: Source | None
     truncation: Truncation | None
     baselines: dict[str, float]
+    started: dict[str, Any] | None = None
+    folder: RunFolder | None = None
 
     def __post_init__(self) -> None:
         params, optimizer = self.options.params, self.options.optimizer
@@ -66,25 +72,25 @@ class Trainer:
         history: dict[str, list[float]] = {name: [] for name in names}
         averaged = None if self.options.ema_decay is None else params
         self.run = RunState(params, optimizer.init(params), 0, Place(), history, averaged=averaged)
-        self._callbacks = tuple(self.options.callbacks)
         self._derive = value_and_grad(self.loss_fn, has_aux=True)
         self._can_donate = "donate" in inspect.signature(optimizer.update).parameters
         self._state_is_shared = True  # if others may hold the optimizer's state, the optimizer must not write into it
-        self._saved: tuple[int, Place] | None = None  # the step and place of the last checkpoint
+        self._saved: Any = None  # of the last checkpoint: step, place, whether it has the best parameters in front
 
-    def load(self) -> None:
-        """Load the newest checkpoint, so that `train` resumes from it."""
-        self.run.load(self.options.checkpoint_dir)
-        self._saved = self.run.step, self.run.place
+    def load(self, loaded: Checkpoint) -> None:
+        """Take everything from a checkpoint, so that `train` resumes from it."""
+        as_best = resume(self.run, loaded, self.options, self.started or {})
+        self._saved = self.run.step, self.run.place, as_best
 
     def train(self) -> FitResult:
         """Train from the current place to the last epoch; early stopping, a callback or a signal may end it earlier."""
         run, options, batches = self.run, self.options, self.source.batches_per_epoch
-        rows = HistoryFile(options.checkpoint_dir, run.place.epoch, self.baselines)
+        directory = None if self.folder is None else self.folder.directory
+        rows = HistoryFile(directory, run.history, run.steps, self.baselines)
         done = run.place.epoch * batches + run.place.batch
         with (
             ProgressBar(options.epochs * batches, done, options.progress) as bar,
-            Interruption(active=options.checkpoint_dir is not None) as interruption,
+            Interruption(active=self.folder is not None) as interruption,
         ):
             while not self._is_over():
                 started = time.perf_counter()
@@ -92,15 +98,14 @@ class Trainer:
                 self._end_epoch()
                 rows.append(run.place.epoch, run.step, run.history, time.perf_counter() - started)
                 if not options.checkpoint_every or self._is_over():
-                    self._save()
-                wishes = [callback(self._result()) for callback in self._callbacks]  # all are called, even after a True
+                    self._save(ended=self._is_over())
+                wishes = [callback(self._result()) for callback in options.callbacks]  # all, even after a True
                 self._state_is_shared = self._state_is_shared or bool(wishes)
                 self._exit_if_signalled(interruption)
                 if any(wishes):
                     break
-        self._save()
-        best = run.params if options.early_stopping is None or run.best is None else run.best
-        return self._result()._replace(params=best)
+        self._save(ended=True)
+        return self._result()._replace(params=run.params if run.best is None else run.best)
 
     def _is_over(self) -> bool:
         """Whether all epochs are done, or early stopping ends the run."""
@@ -108,7 +113,7 @@ class Trainer:
         return self.run.place.epoch >= self.options.epochs or self._epochs_since_best() >= patience
 
     def _epochs_since_best(self) -> int:
-        values = self.run.history.get("val_loss")
+        values = self.run.history.get("val_loss", [])[self.run.counted_from :]
         return len(values) - 1 - int(np.argmin(np.nan_to_num(values, nan=np.inf))) if values else 0
 
     def _train_epoch(self, bar: ProgressBar, interruption: Interruption) -> None:
@@ -170,14 +175,14 @@ class Trainer:
 
     def _fail(self, value: Any, grads: Tree, batch: Any) -> None:
         """Raise FloatingPointError for a loss or gradient that is not finite, and keep the step for `replay`."""
-        run, options, directory = self.run, self.options, self.options.checkpoint_dir
+        run, options = self.run, self.options
         bad = [name for name, grad in flatten_names(grads).items() if not np.isfinite(grad).all()]
         what = f"the loss is {float(value)}" if not math.isfinite(value) else f"the gradient of {bad[0]} is not finite"
         message = f"fit: {what} at step {run.step} (epoch {run.place.epoch + 1}); "
         message += "try a smaller learning_rate or clip_norm"
-        if directory is not None:
-            dumped = dump_failure(directory, run, batch, options.seed, options.model, options.loss)
-            message += f". Checkpoints already in {os.fspath(directory)!r} are untouched"
+        if self.folder is not None:
+            dumped = dump_failure(self.folder.directory, run, batch, options.seed, options.model, options.loss)
+            message += f". Checkpoints already in {os.fspath(options.checkpoint_dir)!r} are untouched"
             message += f"; replay the step with: minilstm replay {dumped}" if dumped else ""
         raise FloatingPointError(message)
 
@@ -219,14 +224,21 @@ class Trainer:
             run.history["val_loss"].append(evaluate(self.loss_fn, tested, self.validation, carry))
             if self.options.early_stopping is not None and self._epochs_since_best() == 0:
                 run.best = tested
+        elif "val_loss" in run.history:  # of a run that had validation data when it began
+            run.history["val_loss"].append(math.nan)
+        run.steps.append(run.step)
         run.place = Place(epoch=run.place.epoch + 1)
         run.carried = None
 
-    def _save(self) -> None:
-        """Save a checkpoint, unless the last one was saved at this place."""
-        here, options = (self.run.step, self.run.place), self.options
-        if options.checkpoint_dir is not None and self._saved != here:
-            self.run.save(options.checkpoint_dir, options.model, options.extra, options.max_to_keep)
+    def _save(self, ended: bool = False) -> None:
+        """Save a checkpoint, unless the last one is of this place; once the run has ended, what `fit` returns."""
+        run, options = self.run, self.options
+        here = run.step, run.place, ended and run.best_is_apart
+        if self.folder is not None and self._saved != here:
+            run.save(
+                self.folder, options.model, options.extra, options.max_to_keep, started=self.started,
+                as_best=here[-1],
+            )  # fmt: skip
             self._saved = here
 
     def _exit_if_signalled(self, interruption: Interruption) -> None:

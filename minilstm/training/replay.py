@@ -10,9 +10,12 @@ import numpy as np
 from .. import losses
 from ..checkpoint import load_checkpoint, save_checkpoint
 from ..gradients import value_and_grad
+from ..names import arranged
 from ..params import flatten_names
+from ..reading import reader
+from .carried import describe_structure, own_tensors, read_state, state_tensors
 from .evaluation import model_loss
-from .runstate import RunState, describe_structure, own_tensors, read_state, state_tensors
+from .runstate import RunState
 
 REPLAYABLE = {loss.__name__: loss for loss in (losses.mse, losses.softmax_cross_entropy, losses.sigmoid_cross_entropy)}
 
@@ -38,15 +41,17 @@ def dump_failure(directory: Any, run: RunState, batch: Any, seed: int, model: An
         return None
 
 
+@reader
 def replay(prefix: str) -> str:
     """Run a step that `dump_failure` kept. Return a report of its loss and of every gradient, as text.
 
-    Raises ValueError if the file holds no failed step.
+    Raises ValueError if the file holds no failed step, or one that is damaged.
     """
     loaded = load_checkpoint(prefix)
     facts = loaded.training.get("failed") if isinstance(loaded.training, dict) else None
     if facts is None or loaded.model is None:
         raise ValueError(f"{prefix} holds no failed step of fit")
+    arranged(flatten_names(loaded.params), loaded.model)  # before anything of the described sizes is made
     batch = own_tensors(loaded, "failed/batch")
     state = read_state(loaded, "failed/state", facts["state"])
     loss_fn, rng = model_loss(loaded.model, REPLAYABLE[facts["loss"]]), [facts["seed"], 0, facts["step"]]

@@ -3,6 +3,9 @@
 Parameters, optimizer slots and averages have TensorFlow's names. minilstm adds the place in the data, the history, the
 carried state and the best parameters so far: JSON in ``minilstm/training``, arrays under ``minilstm/carried`` and
 ``minilstm/best``. Randomness is a function of seed and place, so no random generator is stored.
+
+Once a run with early stopping has ended, its last checkpoint is what `fit` returned: the best parameters have the plain
+names. The last ones and their optimizer's state are then under ``minilstm/last``, and from there the run can go on.
 """
 
 from __future__ import annotations
@@ -10,14 +13,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..cells import LSTMState
-from ..checkpoint import OWN, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from ..params import Tree, check_same_structure, flatten_names, tree_leaves, unflatten_names
+import numpy as np
 
-KINDS: dict[str, Any] = {"LSTMState": LSTMState._make, "tuple": tuple, "list": list}  # what a state may be made of
+from ..checkpoint import Checkpoint, save_checkpoint
+from ..names import arranged
+from ..params import Tree, flatten_names, tree_leaves, unflatten_names
+from .carried import describe_structure, own_tensors, read_state, state_tensors
+from .folder import NAME, RunFolder
 
 
 class Place(NamedTuple):
@@ -67,89 +71,125 @@ class RunState:
     carried: Tree = None  # the recurrent state that the next window starts from
     averaged: Tree = None  # the exponential moving average of the parameters
     best: Tree = None  # the parameters of the epoch with the lowest validation loss
+    counted_from: int = 0  # early stopping looks at the epochs from here on: of those before, no best was kept
+    steps: list[int] = dataclasses.field(default_factory=list)  # the step at the end of every epoch
 
-    def save(self, directory: str | os.PathLike[str], model: Any, extra: Any, max_to_keep: int | None) -> None:
-        """Write a checkpoint."""
-        own = state_tensors("carried", self.carried)
-        own.update({f"best/{name}": value for name, value in flatten_names(self.best or {}).items()})
+    @property
+    def best_is_apart(self) -> bool:
+        """Whether the best parameters are others than the last."""
+        pairs = zip(tree_leaves(self.best), tree_leaves(self.params), strict=False)
+        return self.best is not None and not all(np.array_equal(best, last) for best, last in pairs)
+
+    def save(
+        self, folder: RunFolder, model: Any, extra: Any, max_to_keep: int | None, *,
+        started: Any = None, as_best: bool = False,
+    ) -> None:  # fmt: skip
+        """Write a checkpoint into the run's folder; `started` is the record of `started_with`.
+
+        With `as_best`, the plain names get the best parameters, and what the run goes on with is under
+        ``minilstm/last``.
+        """
+        own, kind = state_tensors("carried", self.carried), type(self.opt_state).__name__
+        if as_best:
+            own.update({f"last/params/{name}": value for name, value in flatten_names(self.params).items()})
+            for field, slots in list(self.opt_state._asdict().items())[1:]:  # the first is the step
+                own.update(flatten_names(slots, f"last/{field}"))
+        else:
+            own.update({f"best/{name}": value for name, value in flatten_names(self.best or {}).items()})
         training = {
             "place": self.place._asdict(), "history": self.history, "carried": describe_structure(self.carried),
-            "state": type(self.opt_state).__name__,
+            "state": None if as_best else kind, "counted_from": self.counted_from, "steps": self.steps,
+            **({} if started is None else {"started": started}), **({"last": kind} if as_best else {}),
         }  # fmt: skip
-        save_checkpoint(
-            os.path.join(directory, "model.ckpt"), self.params, opt_state=self.opt_state, step=self.step,
-            model=model, extra=extra, training=training, averaged=self.averaged, own=own, max_to_keep=max_to_keep,
+        prefix = save_checkpoint(
+            os.path.join(folder.directory, NAME), self.best if as_best else self.params,
+            opt_state=None if as_best else self.opt_state, step=self.step, model=model, extra=extra, training=training,
+            averaged=self.averaged, own=own, publish=False,
         )  # fmt: skip
+        folder.publish(prefix, self.step, max_to_keep)
 
-    def load(self, directory: str | os.PathLike[str]) -> None:
-        """Replace everything by the newest checkpoint in `directory`, which must fit what is here now.
+    def load(self, loaded: Checkpoint) -> None:
+        """Replace everything by what `save` wrote.
 
-        Raises
-        ------
-        CheckpointError
-            If `fit` did not write it, or it belongs to another model or another optimizer.
+        Raises ValueError or KeyError if it is damaged, or of another structure than what is here now.
         """
-        loaded = load_checkpoint(directory, like=self.params)
-        training, wanted = loaded.training, type(self.opt_state).__name__
-        if not isinstance(training, dict) or not {"place", "history", "carried", "state"} <= training.keys():
-            raise CheckpointError(f"fit: {loaded.prefix} was not written by fit: minilstm/training does not say so")
-        if training["state"] != wanted:
-            raise CheckpointError(f"fit: {loaded.prefix} holds {training['state']}, but the optimizer wants {wanted}")
-        opt_state = loaded.opt_state if len(self.opt_state) > 1 else self.opt_state._replace(step=loaded.step)
-        check_same_structure(self.opt_state, opt_state)
-        try:
-            place, history = Place(**training["place"]), training["history"]
-            carried = read_state(loaded, "carried", training["carried"])
-        except (TypeError, KeyError, ValueError, StopIteration) as error:
-            raise CheckpointError(f"fit: {loaded.prefix}: tensor minilstm/training: {error}") from error
-        for name, has, had in (
-            ("validation_data", "val_loss" in self.history, "val_loss" in history),
-            ("ema_decay", self.averaged is not None, loaded.averaged is not None),
-        ):
-            if has != had:
-                raise CheckpointError(
-                    f"fit: {loaded.prefix} was written {'with' if had else 'without'} {name}, and resumes only so"
-                )
-        best = own_tensors(loaded, "best")
-        self.params, self.opt_state, self.step = loaded.params, opt_state, loaded.step or 0
-        self.place, self.history, self.carried, self.averaged = place, history, carried, loaded.averaged
-        self.best = unflatten_names({name: best[name] for name in flatten_names(self.params)}) if best else None
+        training, like = loaded.training, self.params
+        if loaded.step is None:
+            raise ValueError("there is no global_step")
+        place, history = _as_place(training["place"]), training["history"]
+        counted_from = training.get("counted_from", 0)
+        _check_history(history, place.epoch)
+        if not _is_count(counted_from):
+            raise ValueError(f"counted_from must be a whole number, got {counted_from!r}")
+        steps = training.get("steps", [])
+        if not isinstance(steps, list) or not all(map(_is_count, steps)):
+            raise ValueError(f"steps must be a list of whole numbers, got {steps!r:.100}")
+        params = unflatten_names(arranged(flatten_names(loaded.params), like))
+        opt_state, best = loaded.opt_state, own_tensors(loaded, "best")
+        if "last" in training:
+            last, best = own_tensors(loaded, "last"), flatten_names(params)
+            params, opt_state = _tree_like(last, "params", like), self.opt_state
+            opt_state = opt_state._replace(**{name: _tree_like(last, name, like) for name in opt_state._fields[1:]})
+        elif len(self.opt_state) == 1:  # no slots
+            opt_state = self.opt_state
+        self.opt_state = _checked_state(opt_state, self.opt_state)._replace(step=loaded.step)
+        averaged = None if loaded.averaged is None else flatten_names(loaded.averaged)
+        self.averaged = None if averaged is None else unflatten_names(arranged(averaged, like))
+        self.best = unflatten_names(arranged(best, like)) if best else None
+        self.carried = read_state(loaded, "carried", training["carried"])
+        # JSON has sorted the names.
+        self.history = {name: history[name] for name in (*self.history, *history) if name in history}
+        self.params, self.step, self.place = params, loaded.step, place
+        self.counted_from, self.steps = counted_from, steps
 
 
-def own_tensors(loaded: Checkpoint, folder: str) -> dict[str, Any]:
-    """Return the tensors that a checkpoint holds under ``minilstm/<folder>/``, named without that prefix."""
-    start = f"{OWN}{folder}/"
-    return {name.removeprefix(start): value for name, value in loaded.others.items() if name.startswith(start)}
+# --- checks of what is read -----------------------------------------------------------------------------------
 
 
-def state_tensors(folder: str, state: Tree) -> dict[str, Any]:
-    """Return the arrays of a recurrent state, numbered: ``<folder>/0``, ``<folder>/1``, ..."""
-    return {f"{folder}/{n}": leaf for n, leaf in enumerate(tree_leaves(state))}
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def read_state(loaded: Checkpoint, folder: str, description: Any) -> Tree:
-    """Return the recurrent state whose arrays `state_tensors` numbered and whose structure is `description`."""
-    tensors = own_tensors(loaded, folder)
-    return build_structure(description, iter([tensors[str(n)] for n in range(len(tensors))]))
+def _as_place(stored: Any) -> Place:
+    place = Place(**stored)
+    for name, default in Place._field_defaults.items():
+        value = getattr(place, name)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (_is_count(value) if isinstance(default, int) else is_number):
+            raise ValueError(f"place: {name} must be a number, got {value!r}")
+    return place
 
 
-def describe_structure(tree: Tree) -> Any:
-    """Describe the structure of a state as JSON: a dict as {key: ...}, a tuple as [kind, ...], an array as 0."""
-    if isinstance(tree, dict):
-        return {key: describe_structure(value) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        kind = type(tree).__name__
-        if kind not in KINDS:
-            raise ValueError(f"fit: a carried state may hold dicts, lists, tuples and LSTMState, got {kind}")
-        return [kind, *map(describe_structure, tree)]
-    return None if tree is None else 0
+def _check_history(history: Any, epochs: int) -> None:
+    if not isinstance(history, dict) or not {"loss", "grad_norm"} <= history.keys():
+        raise ValueError(f"history must hold loss and grad_norm, got {history!r:.100}")
+    for name, values in history.items():
+        if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
+            raise ValueError(f"history: {name} must be a list of numbers, got {values!r:.100}")
+        if len(values) != epochs:
+            raise ValueError(f"history: {name} has {len(values)} entries after {epochs} epochs")
 
 
-def build_structure(description: Any, leaves: Iterator[Any]) -> Tree:
-    """Build the tree that `describe_structure` described; `leaves` yields its arrays."""
-    if isinstance(description, dict):
-        return {key: build_structure(value, leaves) for key, value in description.items()}
-    if isinstance(description, list):
-        kind, *parts = description
-        return KINDS[kind]([build_structure(part, leaves) for part in parts])
-    return None if description is None else next(leaves)
+def _tree_like(tensors: dict[str, Any], folder: str, like: Tree) -> Any:
+    """The scalar `folder`, or the tree of the arrays in that folder, in the order of the parameters `like`."""
+    if folder in tensors:
+        return tensors[folder]
+    return unflatten_names({name: tensors[f"{folder}/{name}"] for name in flatten_names(like)})
+
+
+def _checked_state(opt_state: Any, like: Any) -> Any:
+    """The state of an optimizer in the order and with the dtypes of a new one; ValueError if it is of another kind."""
+    if type(opt_state) is not type(like):
+        raise ValueError(f"there is no whole {type(like).__name__}")
+    for field in like._fields[1:]:
+        value, wanted = getattr(opt_state, field), getattr(like, field)
+        if isinstance(wanted, dict):
+            try:
+                opt_state = opt_state._replace(**{field: unflatten_names(arranged(flatten_names(value), wanted))})
+            except ValueError as error:
+                raise ValueError(f"{field} of the optimizer: {error}") from error
+        elif np.shape(value) != () or not 0 <= value < 1:  # a power of beta
+            raise ValueError(f"{field} must be a number in [0, 1), got {value}")
+        else:
+            opt_state = opt_state._replace(**{field: type(wanted)(value)})
+    return opt_state

@@ -92,18 +92,19 @@ def as_source(
     steps_per_epoch: int | None,
     resume: bool,
     any_tree: bool,
+    time_major: bool = False,
     where: str = "fit: data",
 ) -> Source:
     """Return the source for `data`: a tree of arrays, a callable ``step -> batch`` or an iterable of batches.
 
-    With `any_tree` a batch may be any tree; otherwise `as_batch` makes it a dict.
+    With `any_tree` a batch may be any tree; otherwise it is a dict, see `prepared`.
 
     Raises ValueError for other data; for a callable or an iterable that has no length, without `steps_per_epoch`; and
     for a one-shot iterator with `resume`.
     """
 
     def prepare(batch: Any, place: str = "") -> Any:
-        return prepared(batch, dtype, where + place, any_tree)
+        return prepared(batch, dtype, where + place, any_tree, time_major)
 
     of_arrays = isinstance(data, list) and not any_tree and not any(isinstance(part, (dict, tuple)) for part in data)
     if isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None):
@@ -111,12 +112,12 @@ def as_source(
             raise ValueError("fit: steps_per_epoch is for a callable or an iterable; arrays have their own length")
         return ArraySource(prepare(data), batch_size, seed)
     kind = type(data).__name__
-    if not callable(data) and not isinstance(data, Iterable):
+    if isinstance(data, (str, bytes, type)) or not (callable(data) or isinstance(data, Iterable)):
         raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {kind}")
     if steps_per_epoch is None and hasattr(data, "__len__"):
         steps_per_epoch = len(data)
-    if steps_per_epoch is None and where != "fit: data":
-        raise ValueError(f"{where} must be arrays, or have a length: {kind} has none")
+    if not steps_per_epoch and where != "fit: data":
+        raise ValueError(f"{where} must be arrays, or have a length of at least 1: {kind} has {steps_per_epoch}")
     if steps_per_epoch is None or steps_per_epoch < 1:
         raise ValueError(f"fit: steps_per_epoch must be at least 1 for {kind} data, got {steps_per_epoch}")
     if not callable(data):

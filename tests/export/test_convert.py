@@ -21,7 +21,7 @@ from minilstm import (
 )
 from minilstm.export import convert, npz, tf2
 from minilstm.export.format import Format
-from minilstm.params import flatten_names
+from minilstm.params import flatten_names, tree_map
 
 
 def command(*arguments):
@@ -95,6 +95,32 @@ def test_a_described_checkpoint_becomes_an_npz_and_comes_back(tmp_path, saved, c
     back = load_checkpoint(tmp_path / "back.ckpt")
     assert_trees_equal(back.params, case.params)
     assert (back.model.config(), back.extra) == (case.model.config(), {"mean": 1.5})
+
+
+def test_the_moving_average_is_exported_if_it_is_asked_for(tmp_path, case, capsys):
+    averaged = tree_map(lambda w: w + 1, case.params)
+    state = Adam().init(case.params)
+    with_average = save_checkpoint(
+        tmp_path / "m.ckpt", case.params, model=case.model, opt_state=state, step=3, averaged=averaged
+    )
+    assert command(with_average, tmp_path / "a.npz", "--averaged") == 0
+    assert_trees_equal(npz.load(tmp_path / "a.npz").params, averaged)
+    assert command(with_average, tmp_path / "plain.npz") == 0
+    assert_trees_equal(npz.load(tmp_path / "plain.npz").params, case.params)
+    assert command(with_average, tmp_path / "a.ckpt", "--averaged") == 0
+    loaded = load_checkpoint(tmp_path / "a.ckpt-3")
+    assert_trees_equal(loaded.params, averaged)
+    assert (loaded.opt_state, loaded.averaged, loaded.training) == (None, None, None)
+    assert command(with_average, tmp_path / "again.ckpt") == 0
+    assert_trees_equal(load_checkpoint(tmp_path / "again.ckpt-3").averaged, averaged)  # it is lost on no way
+
+
+def test_without_a_moving_average_there_is_none_to_export(tmp_path, saved):
+    assert command(saved, tmp_path / "m.npz") == 0
+    for source in (saved, tmp_path / "m.npz"):
+        with pytest.raises(ValueError, match=r"(model.ckpt-12|m.npz) holds no moving average of every parameter"):
+            command(source, tmp_path / "b.npz", "--averaged")
+    assert not (tmp_path / "b.npz").exists()
 
 
 def test_a_directory_means_its_newest_checkpoint(tmp_path, saved):

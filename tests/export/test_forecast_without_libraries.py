@@ -13,6 +13,6 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(tmp_path, monkey
     assert set(found) == {"minilstm"}
     text = "\n".join(lines)
     assert "pip install tensorflow" in text
-    assert "pip install safetensors" in text
+    assert "pip install torch safetensors" in text
     assert text.count("pip install 'minilstm[export]'") == 2
     assert (tmp_path / "forecast.csv").read_text().splitlines()[0] == "year,minilstm"

@@ -31,7 +31,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 
 def test_a_file_of_another_kind_is_a_valueerror(tmp_path):
     (tmp_path / "m.npz").write_bytes(b"PK no zip")
-    with pytest.raises(ValueError, match=r"is no whole \.npz file"):
+    with pytest.raises(ValueError, match=r"m\.npz: damaged, or of another kind \(BadZipFile"):
         npz.load(tmp_path / "m.npz")
     np.savez(tmp_path / "m.npz", **{"dense/kernel": np.zeros((1, 1)), "dense/bias": np.zeros(1)})
     with pytest.raises(ValueError, match="give the model"):

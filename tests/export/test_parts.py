@@ -109,7 +109,6 @@ def test_wrappers_that_drop_out_become_dropout_beside_the_cell():
 @pytest.mark.parametrize(
     ("target", "library", "line"),
     [
-        ("torch", "safetensors", r"safetensors: pip install safetensors"),
         ("keras", "h5py", r"h5py: pip install 'minilstm\[export\]'"),
         ("onnx", "onnx", r"onnx: pip install 'minilstm\[export\]'"),
     ],

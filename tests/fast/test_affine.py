@@ -47,11 +47,12 @@ def test_inputs_stored_in_another_order_change_nothing():
         assert_trees_close(outputs, x @ kernel + bias, 1e-14)
 
 
+@pytest.mark.parametrize("features", [4, FEW_UNITS + 9])
 @pytest.mark.parametrize("units", [1, 2, FEW_UNITS, FEW_UNITS + 1])
-def test_the_derivative_of_x_is_stored_as_the_pass_below_reads_it(units, monkeypatch):
+def test_the_derivative_of_x_is_stored_as_the_pass_below_reads_it(units, features, monkeypatch):
     monkeypatch.setenv("MINILSTM_COMPILED", "0")
     rng = np.random.default_rng(4)
-    g, kernel = rng.normal(size=(3, 5, units)), rng.normal(size=(4, units))
+    g, kernel = rng.normal(size=(3, 5, units)), rng.normal(size=(features, units))
     d_x = fast_affine.input_gradient(g, kernel)
     assert_trees_close(d_x, g @ kernel.T, 1e-13)
     order = (1, 2, 0) if units <= FEW_UNITS else (1, 0, 2)

@@ -1,5 +1,6 @@
 """The fast layout of the plain cell: equal to the readable pass, and what its kept workspaces must never do."""
 
+import contextlib
 import threading
 import tracemalloc
 
@@ -28,7 +29,7 @@ from minilstm import (
     tbptt,
     value_and_grad,
 )
-from minilstm.fast import loops
+from minilstm.fast import loans, loops
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, LargeLoops, Loops, OneSequence
 from minilstm.fast.lstm import can_run
@@ -40,7 +41,7 @@ from minilstm.fast.workspace import FOLD_INPUTS, ColumnWorkspace
 def passes(request):
     """Every test here runs with all of NumPy's passes: for small steps, for large ones, and for the largest kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast_lstm, "_free", {})  # a workspace that is kept knows its loops
+        patch.setattr(loans, "_free", {})  # a workspace that is kept knows its loops
         if request.param == "large steps":
             patch.setattr(loops, "LARGE_BLOCK", -1)
         if request.param == "large kernels":
@@ -127,8 +128,9 @@ def test_numpys_buffer_is_as_large_after_a_sweep_as_before(batch):
         layer_gradients(LSTM(4), params, inputs, state)
         assert np.getbufsize() == 4096
         pull, _ = make_vjp(lambda x: LSTM(4).apply(params, x, state=state)[0], inputs)
-        with pytest.raises(ValueError, match="broadcast"):
+        with contextlib.suppress(ValueError):  # a derivative of the wrong shape, which only autograd itself could give
             pull(np.ones((batch, 5, 3)))
+            pytest.fail("the pass did not fail")
         assert np.getbufsize() == 4096
     finally:
         np.setbufsize(before)
@@ -173,17 +175,17 @@ def test_a_large_kernel_makes_the_gradients_of_the_reference(dtype):
     assert largest(reference[1]) > 1e-3
 
 
-def test_it_runs_plain_cells_alone():
-    assert can_run(LSTMCell(3, forget_bias=0.0))
+def test_it_runs_every_cell_with_known_derivatives():
+    for options in ({}, {"use_peepholes": True}, {"cell_clip": 1.0}, {"num_proj": 2}, {"activation": "relu"}):
+        assert can_run(LSTMCell(3, **options)), options
     assert can_run(BasicLSTMCell(3))
-    for options in ({"use_peepholes": True}, {"cell_clip": 1.0}, {"num_proj": 2}, {"activation": "relu"}):
-        assert not can_run(LSTMCell(3, **options)), options
 
     class Own(LSTMCell):
         def step(self, *args):
             return super().step(*args)
 
     assert not can_run(Own(3))
+    assert not can_run(LSTMCell(3, activation=np.tanh))
 
 
 def test_results_are_not_overwritten_by_the_next_pass():
@@ -350,7 +352,7 @@ def test_truncated_backpropagation_needs_the_memory_of_its_window(monkeypatch):
     """Sixteen times as many steps: within a tenth with windows of 50, more than four times as much without."""
 
     def peak(time, truncation):
-        monkeypatch.setattr(fast_lstm, "_free", {})
+        monkeypatch.setattr(loans, "_free", {})
         model = Sequential(LSTM(64), Dense(1))
         params, data = model.init(0, 1), tuple(np.ones((1, time, 1), np.float32) for _ in range(2))
         tracemalloc.start()

@@ -31,7 +31,7 @@ from test_optimizers import steps_of_adam
 
 import minilstm
 from minilstm import LSTM, value_and_grad
-from minilstm.fast import compiled
+from minilstm.fast import compiled, loans
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.adam import PIECE
 from minilstm.fast.compiled import functions, workers, workspace
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.interop
 def _compiled_pass(monkeypatch):
     """Wanted in every test of this file, whatever the environment says, and no workspace from before."""
     monkeypatch.setenv("MINILSTM_COMPILED", "1")
-    monkeypatch.setattr(fast_lstm, "_free", {})
+    monkeypatch.setattr(loans, "_free", {})
     assert compiled.can_compile(np.float32), f"numba {numba.__version__} is installed, and must be used"
 
 
@@ -255,7 +255,7 @@ def test_parts_of_a_batch_give_what_the_whole_gives(batch, three_parts, monkeypa
     """Outputs, states and all that belongs to a sequence to the bit; sums over the batch in another order."""
     data = moderate(batch, 9, 4, 20)
     results, grads = pulled_back(LSTM(20), *data, 0)
-    monkeypatch.setattr(fast_lstm, "_free", {})
+    monkeypatch.setattr(loans, "_free", {})
     monkeypatch.setattr(workers, "count", lambda: 1)
     of_whole, grads_of_whole = pulled_back(LSTM(20), *data, 0)
     assert_trees_equal(results, of_whole)

@@ -121,3 +121,27 @@ def test_a_cut_file_is_a_valueerror(tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="no whole safetensors file"):
         export.load(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "looks_like"),
+    [(torch.nn.GRU(5, 8), "3 x 8 rows: a GRU"), (torch.nn.RNN(5, 8), "1 x 8 rows: a plain RNN")],
+    ids=["GRU", "RNN"],
+)
+def test_another_recurrent_layer_is_no_lstm_of_other_sizes(tmp_path, module, looks_like):
+    path = tmp_path / "theirs.safetensors"
+    safetensors.torch.save_file(torch.nn.ModuleDict({"rnn": module}).state_dict(), path)
+    rows = module.weight_ih_l0.shape[0]
+    with pytest.raises(ValueError, match=rf"rnn\.weight_ih_l0 has shape \({rows}, 5\).*: {looks_like}"):
+        convert(path, tmp_path / "ours.npz", options=Options(activation="tanh"))
+    with pytest.raises(ValueError, match=rf"rnn\.weight_hh_l0 has shape \({rows}, 8\).*: {looks_like}"):
+        export.load(path, Sequential(LSTM(rows // 4)))
+    assert not (tmp_path / "ours.npz").exists()
+
+
+def test_a_bidirectional_lstm_is_refused_by_name(tmp_path):
+    path = tmp_path / "theirs.safetensors"
+    module = torch.nn.LSTM(5, 8, bidirectional=True)
+    safetensors.torch.save_file(torch.nn.ModuleDict({"rnn": module}).state_dict(), path)
+    with pytest.raises(ValueError, match=r"_reverse belongs to a bidirectional layer"):
+        convert(path, tmp_path / "ours.npz", options=Options(activation="tanh"))

@@ -1,16 +1,15 @@
 """Random LSTMs in real TensorFlow and here: outputs, final states, gradients, training steps and checkpoints."""
 
-import autograd.numpy as anp
 import numpy as np
 import pytest
-from helpers import assert_close, assert_trees_close
+from helpers import assert_close, assert_trees_close, error
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import networks
+from rounding import float32_bound
+from strategies import by_name, cotangents_of, ill_conditioned, networks, run
 
 from minilstm import (
     LSTM,
-    RNN,
     Adam,
     Dense,
     LSTMState,
@@ -63,25 +62,20 @@ def in_tensorflow(tf, network, dynamic, cotangents):
 
 
 def check_against_tensorflow(tf, network, dynamic, seed, tolerance):
-    rng, dtype = np.random.default_rng(seed), network.inputs.dtype
-    shapes = ((*network.inputs.shape[:2], network.cell.output_size), network.state.c.shape, network.state.h.shape)
-    cotangents = [rng.normal(size=shape).astype(dtype) for shape in shapes]
-    theirs, their_grads, their_others = in_tensorflow(tf, network, dynamic, cotangents)
+    """Errors are at most `tolerance`, or in float32 what rounding alone explains in this network: tests/rounding.py."""
+    cotangents = cotangents_of(network, seed)
+    theirs = by_name(*in_tensorflow(tf, network, dynamic, cotangents))
     for backprop in ("fast", "readable", "autograd"):
-        layer = RNN(network.cell, backprop=backprop)
-
-        def loss(tree, layer=layer):
-            outputs, state = layer.apply(tree["rnn"], tree["x"], tree["state"], sequence_length=network.lengths)
-            values = (outputs, *state)
-            return sum(anp.sum(a * b) for a, b in zip(values, cotangents, strict=True)), values
-
-        tree = {"rnn": {network.cell.name: network.params}, "x": network.inputs, "state": network.state}
-        (_, ours), grads = value_and_grad(loss, has_aux=True)(tree)
-        for name, a, b in zip(("outputs", "c", "h"), ours, theirs, strict=True):
-            assert_close(a, b, tolerance, name)
-        assert_trees_close(flatten_names({"rnn": grads["rnn"]}), their_grads, tolerance)
-        for name, a, b in zip(("x", "c", "h"), (grads["x"], *grads["state"]), their_others, strict=True):
-            assert_close(a, b, tolerance, f"gradient of {name}")
+        ours = run(network, cotangents, backprop)
+        assert ours.keys() == theirs.keys()
+        for name, wanted in theirs.items():
+            found = error(ours[name], wanted)
+            if found > tolerance and wanted.dtype == np.float32:
+                place = np.unravel_index(np.argmax(np.abs(ours[name] - wanted)), wanted.shape)
+                bound = 2 * float32_bound(network, cotangents, name, place)  # both of them may be off
+                assert found <= bound / max(1, np.max(np.abs(wanted))), f"{name}: error {found:.3g}, bound {bound:.3g}"
+            else:
+                assert found <= tolerance, f"{name}: error {found:.3g} is above {tolerance:g}"
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static_rnn", "dynamic_rnn"])
@@ -94,7 +88,12 @@ def test_a_random_network_is_tensorflows(tf, dynamic, network, seed):
 @settings(max_examples=EXAMPLES)
 @given(network=networks(smooth=True), seed=st.integers(0, 99))
 def test_a_random_network_in_float32_is_tensorflows(tf, network, seed):
-    """Two float32 computations may each be 2e-6 off; without kinks, whose two sides rounding may tell apart."""
+    """Without kinks, whose two sides rounding may tell apart."""
+    check_against_tensorflow(tf, network.astype(np.float32), False, seed, 4e-6)
+
+
+def test_a_gradient_whose_terms_cancel_is_as_near_as_float32_allows(tf):
+    network, seed = ill_conditioned()
     check_against_tensorflow(tf, network.astype(np.float32), False, seed, 4e-6)
 
 

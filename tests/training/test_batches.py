@@ -50,6 +50,8 @@ def test_a_stream_of_numbers_keeps_its_features_and_may_have_other_targets():
 )
 def test_a_stream_that_makes_no_batches_is_refused(size, batch_size, num_steps, targets):
     message = rf"a stream of {size} steps \(targets: {targets}\) does not make batches of {batch_size} x {num_steps}"
+    if not (batch_size and num_steps):
+        message = f"contiguous_batches: {'num_steps' if batch_size else 'batch_size'} must be a positive whole number"
     with pytest.raises(ValueError, match=message):
         contiguous_batches(np.zeros(size), batch_size, num_steps, targets=np.zeros(targets))
 
@@ -83,10 +85,11 @@ def test_sequences_may_be_lists():
     assert (padded.tolist(), lengths.tolist()) == ([[1, 2, 3], [4, 0, 0]], [3, 1])
 
 
-@pytest.mark.parametrize(("sequences", "length"), [([], None), ([np.zeros(3), np.zeros(5)], 4)])
-def test_what_cannot_be_padded_is_refused(sequences, length):
-    with pytest.raises(ValueError, match=r"pad_sequences: wanted sequences of at most \d steps, got lengths \["):
-        pad_sequences(sequences, length)
+def test_what_cannot_be_padded_is_refused():
+    with pytest.raises(ValueError, match=r"pad_sequences: length is 4, but the longest of the sequences has 5 steps"):
+        pad_sequences([np.zeros(3), np.zeros(5)], 4)
+    with pytest.raises(ValueError, match="pad_sequences: sequences must hold at least one sequence, got none"):
+        pad_sequences([])
 
 
 RNG = np.random.default_rng(8)
@@ -126,11 +129,16 @@ def test_the_order_of_buckets_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "targets", "batch_size"),
-    [([], [], 2), (SEQUENCES, FOLLOWING, 0), (SEQUENCES, FOLLOWING[1:], 2), ([np.zeros(0)], [np.zeros(0)], 2)],
+    ("inputs", "targets", "batch_size", "message"),
+    [
+        ([], [], 2, "inputs must hold at least one sequence"),
+        (SEQUENCES, FOLLOWING, 0, "batch_size must be a positive whole number"),
+        (SEQUENCES, FOLLOWING[1:], 2, "inputs and targets must have equal lengths"),
+        ([np.zeros(0)], [np.zeros(0)], 2, "inputs and targets must have equal lengths"),
+    ],
 )
-def test_what_cannot_be_bucketed_is_refused(inputs, targets, batch_size):
-    with pytest.raises(ValueError, match="BucketedBatches: wanted inputs and targets of equal lengths"):
+def test_what_cannot_be_bucketed_is_refused(inputs, targets, batch_size, message):
+    with pytest.raises(ValueError, match=f"BucketedBatches: {message}"):
         BucketedBatches(inputs, targets, batch_size)
 
 

@@ -16,7 +16,7 @@ def rows(directory):
 
 
 def test_every_row_is_on_disk_at_once_and_keeps_every_digit(tmp_path):
-    history = HistoryFile(tmp_path, 0)
+    history = HistoryFile(tmp_path)
     history.append(1, 10, {"loss": [0.1 + 0.2]}, 1.23456)
     assert rows(tmp_path) == [{"epoch": "1", "step": "10", "loss": "0.30000000000000004", "seconds": "1.235"}]
     history.append(2, 20, {"loss": [9.0, 1e-300]}, 2)
@@ -24,44 +24,144 @@ def test_every_row_is_on_disk_at_once_and_keeps_every_digit(tmp_path):
 
 
 def test_the_directory_is_made_with_the_first_row_only(tmp_path):
-    history = HistoryFile(tmp_path / "deep" / "run", 0)
+    history = HistoryFile(tmp_path / "deep" / "run")
     assert not (tmp_path / "deep").exists()
     history.append(1, 1, {"loss": [1.0]}, 0)
     assert len(rows(tmp_path / "deep" / "run")) == 1
 
 
 def test_without_a_directory_nothing_happens():
-    HistoryFile(None, 0).append(1, 1, {"loss": [1.0]}, 0)
+    HistoryFile(None).append(1, 1, {"loss": [1.0]}, 0)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2, 9])
-def test_rows_beyond_the_epoch_are_dropped(epoch, tmp_path):
-    first = HistoryFile(tmp_path, 0)
-    for k in (1, 2, 3):
-        first.append(k, 10 * k, {"loss": [float(k)]}, 0)
-    again = HistoryFile(tmp_path, epoch)
-    again.append(epoch + 1, 10 * (epoch + 1), {"loss": [0.5]}, 0)
-    kept = list(range(1, min(epoch, 3) + 1))
-    assert [int(row["epoch"]) for row in rows(tmp_path)] == [*kept, epoch + 1]
-    assert os.listdir(tmp_path) == ["history.csv"]
+LOSSES = [3.0, 2.0, 0.1 + 0.2]
 
 
-def test_a_torn_last_row_is_no_obstacle(tmp_path):
-    HistoryFile(tmp_path, 0).append(1, 10, {"loss": [1.0]}, 0)
+def written(directory, epochs=3):
+    """A file as a run writes it; returns its bytes."""
+    history = HistoryFile(directory, constants={"mean": 0.5})
+    for n in range(epochs):
+        history.append(n + 1, 10 * (n + 1), {"loss": LOSSES[: n + 1]}, n / 8)
+    return (directory / "history.csv").read_bytes()
+
+
+def kept(directory):
+    return sorted(path.name for path in directory.iterdir() if path.name != "history.csv")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("tail", ["", "4,4", "4,40,0.5,0.5,0.1\n5,50,0"])
+def test_rows_beyond_the_checkpoint_are_dropped_and_seconds_stay(epochs, tail, tmp_path):
+    written(tmp_path)
     with open(tmp_path / "history.csv", "a") as file:
-        file.write("2,2")
-    HistoryFile(tmp_path, 1).append(2, 20, {"loss": [0.5]}, 0)
-    assert [(row["epoch"], row["step"], row["loss"]) for row in rows(tmp_path)] == [
-        ("1", "10", "1.0"),
-        ("2", "20", "0.5"),
-    ]
+        file.write(tail)
+    HistoryFile(tmp_path, {"loss": LOSSES[:epochs]}, [10, 20, 30][:epochs], {"mean": 0.5})
+    assert kept(tmp_path) == []
+    assert [row["seconds"] for row in rows(tmp_path)] == ["0.000", "0.125", "0.250"][:epochs]
+    assert [float(row["loss"]) for row in rows(tmp_path)] == LOSSES[:epochs]
+    assert [row["step"] for row in rows(tmp_path)] == ["10", "20", "30"][:epochs]
 
 
-def test_the_columns_of_the_first_row_stay(tmp_path):
-    HistoryFile(tmp_path, 0).append(1, 10, {"loss": [1.0], "val_loss": [2.0]}, 0)
-    again = HistoryFile(tmp_path, 1)
-    again.append(2, 20, {"loss": [0.5], "grad_norm": [3.0]}, 0)
-    assert rows(tmp_path)[1] == {"epoch": "2", "step": "20", "loss": "0.5", "val_loss": "", "seconds": "0.000"}
+SPOILT = {
+    "a byte order mark": lambda text: b"\xef\xbb\xbf" + text,
+    "semicolons": lambda text: text.replace(b",", b";"),
+    "a comment on top": lambda text: b"# my run\n" + text,
+    "a row torn in the middle": lambda text: text.replace(b"2,20,2.0,0.5,0.125", b"2,20,"),
+    "a row lost": lambda text: b"\n".join(line for line in text.split(b"\n") if not line.startswith(b"2,")),
+    "another number": lambda text: text.replace(b"2.0", b"2.5"),
+    "another column": lambda text: text.replace(b"seconds", b"mine"),
+    "no text": lambda text: b"\xff\xfe\x00" + text,
+    "a row too long": lambda text: text.replace(b"2.0", b"2.0,1"),
+    "a quote left open": lambda text: text.replace(b"2,20", b'"2,20'),
+    "another file": lambda text: b"PNG...\n",
+    "NULs": lambda text: text.replace(b"2", b"\0"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_the_checkpoint_is_the_source_and_what_cannot_be_read_is_kept(name, tmp_path):
+    spoilt = SPOILT[name](written(tmp_path))
+    (tmp_path / "history.csv").write_bytes(spoilt)
+    for _ in range(2):  # from then on it is sound
+        HistoryFile(tmp_path, {"loss": LOSSES}, [10, 20, 30], {"mean": 0.5})
+        assert [float(row["loss"]) for row in rows(tmp_path)] == LOSSES
+        assert [row["step"] for row in rows(tmp_path)] == ["10", "20", "30"]
+        assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2", "3"]
+        assert kept(tmp_path) == ["history.csv.kept"]
+        assert (tmp_path / "history.csv.kept").read_bytes() == spoilt
+    (tmp_path / "history.csv").write_bytes(spoilt)
+    HistoryFile(tmp_path, {"loss": LOSSES}, [10, 20, 30], {"mean": 0.5})
+    assert kept(tmp_path) == ["history.csv.kept", "history.csv.kept-2"]
+
+
+def test_a_last_row_torn_in_a_number_gets_its_numbers_from_the_checkpoint(tmp_path):
+    text = written(tmp_path)
+    (tmp_path / "history.csv").write_bytes(text[: text.index(b"3,30,0.3") + len(b"3,30,0.3")])
+    HistoryFile(tmp_path, {"loss": LOSSES}, [10, 20, 30], {"mean": 0.5})
+    assert [float(row["loss"]) for row in rows(tmp_path)] == LOSSES
+    assert [row["seconds"] for row in rows(tmp_path)] == ["0.000", "0.125", ""]
+    assert kept(tmp_path) == []  # a kill leaves such a row
+
+
+def test_a_whole_file_is_not_written_again(tmp_path):
+    text = written(tmp_path)
+    before = os.stat(tmp_path / "history.csv")
+    HistoryFile(tmp_path, {"loss": LOSSES}, [10, 20, 30], {"mean": 0.5})
+    assert (tmp_path / "history.csv").read_bytes() == text
+    assert os.stat(tmp_path / "history.csv").st_ino == before.st_ino
+
+
+def test_rows_of_a_run_that_has_no_checkpoint_are_kept_beside(tmp_path):
+    text = written(tmp_path)
+    HistoryFile(tmp_path)
+    assert kept(tmp_path) == ["history.csv.kept"]
+    assert (tmp_path / "history.csv.kept").read_bytes() == text
+    assert not (tmp_path / "history.csv").exists()
+
+
+def test_a_column_that_begins_later_is_in_all_rows(tmp_path):
+    written(tmp_path, 2)
+    history = {"loss": LOSSES[:2], "val_loss": [float("nan")] * 2}
+    again = HistoryFile(tmp_path, history, [10, 20], {"mean": 0.5})
+    again.append(3, 30, {"loss": LOSSES, "val_loss": [1.5]}, 0)
+    assert [row["val_loss"] for row in rows(tmp_path)] == ["nan", "nan", "1.5"]
+    assert kept(tmp_path) == []
+
+
+SPECIAL = {
+    "a dangling link": lambda path, outside: path.symlink_to(outside / "missing"),
+    "a link": lambda path, outside: path.symlink_to(outside / "there"),
+    "a pipe": lambda path, outside: os.mkfifo(path),
+    "a folder": lambda path, outside: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "between"])
+@pytest.mark.parametrize("name", SPECIAL)
+def test_what_is_no_file_is_neither_read_nor_written_through(name, when, tmp_path):
+    outside, directory = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    directory.mkdir()
+    (outside / "there").write_text("mine")
+    if when == "before":
+        SPECIAL[name](directory / "history.csv", outside)
+    history = HistoryFile(directory, {"loss": LOSSES[:1]}, [10])
+    if when == "between":
+        os.remove(directory / "history.csv")
+        SPECIAL[name](directory / "history.csv", outside)
+    history.append(2, 20, {"loss": LOSSES[:2]}, 0)
+    assert [float(row["loss"]) for row in rows(directory)] == LOSSES[:2]
+    assert kept(directory) == ["history.csv.kept"]
+    assert os.listdir(outside) == ["there"]
+    assert (outside / "there").read_text() == "mine"
+
+
+def test_a_file_that_was_removed_comes_back_whole(tmp_path):
+    history = HistoryFile(tmp_path)
+    history.append(1, 10, {"loss": LOSSES[:1]}, 0)
+    os.remove(tmp_path / "history.csv")
+    history.append(2, 20, {"loss": LOSSES[:2]}, 0)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
 
 
 # --- the bar --------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_the_handlers_of_the_caller_are_put_back_also_when_a_run_fails(run_dir):
     try:
         for optimizer, error in ((Signalling(signal.SIGTERM, 3), SystemExit), (Failing(0.1), ZeroDivisionError)):
             with pytest.raises(error):
-                run(run_dir, optimizer=optimizer, resume=True)
+                run(run_dir, optimizer=optimizer, resume=True, resume_changes=["optimizer"])
             assert {number: signal.getsignal(number) for number in SIGNALS} == mine
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,8 @@
 """Early stopping, and averages of the parameters: what is returned, what is saved, how it resumes."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from helpers import assert_close, assert_trees_close, assert_trees_equal
@@ -11,6 +14,7 @@ from minilstm import (
     CheckpointError,
     Dense,
     Dropout,
+    RMSProp,
     Sequential,
     ema_update,
     fit,
@@ -130,7 +134,7 @@ def test_a_resumed_run_keeps_counting_and_keeps_the_best(epochs, run_dir):
 
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_patience_that_makes_no_sense_is_refused(value):
-    with pytest.raises(ValueError, match=f"fit: early_stopping must be a whole number of at least 1, got {value}"):
+    with pytest.raises(ValueError, match=f"fit: early_stopping must be a positive whole number, got {value}"):
         run(early_stopping=value)
 
 
@@ -222,21 +226,116 @@ def test_a_decay_that_makes_no_sense_is_refused(decay, run_dir):
 
 # --- another kind of run --------------------------------------------------------------------------------------
 
-WITHOUT = {"validation_data": None}
-
 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (WITHOUT, {}, "was written without validation_data, and resumes only so"),
-        ({}, WITHOUT, "was written with validation_data, and resumes only so"),
-        ({}, {"ema_decay": 0.9}, "was written without ema_decay, and resumes only so"),
-        ({"ema_decay": 0.9}, {}, "was written with ema_decay, and resumes only so"),
+        ({}, {"ema_decay": 0.9}, "ema_decay: started with None, now 0.9"),
+        ({"ema_decay": 0.9}, {}, "ema_decay: started with 0.9, now None"),
     ],
 )
-def test_a_run_resumes_only_with_what_it_was_started_with(first, second, message, run_dir):
+def test_a_run_resumes_only_with_the_average_it_was_started_with(first, second, message, run_dir):
     run(run_dir, epochs=1, **first)
     before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
     with pytest.raises(CheckpointError, match=message):
         run(run_dir, epochs=2, resume=True, **second)
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+def test_an_average_that_is_named_begins_or_ends_on_resume(run_dir):
+    run(run_dir / "begins", epochs=1)
+    begun = run(run_dir / "begins", epochs=2, resume=True, ema_decay=0.9, resume_changes=["ema_decay"])
+    assert_trees_equal(begun.params, run(epochs=2).params)
+    run(run_dir / "ends", epochs=1, ema_decay=0.9)
+    ended = run(run_dir / "ends", epochs=2, resume=True, resume_changes=["ema_decay"])
+    assert ended.averaged is None
+    assert_trees_equal(ended.params, run(epochs=2).params)
+
+
+def test_validation_data_may_come_and_go(run_dir):
+    """An epoch without validation has the loss nan, and is never the best."""
+    whole = run(epochs=6)
+    for epochs, validation in ((2, None), (4, VALIDATION), (5, None), (6, VALIDATION)):
+        result = run(run_dir, epochs=epochs, resume=True, validation_data=validation)
+    wanted = np.array(whole.history["val_loss"])
+    wanted[[0, 1, 4]] = np.nan
+    np.testing.assert_array_equal(result.history["val_loss"], wanted)
+    assert result.history["loss"] == whole.history["loss"]
+    assert_trees_equal(result.params, whole.params)
+
+
+def test_early_stopping_that_begins_on_resume_counts_from_there(run_dir):
+    """The parameters of earlier epochs were not kept, so none of them can be the best."""
+    options = {"optimizer": SGD(Wave(1, 1, 1, -1, -1, 1, -1)), "validation_data": (INPUTS, TARGETS)}
+    run(run_dir, epochs=5, **options)
+    result = run(run_dir, epochs=30, resume=True, early_stopping=2, **options)
+    values = result.history["val_loss"]
+    assert len(values) == 8
+    assert int(np.argmin(values)) == 2
+    assert int(np.argmin(values[5:])) == 0
+    assert_trees_equal(result.params, run(epochs=6, **options).params)
+    again = run(run_dir, epochs=30, resume=True, early_stopping=3, **options)
+    assert len(again.history["val_loss"]) == 9
+    assert_trees_equal(again.params, result.params)
+
+
+# --- what is in the file once a run has ended -----------------------------------------------------------------
+
+ENDS = {
+    "by early stopping": {},
+    "by its epochs": {"epochs": 5},
+    "by a callback": {"callbacks": [lambda result: result.step == 10]},
+    "by a callback, saved by steps": {"callbacks": [lambda result: result.step == 10], "checkpoint_every": 4},
+}
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.03), SGD(0.1), RMSProp(0.01, centered=True)], ids=["Adam", "SGD", "RMS"])
+@pytest.mark.parametrize("averaged", [None, 0.5])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_run_that_has_ended_opens_with_what_fit_returned_and_can_go_on(end, averaged, optimizer, run_dir):
+    options = {**STOPPING, "optimizer": optimizer, "validation_data": VALIDATION, "ema_decay": averaged}
+    result = run(run_dir, **{**options, **ENDS[end]})
+    loaded = load_checkpoint(run_dir)
+    assert_trees_equal(loaded.params, result.params)
+    assert loaded.step == result.step
+    last = run(**{**options, **ENDS[end], "early_stopping": None, "epochs": len(result.history["loss"])})
+    assert np.abs(result.params["dense"]["kernel"] - last.params["dense"]["kernel"]).max() > 1e-6
+    assert loaded.opt_state is None
+    assert "params are the best that early stopping found" in loaded.notes[0]
+    if averaged:
+        assert_trees_equal(loaded.averaged, result.averaged)
+    longer = {**options, "early_stopping": 9, "epochs": 14}
+    rest = run(run_dir, resume=True, **longer)
+    whole = run(**longer)
+    assert_trees_equal(rest._replace(baselines={}), whole._replace(baselines={}))
+
+
+def test_what_is_in_the_file_follows_the_call(run_dir):
+    """A run that has ended has nothing to train, but with other patience fit returns other parameters."""
+    options = {**STOPPING, "ema_decay": None, "validation_data": VALIDATION, "epochs": 5}
+    run(run_dir, **options)
+    last = run(run_dir, resume=True, **{**options, "early_stopping": None})
+    assert_trees_equal(load_checkpoint(run_dir).params, last.params)
+    assert load_checkpoint(run_dir).notes == ()
+
+
+@pytest.mark.parametrize("end", ["killed", "signalled"])
+def test_a_run_that_was_stopped_opens_at_its_last_step(end, run_dir):
+    class Stop(Exception):
+        pass
+
+    def callback(result):
+        if result.step == 10:
+            if end == "killed":
+                raise Stop
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    seen = []
+    options = {**STOPPING, "ema_decay": None, "validation_data": VALIDATION, "early_stopping": 9}
+    options["optimizer"] = Adam(0.03)
+    with pytest.raises(Stop if end == "killed" else SystemExit):
+        run(run_dir, callbacks=[lambda result: seen.append(result.params), callback], **options)
+    loaded = load_checkpoint(run_dir)
+    assert_trees_equal(loaded.params, seen[-1])
+    assert loaded.opt_state.step == 10
+    assert_trees_equal(run(run_dir, resume=True, **options), run(**options))

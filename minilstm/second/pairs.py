@@ -1,9 +1,10 @@
 """A pass and the sweep that is its derivative, and the derivatives of both, as autograd must know them.
 
-Let J be the Jacobian of a pass y = F(x), where x are all its arguments. Its sweep is B(g, x) = J.T g, its tangents are
-R(u, x) = J u. Because ``<u, J.T g> = <J u, g>``, the derivatives of the sweep in the direction of a cotangent u are
-R(u, x) with respect to g, and with respect to x the change of the sweep along u while g stays, S(0, u, g, x). So two
-more functions, R and S, are all that any mixture of two derivatives needs, except for two forward ones.
+Let J be the Jacobian of a pass y = F(x), where x are all its arguments. Its sweep is
+B(g, x) = J.T g, its tangents are R(u, x) = J u. Because ``<u, J.T g> = <J u, g>``, the derivatives of the sweep in the
+direction of a cotangent u are R(u, x) with respect to g, and with respect to x the change of the sweep along u while g
+stays, S(0, u, g, x). So two more functions, R and S, are all that any mixture of two derivatives needs, except for two
+forward ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from autograd.extend import defjvp_argnums, defvjp_argnums
 from autograd.tracer import getval
 
-from .cotangents import filled, part_of
+from ..cotangents import filled, part_of
 
 
 def register_pair(forward: Any, backward: Any, tangents: Any, backward_tangents: Any) -> None:

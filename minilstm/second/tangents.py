@@ -14,8 +14,8 @@ If the loss is L, the derivatives of its gradient dw along the direction are R{d
 it: d^2L/dw^2 rw. It costs about twice the gradient, and no matrix is ever made. Martens and Sutskever 2011 train
 recurrent networks with it.
 
-Both loops are registered with autograd by `minilstm.pairs.register_pair`, so that it derives any program twice, in any
-order but forward over forward. Arrays are time-major: ``[time, batch, features]``.
+Both loops are registered with autograd by `minilstm.second.pairs.register_pair`, so that it derives any program twice,
+in any order but forward over forward. Arrays are time-major: ``[time, batch, features]``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from autograd.extend import primitive
 
-from .bptt import (
+from ..bptt import (
     WEIGHTS,
     StepGradients,
     Tape,
@@ -34,11 +34,11 @@ from .bptt import (
     lstm_gradients,
     lstm_sequence,
 )  # fmt: skip
-from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
-from .cotangents import filled, is_derived_twice
-from .gates import pack_gates, split_gates
+from ..cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
+from ..cotangents import filled, is_derived_twice
+from ..gates import pack_gates, split_gates
+from ..params import tree_leaves, unflatten_names
 from .pairs import register_pair
-from .params import tree_leaves, unflatten_names
 
 Array = Any
 

@@ -1,0 +1,128 @@
+"""Single values that a caller gives: numbers, sizes, switches, seeds, dtypes. The one door for arguments.
+
+Where a number of Python is wanted, a NumPy scalar or an array without dimensions is one too. Every function here
+returns what to keep, or raises a ValueError that begins with `where` and names the argument.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+
+def check_number(
+    value: Any,
+    name: str,
+    where: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    finite: bool = True,
+) -> Any:
+    """Return `value` as a number of Python, an int or a float, if it is within its bounds, which may be open or closed.
+
+    >>> check_number(np.float64(0.5), "rate", "Dropout", least=0, below=1)
+    0.5
+    """
+    number = _python_number(value)
+    low = number is not None and least <= number and (number > above or above == -math.inf)
+    if low and number <= most and (number < below or below == math.inf) and not (finite and _is_infinite(number)):
+        return number
+    raise ValueError(f"{where}: {name} must be {_bounds(least, above, most, below, number)}, got {_short(value)}")
+
+
+def check_whole(value: Any, name: str, where: str, *, least: int = 1) -> int:
+    """Return `value` as an int if it is a whole number (not 2.0) of at least `least`."""
+    number = _python_number(value)
+    if not isinstance(number, int) or number < least:
+        wanted = {0: "a whole number of 0 or more", 1: "a positive whole number"}
+        raise ValueError(
+            f"{where}: {name} must be {wanted.get(least, f'a whole number of at least {least}')}, got {_short(value)}"
+        )
+    return number
+
+
+def check_flag(value: Any, name: str, where: str) -> bool:
+    """Return `value` as a bool if it is True or False, or 1 or 0."""
+    plain = value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
+    if not isinstance(plain, int) or plain not in (0, 1):
+        raise ValueError(f"{where}: {name} must be True or False, got {_short(value)}")
+    return bool(plain)
+
+
+def check_function(value: Any, name: str, where: str) -> Any:
+    """Return `value` if it can be called and is not a class."""
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(f"{where}: {name} must be a function, got {_short(value)}")
+    return value
+
+
+def check_dtype(dtype: Any, where: str) -> np.dtype:
+    """Return a floating dtype."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{where}: dtype must be floating, got {_short(dtype)}") from None
+    if found.kind != "f":
+        raise ValueError(f"{where}: dtype must be floating, got {found}")
+    return found
+
+
+def as_generator(seed: Any, where: str, name: str = "seed", **sizes: Any) -> np.random.Generator:
+    """Return ``np.random.default_rng(seed)``; `sizes`, by name, must be positive whole numbers."""
+    for size in sizes:
+        check_whole(sizes[size], size, where)
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        wanted = "what np.random.default_rng takes, such as a whole number of 0 or more"
+        raise ValueError(f"{where}: {name} must be {wanted}, got {_short(seed)}") from None
+
+
+def check_init(seed: Any, input_dim: Any, dtype: Any, where: str) -> tuple[np.random.Generator, int, np.dtype]:
+    """Return the arguments of `init` of a cell or layer: a generator, the number of input features, the dtype."""
+    return as_generator(seed, where), check_whole(input_dim, "input_dim", where), check_dtype(dtype, where)
+
+
+def check_has(value: Any, method: str, name: str, where: str, wanted: str) -> None:
+    """Raise ValueError unless `value` is an object (not a class) with a method of this name."""
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
+        raise ValueError(f"{where}: {name} must be {wanted}, got {_short(value)}")
+
+
+def _python_number(value: Any) -> Any:
+    """A real number as an int or a float; None for anything else, a bool too."""
+    if type(value) in (int, float):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        return None
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _is_infinite(number: Any) -> bool:
+    try:
+        return math.isinf(number)
+    except OverflowError:  # a whole number that no float can hold
+        return True
+
+
+def _bounds(least: float, above: float, most: float, below: float, got: Any) -> str:
+    low, high = max(least, above), min(most, below)
+    if high < math.inf:
+        return f"in {'(' if above >= least else '['}{low:g}, {high:g}{']' if most < below else ')'}"
+    if low == -math.inf:
+        return "a finite number"
+    bound = "positive" if above == 0 else f"above {low:g}" if above >= least else f"{low:g} or more"
+    return bound if got is None or not _is_infinite(got) else f"{bound} and finite"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,47 @@
+"""Arrays that a caller gives, in whatever form they come: the one door for data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+NOT_NUMBERS = {
+    "O": "Python objects, perhaps with missing values",
+    "U": "text; make labels whole numbers, for example with np.unique(labels, return_inverse=True)",
+    "S": "bytes; make labels whole numbers, for example with np.unique(labels, return_inverse=True)",
+    "M": "dates; give numbers, such as days since the first",
+    "m": "durations; give numbers, such as seconds",
+    "c": "complex numbers",
+}
+
+
+def as_array(value: Any, where: str) -> np.ndarray:
+    """Return what a caller gives for one array as an array of numbers. All data come in here.
+
+    Arrays of any library that NumPy can read, lists of numbers and lists of arrays of one shape, pandas objects and
+    PyTorch tensors (also such that need gradients or are on another device) become arrays.
+
+    Raises ValueError, which begins with `where`, for masked entries, for sequences of different shapes, and for what is
+    not a number: text, dates, objects, complex numbers.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        if np.ma.is_masked(value):
+            raise ValueError(f"{where}: a masked array has entries without a value; fill them, and give them weight 0")
+        value = value.data
+    elif isinstance(value, (list, tuple)):
+        value = [part if np.isscalar(part) else as_array(part, where) for part in value]
+    elif hasattr(value, "detach") and hasattr(value, "cpu"):  # a PyTorch tensor
+        value = value.detach().cpu()
+    elif hasattr(value, "to_numpy"):  # pandas and its like
+        value = value.to_numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{where}: the sequences have different shapes; make them one array with minilstm.data.pad_sequences"
+        ) from None
+    if array.dtype.kind not in "fiub":
+        what = NOT_NUMBERS.get(array.dtype.kind, str(array.dtype))
+        raise ValueError(f"{where}: wanted numbers, got dtype {array.dtype}: {what}")
+    return array

@@ -1,0 +1,84 @@
+"""The Keras model in a TensorFlow 2 checkpoint, found by walking its object graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..reading import LIMITS, Limits
+from .object_graph import Node, decode
+
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+
+def layers_with_weights(
+    tensors: Mapping[str, Any], where: str, limits: Limits = LIMITS
+) -> list[dict[str, np.ndarray]]:
+    """The arrays of each Keras layer by Keras's names, in the layers' order, from an object-based checkpoint.
+
+    Raises ValueError unless the checkpoint holds exactly one model, whose layers hold no other variables and share
+    none, and for what is beyond `limits`.
+    """
+    if GRAPH not in tensors:
+        raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
+    nodes = decode(np.asarray(tensors[GRAPH], object).item(), limits.objects)
+    models: dict[tuple[int, ...], list[int]] = {}  # the holders of its weights, one a layer -> all of its layers
+    for numbers in _rows_of_layers(nodes):
+        holders = [nodes[number].children.get("cell", number) for number in numbers]
+        weighted = [holder for holder in holders if _variables(nodes[holder], nodes)]
+        if len(set(weighted)) != len(weighted):
+            raise ValueError(f"{where}: two layers of the checkpoint share their weights")
+        if weighted:
+            models[tuple(weighted)] = numbers
+    if len(models) != 1:
+        raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
+    (weighted_holders, numbers) = models.popitem()
+    keys = [_variables(nodes[holder], nodes) for holder in weighted_holders]
+    taken = {key for layer in keys for key in layer.values()}
+    others = sorted(key for key in _reachable(nodes, numbers) - taken if "seed_generator" not in key)
+    if others:
+        raise ValueError(f"{where}: a layer holds {others[0]}, which is of no LSTM, Dense or Embedding")
+    missing = sorted(taken - tensors.keys())
+    if missing:
+        raise ValueError(f"{where}: the checkpoint has no {', '.join(missing[:5])}, which its graph names")
+    return [{name: tensors[key] for name, key in layer.items()} for layer in keys]
+
+
+def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:
+    """The layers of everything that could be a model, each row once."""
+    seen = set()
+    for node in nodes:
+        children = node.children
+        held = children.get("_operations")
+        if held is None:
+            row = [children[f"layer-{k}"] for k in range(len(children)) if f"layer-{k}" in children]
+        elif held in seen:  # many nodes may hold one list
+            continue
+        else:  # a list, whose attributes are its places
+            seen.add(held)
+            places = nodes[held].children
+            row = [places[key] for key in sorted(filter(str.isdecimal, places), key=int)]
+        if row:
+            yield list(dict.fromkeys(row))
+
+
+def _variables(holder: Node, nodes: list[Node]) -> dict[str, str]:
+    """The keys of the variables that a layer or cell holds, by name; Keras 3 puts an underscore before some names."""
+    held = {name.removeprefix("_"): nodes[child].variable for name, child in holder.children.items()}
+    return {name: variable[1] for name, variable in held.items() if variable is not None}
+
+
+def _reachable(nodes: list[Node], numbers: list[int]) -> set[str]:
+    """The keys of all variables that some layers hold, at any depth."""
+    seen, waiting = set(numbers), list(numbers)
+    keys = set()
+    while waiting:
+        node = nodes[waiting.pop()]
+        if node.variable is not None:
+            keys.add(node.variable[1])
+        new = set(node.children.values()) - seen
+        seen |= new
+        waiting += new
+    return keys

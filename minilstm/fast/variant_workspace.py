@@ -1,0 +1,263 @@
+"""A pass of a GRU or a plain RNN over a sequence in NumPy. The readable twin is `minilstm.variants_bptt`.
+
+As in `minilstm.fast.workspace`, features come first: a block of a step is ``[units, batch]``. The inputs' share of all
+pre-activations, and the bias, is one call for all steps; the loops add the products with h.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from .activations import FAST_ACTIVATIONS
+from .loops import CACHE_BYTES, SMALL, matrix
+from .memory import aligned, copy_rows, recycled
+from .workspace import unbuffered
+
+Array = Any
+
+
+class VariantWorkspace:
+    """The arrays of one pass, and what the passes of all cells with the state h have in common.
+
+    A cell has groups of weights, each a kernel and a bias. The kernel's first rows multiply x, the others multiply what
+    `recurrent_inputs` gives.
+
+    Parameters
+    ----------
+    time, batch, input_dim, units : int
+    dtype : data type of all arrays
+    activation : str
+    has_masks : bool
+        Whether the h that is carried to the next step has factors.
+    """
+
+    groups: tuple[int, ...]  # blocks of `units` rows of z in each group
+    halved = 0  # how many blocks of z are sigmoids, which come first; the 1/2 is that of `minilstm.fast.workspace`
+
+    def __init__(
+        self, time: int, batch: int, input_dim: int, units: int, dtype: Any, activation: str, has_masks: bool
+    ) -> None:
+        self.units, self.input_dim, blocks = units, input_dim, sum(self.groups)
+        self.activation = FAST_ACTIVATIONS[activation]
+        self.x = aligned((time, input_dim + 1, batch), dtype)  # [x_t; 1]
+        self.x[:, -1] = 1
+        self.h = aligned((time + 1, units, batch), dtype)
+        self.outputs = aligned((time, units, batch), dtype) if has_masks else self.h[1:]
+        self.z = aligned((time, blocks * units, batch), dtype)  # in the end the blocks' values; after `backward` dz
+        self.blocks = self.z.reshape(time, blocks, units * batch)
+        self.h_masks: Array | None = None
+        self.scale = np.repeat(np.array([0.5] * self.halved + [1] * (blocks - self.halved), dtype), units)
+        # For products over all steps at once.
+        self.by_feature = aligned((input_dim + 1 + len(self.groups) * units, time, batch), dtype)
+        self.dz_by_feature = aligned((blocks * units, time, batch), dtype)
+        self.dh, self.next_dh = aligned((units, batch), dtype), aligned((units, batch), dtype)
+        self.has_dz = False  # whether a backward pass has overwritten the values with dz
+
+    def recurrent_inputs(self) -> list[Array]:
+        """For each group what its kernel's other rows multiply, ``[time, units, batch]``."""
+        return [self.h[:-1]]
+
+    def set_masks(self, h_masks: Array) -> None:
+        """Factors ``[time, batch, units or 1]`` for the carried h of the next `forward`."""
+        self.h_masks = np.ascontiguousarray(h_masks.transpose(0, 2, 1), self.h.dtype)
+
+    def forward(self, inputs: Array, h: Array, *weights: Array) -> tuple[Array, Array]:
+        """Outputs ``[time, batch, units]`` and final h, from ``inputs [time, batch, input_dim]``; `weights` are the
+        kernel and bias of each group.
+        """
+        first = self.input_dim
+        np.copyto(self.x[:, :first], inputs.transpose(0, 2, 1))
+        np.copyto(self.h[0], h.T)
+        kernels, biases = weights[::2], weights[1::2]
+        of_inputs = [np.concatenate((kernel[:first], bias[None])) for kernel, bias in zip(kernels, biases, strict=True)]
+        self.from_inputs = np.ascontiguousarray((np.concatenate(of_inputs, axis=1) * self.scale).T)
+        self.recurrent = [np.ascontiguousarray(kernel[first:]) for kernel in kernels]
+        ends = np.cumsum([0, *self.groups]) * self.units
+        scales = [self.scale[start:stop] for start, stop in itertools.pairwise(ends)]
+        self.factors = [np.ascontiguousarray((k * s).T) for k, s in zip(self.recurrent, scales, strict=True)]
+        self._forward()
+        outputs = recycled((len(h), len(inputs), self.units), inputs.dtype)
+        np.copyto(outputs.transpose(1, 2, 0), self.outputs)
+        return outputs.transpose(1, 0, 2), self.h[-1].T.copy()
+
+    def _forward(self) -> None:
+        np.matmul(self.from_inputs, self.x, out=self.z)
+        self.loop()
+        self.has_dz = False
+
+    def backward(self, d_outputs: Array, dh: Array, wants_inputs: bool) -> list[Array | None]:
+        """Derivatives of inputs (None unless wanted) and of h before the first step, and of all weights."""
+        if self.has_dz:  # a second backward pass after the same forward pass
+            self._forward()
+        np.copyto(self.dh, dh.T)
+        with unbuffered():
+            dh = self.loop_back(d_outputs)
+        self.has_dz = True
+        time, blocks, batch = self.z.shape
+        first, units = self.input_dim + 1, self.units
+        copy_rows(self.dz_by_feature, self.z.transpose(1, 0, 2))
+        copy_rows(self.by_feature[:first], self.x.transpose(1, 0, 2))
+        dz, features = self.dz_by_feature.reshape(blocks, -1), self.by_feature.reshape(len(self.by_feature), -1)
+        of_inputs = np.matmul(features[:first], dz.T)
+        weights: list[Array] = []
+        start = 0
+        for n, (size, recurrent) in enumerate(zip(self.groups, self.recurrent_inputs(), strict=True)):
+            rows = slice(first + n * units, first + (n + 1) * units)
+            columns = slice(start * units, (start + size) * units)
+            copy_rows(self.by_feature[rows], recurrent.transpose(1, 0, 2))
+            kernel = recycled((self.input_dim + units, size * units), dz.dtype)
+            kernel[: self.input_dim] = of_inputs[:-1, columns]
+            np.matmul(features[rows], dz[columns].T, out=kernel[self.input_dim :])
+            weights += [kernel, of_inputs[-1, columns].copy()]
+            start += size
+        d_inputs = None
+        if wants_inputs:
+            factor = np.ascontiguousarray((self.from_inputs[:, :-1] / self.scale[:, None]).T)
+            d_inputs = recycled((time, self.input_dim, batch), dz.dtype)
+            d_inputs = np.matmul(factor, self.z, out=d_inputs).transpose(0, 2, 1)
+        return [d_inputs, dh.T.copy(), *weights]
+
+    def dz(self) -> Array:
+        """The dz of the last backward pass, ``[time, batch, blocks * units]``."""
+        return self.z.transpose(0, 2, 1).copy()
+
+    def carry(self, t: int) -> None:
+        """The h for the next step from the output of step t, if it has factors."""
+        if self.h_masks is not None:
+            np.multiply(self.outputs[t], self.h_masks[t], self.h[t + 1])
+
+    def add_output(self, t: int, d_output: Array) -> None:
+        """From dh with respect to the carried h to dh with respect to h_t."""
+        if self.h_masks is not None:
+            np.multiply(self.dh, self.h_masks[t], self.dh)
+        np.add(self.dh, d_output.T, self.dh)
+
+    def loop(self) -> None:
+        """From the inputs' share of z to outputs and h of all steps."""
+        raise NotImplementedError
+
+    def loop_back(self, d_outputs: Array) -> Array:
+        """Overwrite the values by dz, the last step first; return dh before the first step."""
+        raise NotImplementedError
+
+
+class RNNWorkspace(VariantWorkspace):
+    """The pass of a plain RNN."""
+
+    groups = (1,)
+
+    def loop(self) -> None:
+        """As `VariantWorkspace.loop`."""
+        (factor,), product, act = self.factors, self.dh, self.activation.function
+        for t, z in enumerate(self.z):
+            np.matmul(factor, self.h[t], out=product)
+            np.add(z, product, z)
+            act(z, self.outputs[t])
+            self.carry(t)
+
+    def loop_back(self, d_outputs: Array) -> Array:
+        """As `VariantWorkspace.loop_back`."""
+        (recurrent,), slope = self.recurrent, self.activation.times_slope
+        for t in reversed(range(len(self.z))):
+            self.add_output(t, d_outputs[t])
+            slope(self.dh, self.outputs[t], self.z[t], self.next_dh)
+            np.matmul(recurrent, self.z[t], out=self.dh)
+        return self.dh
+
+
+class GRUWorkspace(VariantWorkspace):
+    """The pass of a GRU. Blocks of a step are r, u and k.
+
+    All factors of dh and dq are known before the backward loop. They are computed for as many steps at once as fit in
+    the cache, as `minilstm.fast.loops` does it for an LSTM.
+    """
+
+    groups = 2, 1
+    halved = 2
+
+    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, *options: Any) -> None:
+        super().__init__(time, batch, input_dim, units, dtype, *options)
+        entries = units * batch
+        self.q = aligned((time, units, batch), dtype)  # r times the h before
+        self.from_h, self.spare = aligned((2 * units, batch), dtype), aligned((2, units, batch), dtype)
+        shape = (2 * entries,) if 2 * entries <= SMALL else ()
+        self.half = np.full(shape, 0.5, dtype)  # small: a constant of the shape of both gates is fastest
+        self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * np.dtype(dtype).itemsize))))
+        self.for_dh = aligned((3, self.chunk, entries), dtype)  # factors of dz_r, dz_u and dz_k
+        self.scratch = aligned((self.chunk, entries), dtype)
+        flat_h, flat_q, flat_outputs = (x.reshape(time, -1) for x in (self.h[:-1], self.q, self.outputs))
+        a, b = self.spare.reshape(2, -1)
+        self.views = [
+            (matrix(self.h[t]), flat_h[t], matrix(self.z[t, : 2 * units]), blocks[:2].reshape(-1), *blocks,
+             matrix(self.z[t, 2 * units :]), flat_q[t], matrix(self.q[t]), a, b, flat_outputs[t])
+            for t, blocks in enumerate(self.blocks)
+        ]  # fmt: skip
+
+    def recurrent_inputs(self) -> list[Array]:
+        """As `VariantWorkspace.recurrent_inputs`: the candidate's kernel multiplies q."""
+        return [self.h[:-1], self.q]
+
+    def loop(self) -> None:
+        """As `VariantWorkspace.loop`."""
+        gates_factor, candidate_factor = self.factors
+        product, multiply, add, act, half = np.matmul, np.multiply, np.add, self.activation.function, self.half
+        from_h, from_q = matrix(self.from_h), matrix(self.dh)
+        for t, (h, flat_h, z, gates, r, u, k, z_k, q, q_matrix, a, b, output) in enumerate(self.views):
+            product(gates_factor, h, from_h)
+            add(z, from_h, z)
+            np.tanh(gates, gates)
+            multiply(gates, half, gates)
+            add(gates, half, gates)
+            multiply(r, flat_h, q)
+            product(candidate_factor, q_matrix, from_q)
+            add(z_k, from_q, z_k)
+            act(k, k)
+            multiply(u, flat_h, a)
+            multiply(u, k, b)
+            np.subtract(k, b, b)
+            add(a, b, output)
+            if self.h_masks is not None:
+                self.carry(t)
+
+    def loop_back(self, d_outputs: Array) -> Array:
+        """As `VariantWorkspace.loop_back`."""
+        of_gates, of_candidate = self.recurrent
+        product, multiply, add = np.matmul, np.multiply, np.add
+        dh, dq, from_gates = self.dh.reshape(-1), self.next_dh.reshape(-1), self.spare[1].reshape(-1)
+        dq_matrix, from_gates_matrix = matrix(self.next_dh), matrix(self.spare[1])
+        for start in reversed(range(0, len(self.z), self.chunk)):
+            self.compute(start, min(start + self.chunk, len(self.z)))
+            for t in reversed(range(start, min(start + self.chunk, len(self.z)))):
+                _, _, dz_gates, _, r, u, k, dz_k, _, _, a, _, _ = self.views[t]
+                for_r, for_u, for_k = self.for_dh[:, t - start]
+                self.add_output(t, d_outputs[t])
+                multiply(for_k, dh, k)
+                product(of_candidate, dz_k, dq_matrix)
+                multiply(dh, u, a)
+                multiply(for_u, dh, u)
+                multiply(dq, r, dh)
+                add(a, dh, a)
+                multiply(for_r, dq, r)
+                product(of_gates, dz_gates, from_gates_matrix)
+                add(a, from_gates, dh)
+        return self.dh
+
+    def compute(self, start: int, stop: int) -> None:
+        """The factors of the steps from `start` to before `stop`: with them dz_u and dz_k are products with dh, and
+        dz_r is one with dq.
+        """
+        n = stop - start
+        r, u, k = (self.blocks[start:stop, block] for block in range(3))
+        h, q = (x[start:stop].reshape(n, -1) for x in (self.h, self.q))
+        (for_r, for_u, for_k), scratch = self.for_dh[:, :n], self.scratch[:n]
+        np.multiply(q, r, for_r)  # h r (1 - r) = q - q r
+        np.subtract(q, for_r, for_r)
+        np.multiply(u, u, scratch)  # (h - k) u (1 - u)
+        np.subtract(u, scratch, scratch)
+        np.subtract(h, k, for_u)
+        np.multiply(for_u, scratch, for_u)
+        np.subtract(1, u, for_k)  # (1 - u) activation'(k)
+        self.activation.times_slope(for_k, k, for_k, scratch)
