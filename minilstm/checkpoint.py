@@ -316,5 +316,8 @@ def _opt_state(flat: dict[str, Any], slots: dict[str, Any], scalars: dict[str, A
         needs_scalars = kind is AdamState
         if wanted and wanted == slots.keys() and needs_scalars == (scalars.keys() == set(SCALARS)):
             trees = [_slot_tree(flat, slots, slot) for slot in fields.values()]
+            for name, power in scalars.items():
+                if power.shape != () or power.dtype.kind != "f" or not 0 <= power < 1:
+                    raise ValueError(f"{name} must be a number of at least 0 and below 1, got {power!r}")
             return kind(step, *trees, *(np.float32(scalars[name]) for name in SCALARS if needs_scalars))
     return None

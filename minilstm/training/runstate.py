@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Set
 from typing import Any, NamedTuple
 
 from ..cells import LSTMState
@@ -53,6 +54,25 @@ class Place(NamedTuple):
     def norm(self) -> float:
         """The mean gradient norm of the epoch so far."""
         return self.norm_sum / max(self.updates, 1)
+
+
+def as_place(facts: dict[str, Any]) -> Place:
+    """The place that a checkpoint states; ValueError unless its counts are whole numbers of 0 or more."""
+    place = Place(**facts)
+    counts = place[:4]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise ValueError(f"epoch, batch, window and updates must be whole numbers of 0 or more, got {counts}")
+    if not all(isinstance(number, (int, float)) for number in place[4:]):
+        raise ValueError(f"loss_sum, norm_sum and entries must be numbers, got {place[4:]}")
+    return place
+
+
+def check_history(history: Any, names: Set[str]) -> None:
+    """Raise ValueError unless the history that a checkpoint states is lists of numbers by name, these among them."""
+    columns = history.values() if isinstance(history, dict) and names <= history.keys() else [None]
+    if not all(isinstance(column, list) and all(isinstance(x, (int, float)) for x in column) for column in columns):
+        found = reprlib.repr(history)
+        raise ValueError(f"history must be lists of numbers under {sorted(names)} at least, got {found}")
 
 
 @dataclasses.dataclass
@@ -98,9 +118,10 @@ class RunState:
         opt_state = loaded.opt_state if len(self.opt_state) > 1 else self.opt_state._replace(step=loaded.step)
         check_same_structure(self.opt_state, opt_state)
         try:
-            place, history = Place(**training["place"]), training["history"]
+            place, history = as_place(training["place"]), training["history"]
+            check_history(history, self.history.keys() - {"val_loss"})
             carried = read_state(loaded, "carried", training["carried"])
-        except (TypeError, KeyError, ValueError, StopIteration) as error:
+        except (TypeError, KeyError, ValueError, StopIteration, AttributeError, IndexError) as error:
             raise CheckpointError(f"fit: {loaded.prefix}: tensor minilstm/training: {error}") from error
         for name, has, had in (
             ("validation_data", "val_loss" in self.history, "val_loss" in history),
