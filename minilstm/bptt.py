@@ -2,8 +2,8 @@ r"""A whole sequence of an LSTM and its backward pass, derived by hand: the read
 
 `lstm_sequence` runs the equations (1) to (10) of `minilstm.cells` from t = 0 to time - 1. `lstm_backward` undoes them
 from the last step to the first, and `step_back` is one step of it, the mirror of `LSTMCell.step`. Both passes are
-registered with autograd, so that it differentiates any program around them. The loss may use every output h_t and both
-final states.
+registered with autograd (in `minilstm.second.tangents`, which has their second derivatives), so that it differentiates
+any program around them. The loss may use every output h_t and both final states.
 
 d<name> is the derivative of the loss with respect to <name>, an array of the shape of <name>. Two of them travel from
 step t + 1 to step t: dc and dh, with respect to the state *after* step t. At the last step they are those of the final
@@ -39,10 +39,10 @@ from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import primitive
 
 from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
-from .cotangents import filled, result_of
+from .cotangents import result_of
 from .gates import pack_gates
 from .params import get_path, unflatten_names
 
@@ -52,11 +52,15 @@ WEIGHTS = ("kernel", "bias", "w_i_diag", "w_f_diag", "w_o_diag", "projection/ker
 
 
 class Tape:
-    """What the forward pass leaves for the backward pass: for each step its values, and the state before it."""
+    """What the forward pass leaves for the backward pass: for each step its values, and the state before it.
+
+    `tangents` is what `minilstm.second.tangents` keeps for second derivatives, if these are asked for.
+    """
 
     def __init__(self) -> None:
         self.steps: list[LSTMStep] = []
         self.before: list[LSTMState] = []
+        self.tangents: Any = None
 
 
 class StepGradients(NamedTuple):
@@ -200,7 +204,6 @@ def lstm_sequence(
     return outputs, np.array(c), np.array(h)
 
 
-@primitive
 def lstm_backward(
     d_outputs: Array,
     dc: Array,
@@ -242,15 +245,15 @@ def lstm_backward(
     return Sweep(d_inputs, dc, dh, list(d_weights.values()), every_dz, every_dc, every_dh)
 
 
-def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    inputs, _, _, *weights = args
-
-    def pull(g: tuple[Array, Array, Array]) -> list[Array]:
-        sweep = lstm_backward(*filled(g, ans), inputs, *weights, **kwargs)  # one pass for all arguments
-        grads = [sweep.inputs, sweep.c, sweep.h, *sweep.weights]
-        return [grads[argnum] for argnum in argnums]
-
-    return pull
+@primitive
+def lstm_gradients(
+    d_outputs: Array, dc: Array, dh: Array, inputs: Array, c: Array, h: Array, *weights: Array, **options: Any
+) -> tuple[Array, ...]:
+    """`lstm_backward` as a function of all that it depends on, the initial state too. The derivatives of inputs, c, h
+    and weights.
+    """
+    sweep = lstm_backward(d_outputs, dc, dh, inputs, *weights, **options)
+    return sweep.inputs, sweep.c, sweep.h, *sweep.weights
 
 
 def every_dz(
@@ -261,18 +264,6 @@ def every_dz(
     options = {"cell": cell, "sequence_length": sequence_length, "tape": Tape()}
     results = lstm_sequence(inputs, *state, *weights, **options)
     return lstm_backward(*cotangents(results), inputs, *weights, **options).dz
-
-
-def no_second_derivative(*_: Any) -> Any:
-    """The derivative of a backward pass: an error that names the alternative."""
-    raise NotImplementedError(
-        "the hand-derived backward pass has no derivative of its own: for second derivatives build the layer with "
-        'backprop="autograd", which traces every step'
-    )
-
-
-defvjp_argnums(lstm_sequence, _vjps)
-defvjp_argnums(lstm_backward, no_second_derivative)
 
 
 def live_rows(t: int, sequence_length: Array) -> Array:

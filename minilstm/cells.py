@@ -25,17 +25,25 @@ Beaufays 2014 (arXiv 1402.1128; peepholes and projection); layout and clips as i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defvjp, primitive
 
 from . import initializers
+from .activations import ACTIVATIONS as ACTIVATIONS  # re-exported, as all names that are imported twice here
+from .activations import Activation as Activation
+from .activations import activation_function as activation_function
+from .activations import activation_option as activation_option
+from .activations import clip as clip
+from .activations import registered_name as registered_name
+from .activations import relu as relu
+from .activations import sigmoid as sigmoid
+from .activations import tanh as tanh
 from .arguments import check_init
-from .gates import GATES as GATES  # re-exported, as the next two
+from .gates import GATES as GATES
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
 from .options import (
@@ -74,84 +82,6 @@ class LSTMStep(NamedTuple):
     m: Array
     unclipped_h: Array
     h: Array
-
-
-# --- nonlinearities -------------------------------------------------------------------------------------------
-# Their derivatives use the answer (s(1-s), 1-t^2): it is known already, and a saturated gate does not overflow.
-
-
-@primitive
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), to full relative precision and without overflow for any x."""
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
-
-
-@primitive
-def tanh(x: Array) -> Array:
-    """The hyperbolic tangent."""
-    return np.tanh(x)
-
-
-@primitive
-def relu(x: Array) -> Array:
-    """max(x, 0); the gradient at 0 is 0, as TensorFlow's."""
-    return np.maximum(x, 0)
-
-
-@primitive
-def clip(x: Array, bound: float) -> Array:
-    """`x` limited to [-bound, bound]; the gradient is 1 inside and on the bound and 0 outside, as TensorFlow's."""
-    return np.clip(x, -bound, bound)
-
-
-defvjp(sigmoid, lambda ans, x: lambda g: g * (ans * (1 - ans)))
-defvjp(tanh, lambda ans, x: lambda g: g * (1 - ans * ans))
-defvjp(relu, lambda ans, x: lambda g: g * (ans > 0))
-defvjp(clip, lambda ans, x, bound: lambda g: g * (anp.abs(x) <= bound))
-
-
-class Activation(NamedTuple):
-    """An activation and its derivative as a function of the *answer* y = function(x)."""
-
-    function: Callable[[Array], Array]
-    derivative: Callable[[Array], Array]
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "tanh": Activation(tanh, lambda y: 1 - y * y),
-    "sigmoid": Activation(sigmoid, lambda y: y * (1 - y)),
-    "relu": Activation(relu, lambda y: y > 0),
-    "linear": Activation(lambda x: x, np.ones_like),
-    "softsign": Activation(lambda x: x / (1 + anp.abs(x)), lambda y: (1 - abs(y)) ** 2),
-}
-
-
-def activation_function(activation: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """The function that a name in `ACTIVATIONS` means, or the function itself."""
-    return ACTIVATIONS[activation].function if isinstance(activation, str) else activation
-
-
-def registered_name(activation: Any, where: str) -> str | None:
-    """The name under which an activation is saved; a function without one is a ValueError."""
-    if activation is None or isinstance(activation, str):
-        return activation
-    for name, registered in ACTIVATIONS.items():
-        if registered.function is activation:
-            return name
-    raise ValueError(f"{where}: the activation {activation!r} has no registered name, so it cannot be saved")
-
-
-def activation_option(default: str | None) -> Any:
-    """A field for an activation: a name in `ACTIVATIONS`, a function, or None if that is the default."""
-
-    def check(value: Any, name: str, where: str) -> Any:
-        is_function = callable(value) and not isinstance(value, type)
-        if not (value in ACTIVATIONS if isinstance(value, str) else is_function or value is default is None):
-            raise ValueError(f"{where}: {name} must be a function or one of {sorted(ACTIVATIONS)}, got {value!r}")
-        return value
-
-    return option(default, check, registered_name)
 
 
 # --- cells ----------------------------------------------------------------------------------------------------

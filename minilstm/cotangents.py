@@ -12,7 +12,9 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd import grad
-from autograd.extend import VSpace, defvjp, primitive
+from autograd.core import JVPNode
+from autograd.extend import VSpace, defjvp, defvjp, primitive
+from autograd.tracer import getval, isbox
 
 Array = Any
 
@@ -44,19 +46,30 @@ defvjp(
     lambda ans, results, index: lambda g: Cotangents(g if n == index else None for n in range(len(results))),
     argnums=(0,),
 )
+defjvp(result_of, lambda g, ans, results, index: part_of(g, index), argnums=(0,))
 
 
 def filled(cotangents: tuple[Any, ...], results: tuple[Array, ...]) -> list[Array]:
-    """The cotangents with zeros for None; only one zero of each array is stored."""
+    """The cotangents with zeros for None; only one zero of each array is stored. A result of None stays None."""
     return [
-        _zeros_like(result) if cotangent is None else cotangent
-        for cotangent, result in zip(cotangents, results, strict=True)
+        _zeros_like(result) if cotangent is None and result is not None else cotangent
+        for cotangent, result in zip(cotangents, getval(results), strict=True)
     ]
 
 
 def _zeros_like(x: Array) -> Array:
     """Zeros as `np.broadcast_to` makes them of one zero, in a tenth of the time."""
     return np.ndarray(x.shape, x.dtype, np.zeros((), x.dtype), strides=(0,) * x.ndim)
+
+
+def part_of(results: Any, index: int) -> Array:
+    """`result_of`, without its cost if nothing is traced."""
+    return result_of(results, index) if isbox(results) else results[index]
+
+
+def is_derived_twice(*arrays: Any) -> bool:
+    """Whether second derivatives, or tangents, may be asked for: an array is in two traces, or in a forward one."""
+    return any(isbox(x) and (isbox(x._value) or isinstance(x._node, JVPNode)) for x in arrays)
 
 
 def pulled_by_trace(

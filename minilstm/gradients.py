@@ -1,4 +1,4 @@
-"""Gradients of a scalar function of a parameter tree."""
+"""Gradients of a scalar function of a parameter tree, and derivatives along a direction."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from autograd.core import VJPNode, add_outgrads, vspace
+from autograd.core import JVPNode, VJPNode, add_outgrads, vspace
 from autograd.tracer import getval, isbox, new_box, toposort, trace_stack
 
 from .arguments import check_function, check_number
 from .arrays import as_array
-from .params import Tree, tree_leaves, tree_map, tree_unflatten
+from .params import Tree, tree_leaves, tree_map, tree_rows, tree_unflatten
 
 
 def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
@@ -50,11 +50,7 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     check_function(function, "function", "value_and_grad")
 
     def value_and_gradient(params: Tree, *args: Any, **kwargs: Any) -> Any:
-        leaves = tree_leaves(params)
-        for leaf in leaves:
-            is_array = isinstance(leaf, (np.ndarray, float, np.floating)) or isbox(leaf)
-            if not is_array or np.result_type(leaf).kind != "f" or not _is_plain(leaf):
-                raise ValueError(f"value_and_grad: params: every parameter must be a floating array, got {leaf!r:.80}")
+        leaves = _floating_leaves(params, "value_and_grad: params: every parameter")
         with trace_stack.new_trace() as trace:
             roots = [VJPNode.new_root() for _ in leaves]
             boxes = [new_box(leaf, trace, root) for leaf, root in zip(leaves, roots, strict=True)]
@@ -72,6 +68,134 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
         return ((value, aux), grads) if has_aux else (value, grads)
 
     return value_and_gradient
+
+
+def jvp(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes `function` and its derivative along a direction: a Jacobian-vector product.
+
+    Both come from one forward pass (forward mode). There is no backward pass and nothing is kept for one.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(params, *args, **kwargs)`` returns a tree of arrays. `params` is a tree of floating arrays.
+
+    Returns
+    -------
+    callable
+        ``product(params, vector, *args, **kwargs)`` returns ``(value, tangent)``. `vector` has the structure and the
+        shapes of `params`. `tangent` has those of `value`: the derivative of each leaf with respect to e at e = 0 if
+        the parameters are ``params + e * vector``. It is None for a leaf that is not floating.
+
+    Raises
+    ------
+    ValueError
+        When the returned function is called: if a leaf of `params` or `vector` is not floating, or `vector` has another
+        structure or shape.
+    NotImplementedError
+        For a function whose forward derivative autograd does not know, such as a primitive of your own; the message
+        names it.
+
+    Examples
+    --------
+    >>> square = lambda p: {"y": p["w"] ** 2}
+    >>> value, tangent = jvp(square)({"w": np.array([3.0, 4.0])}, {"w": np.array([1.0, 0.5])})
+    >>> value["y"].tolist(), tangent["y"].tolist()
+    ([9.0, 16.0], [6.0, 4.0])
+    """
+
+    def value_and_tangent(params: Tree, vector: Tree, *args: Any, **kwargs: Any) -> Any:
+        return _push(function, params, vector, args, kwargs, "jvp")
+
+    check_function(function, "function", "jvp")
+    return value_and_tangent
+
+
+def hessian_vector_product(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
+    """Return a function that computes a loss, its gradient, and the product of its Hessian with a vector.
+
+    The product is the derivative of the gradient along the vector. One forward and one backward pass compute the loss
+    and the gradient, and at every step their derivatives along the vector (`minilstm.second.tangents`); the Hessian
+    itself, which has one row for each number in `params`, is never made.
+
+    Parameters
+    ----------
+    function : callable
+        As for `value_and_grad`. It is called once, so that whatever it draws at random is the same for all three.
+    has_aux : bool, default False
+        Whether `function` returns a pair ``(loss, aux)``.
+
+    Returns
+    -------
+    callable
+        ``product(params, vector, *args, **kwargs)`` returns ``(loss, grads, product)``, or ``((loss, aux), grads,
+        product)``. `vector`, `grads` and `product` have the structure and the shapes of `params`; the last two have its
+        dtypes too. In a clip and in relu the derivative of the side is used on which a number is.
+
+    Raises
+    ------
+    ValueError
+        As `value_and_grad`, and if `vector` has another structure or shape than `params` or is not floating.
+    NotImplementedError
+        As `jvp`.
+
+    References
+    ----------
+    Pearlmutter 1994, *Fast exact multiplication by the Hessian*.
+
+    Examples
+    --------
+    >>> loss = lambda p: p["w"][0] ** 2 * p["w"][1]
+    >>> value, grads, product = hessian_vector_product(loss)({"w": np.array([3.0, 4.0])}, {"w": np.array([1.0, 0.0])})
+    >>> float(value), grads["w"].tolist(), product["w"].tolist()
+    (36.0, [24.0, 9.0], [8.0, 6.0])
+    """
+    check_function(function, "function", "hessian_vector_product")
+    gradient = value_and_grad(function, has_aux)
+
+    def products(params: Tree, vector: Tree, *args: Any, **kwargs: Any) -> Any:
+        (value, grads), (_, product) = _push(gradient, params, vector, args, kwargs, "hessian_vector_product")
+        return value, *(tree_map(_like_leaf, tree, params) for tree in (grads, product))
+
+    return products
+
+
+def _push(function: Any, params: Tree, vector: Tree, args: Any, kwargs: Any, where: str) -> tuple[Any, Any]:
+    """The value of `function`, and its derivative along `vector`."""
+    leaves = _floating_leaves(params, f"{where}: params: every parameter")
+    try:
+        rows = tree_rows(params, vector)
+    except ValueError as error:
+        raise ValueError(f"{where}: vector does not fit params: {error}") from None
+    _floating_leaves(vector, f"{where}: vector: every leaf")
+    directions = []
+    for leaf, direction in rows:
+        if np.shape(direction) != np.shape(leaf):
+            raise ValueError(f"{where}: vector has a leaf {np.shape(direction)} where params has {np.shape(leaf)}")
+        directions.append(_like_leaf(direction, leaf))
+    with trace_stack.new_trace() as trace:
+        starts = zip(leaves, map(JVPNode.new_root, directions), strict=True)
+        boxes = [new_box(leaf, trace, start) for leaf, start in starts]
+        result = function(tree_unflatten(params, iter(boxes)), *args, **kwargs)
+
+    def split(leaf: Any) -> tuple[Any, Any]:
+        if isbox(leaf) and leaf._trace == trace:
+            return leaf._value, leaf._node.g
+        still = getattr(getattr(leaf, "dtype", None), "kind", None) == "f" or isinstance(leaf, float)
+        return leaf, np.zeros(np.shape(leaf), getattr(leaf, "dtype", np.float64)) if still else None
+
+    pairs = [split(leaf) for leaf in tree_leaves(result)]
+    return tuple(tree_unflatten(result, iter(side)) for side in zip(*pairs, strict=True))
+
+
+def _floating_leaves(tree: Tree, what: str) -> list[Any]:
+    """The leaves of a tree; ValueError if one is not floating."""
+    leaves = tree_leaves(tree)
+    for leaf in leaves:
+        is_array = isinstance(leaf, (np.ndarray, float, np.floating)) or isbox(leaf)
+        if not is_array or np.result_type(leaf).kind != "f" or not _is_plain(leaf):
+            raise ValueError(f"{what} must be a floating array, got {leaf!r:.80}")
+    return leaves
 
 
 def _is_plain(leaf: Any) -> bool:

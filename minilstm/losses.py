@@ -14,7 +14,7 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defvjp, primitive
+from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval, isbox
 
 from .arrays import as_array
@@ -208,6 +208,15 @@ def _sigmoid_cross_entropy_vjp(ans: Array, logits: Array, targets: Array, weight
     return lambda g: (sigmoid(logits) - targets) * (g * scale)
 
 
+def _pushed(pull: Any) -> Any:
+    """The derivative of a loss along a direction of its first argument, from its gradient."""
+    return lambda direction, *args: anp.sum(pull(*args)(1.0) * direction)
+
+
 defvjp(_mean_square, _mean_square_vjp, lambda *args: lambda g: -_mean_square_vjp(*args)(g), argnums=(0, 1))
 defvjp(_softmax_cross_entropy, _softmax_cross_entropy_vjp, argnums=(0,))
 defvjp(_sigmoid_cross_entropy, _sigmoid_cross_entropy_vjp, argnums=(0,))
+_of_outputs = _pushed(_mean_square_vjp)
+defjvp(_mean_square, _of_outputs, lambda direction, *args: -_of_outputs(direction, *args), argnums=(0, 1))
+defjvp(_softmax_cross_entropy, _pushed(_softmax_cross_entropy_vjp), argnums=(0,))
+defjvp(_sigmoid_cross_entropy, _pushed(_sigmoid_cross_entropy_vjp), argnums=(0,))

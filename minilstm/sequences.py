@@ -13,10 +13,12 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, variants_bptt
+from .cotangents import is_derived_twice
 from .fast import compiled
 from .fast import lstm as fast_lstm
 from .gates import GATES
 from .params import tree_leaves, tree_map
+from .second import tangents
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
 
 Array = Any
@@ -73,10 +75,11 @@ def run(
         return inputs, tuple(states)
     if state_masks is not None and not tree_leaves(state_masks):  # all None: wrappers that leave the state alone
         state_masks = None
-    if bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None):
-        derived: Any = fast_lstm if fast else bptt
+    derives = bptt.has_derivation(cell) and (state_masks is None or state_masks.c is None)
+    if derives and not tangents.needs_trace(cell, inputs, state, params):
+        derived: Any = fast_lstm if fast and fast_lstm.can_run(cell) else bptt
         return derived.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
-    if variants_bptt.derivation_of(cell) is not None:
+    if variants_bptt.derivation_of(cell) is not None and not is_derived_twice(inputs, *tree_leaves([state, params])):
         again = lambda params, inputs, h: traced(cell, params, inputs, h, lengths, None, state_masks)  # noqa: E731
         return _variants(fast).sequence(cell, params, inputs, state, lengths, state_masks, again)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
@@ -89,7 +92,7 @@ def every_dz(
 
     `cotangents` maps the outputs and the final state to the derivatives of a loss.
     """
-    derived: Any = fast_lstm if fast else bptt
+    derived: Any = fast_lstm if fast and fast_lstm.can_run(cell) else bptt
     if variants_bptt.derivation_of(cell) is not None:
         derived = _variants(fast)
     return derived.every_dz(cell, params, inputs, state, lengths, cotangents)

@@ -1,6 +1,5 @@
 """The hand-derived pass against real TensorFlow's numbers, autograd's trace and central differences."""
 
-import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -166,19 +165,6 @@ def test_full_lengths_are_the_same_as_no_lengths():
 
 
 # --- one pass, one derivative, one dtype ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("backprop", ["fast", "readable"])
-def test_a_second_derivative_of_the_derived_pass_says_what_to_do(backprop):
-    layer = LSTM(2, backprop=backprop)
-    params, inputs = layer.init(0, 1, np.float64), np.ones((1, 3, 1))
-
-    def gradient_norm(kernel):
-        inner = lambda k: anp.sum(layer({"lstm_cell": {**params["lstm_cell"], "kernel": k}}, inputs))  # noqa: E731
-        return anp.sum(autograd.grad(inner)(kernel) ** 2)
-
-    with pytest.raises(NotImplementedError, match='backprop="autograd"'):
-        autograd.grad(gradient_norm)(params["lstm_cell"]["kernel"])
 
 
 def test_the_trace_has_second_derivatives():

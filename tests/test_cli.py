@@ -202,8 +202,8 @@ def test_an_older_checkpoint_is_opened_with_a_word(saved, capsys):
     assert main(["inspect", saved.rpartition("/")[0]]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{saved}: step 12")
-    older = "this is an older checkpoint; a newer one is not complete"
-    assert err.startswith(f"minilstm inspect: {saved}: {older}: {newer}")
+    warning = f"minilstm inspect: {saved}: this is an older checkpoint; a newer one is not complete: {newer}"
+    assert err.startswith(warning)
 
 
 def test_convert_takes_the_first_format(tmp_path, capsys):

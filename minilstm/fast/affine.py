@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from autograd.extend import defvjp, primitive
+from autograd.extend import def_linear, defjvp, defvjp, primitive
 
 from . import compiled
 from .memory import recycled
@@ -112,3 +112,11 @@ defvjp(
     lambda ans, x, g: lambda d: linear(x, d),
 )
 defvjp(bias_gradient, lambda ans, g: lambda d: d + np.zeros(g.shape, g.dtype))
+defjvp(
+    affine,
+    lambda r, ans, x, kernel, bias: linear(r, kernel),
+    lambda r, ans, x, kernel, bias: linear(x, r),
+    lambda r, ans, x, kernel, bias: r + np.zeros(ans.shape, ans.dtype),
+)
+for product in (linear, input_gradient, kernel_gradient, bias_gradient):  # linear in each argument
+    def_linear(product)

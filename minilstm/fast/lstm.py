@@ -1,11 +1,13 @@
 """An LSTM over a whole sequence, fast. The readable twin is `minilstm.bptt`.
 
 Both compute (1) to (10) of `minilstm.cells` and undo them. This module registers the pass with autograd. The pass
-itself is a workspace, of which there are three:
+itself is a workspace, of which there are four:
 
 - `workspace.ColumnWorkspace`, in NumPy, the only one for cells with options and for masks of h;
 - `row_workspace.RowWorkspace`, in NumPy, for kernels of many megabytes;
-- `compiled.workspace.CompiledWorkspace`, if numba is installed.
+- `compiled.workspace.CompiledWorkspace`, if numba is installed;
+- `second.SecondWorkspace`, if second derivatives of a plain cell may be asked for. Those of a cell with options or of
+  sequences with lengths are `minilstm.second.tangents`.
 """
 
 from __future__ import annotations
@@ -17,23 +19,28 @@ import numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 
-from ..bptt import WEIGHTS, has_derivation, no_second_derivative
+from .. import bptt
+from ..bptt import WEIGHTS, has_derivation
 from ..cells import LSTMCell, LSTMState
-from ..cotangents import filled, result_of
+from ..cotangents import filled, is_derived_twice, part_of, result_of
 from ..gates import GATES
 from ..params import get_path
+from ..second.pairs import register_pair
+from ..second.tangents import lstm_gradient_tangents, lstm_tangents
 from . import compiled, loans
+from .activations import FAST_ACTIVATIONS
 from .loops import SCALE, SHIFT, Options
 from .padding import Padding
 from .row_workspace import LARGE_KERNEL, RowWorkspace
+from .second import SecondWorkspace
 from .workspace import ColumnWorkspace
 
 Array = Any
 
 
 def can_run(cell: Any) -> bool:
-    """Whether this module can run the cell: an LSTM cell whose derivatives are known."""
-    return has_derivation(cell)
+    """Whether this module can run the cell: an LSTM cell with an activation that `minilstm.fast.activations` has."""
+    return has_derivation(cell) and cell.activation in FAST_ACTIVATIONS
 
 
 def sequence(
@@ -47,7 +54,11 @@ def sequence(
     if loan.is_plain and len(inputs) == 1 and not any(map(isbox, arguments)):
         return _one_step(*arguments, cell.forget_bias)
     more = [] if loan.options is None else [get_path(params, name) for name in WEIGHTS[2:]]
-    loan.keeps = any(map(isbox, (*arguments, *more)))
+    loan.keeps, loan.moves_inputs = any(map(isbox, (*arguments, *more))), isbox(inputs)
+    if loan.keeps and is_derived_twice(*arguments, *more):
+        if not loan.is_plain:
+            return bptt.sequence(cell, params, inputs, state, sequence_length, h_masks)
+        loan.twice = True
     results = fast_sequence(*arguments, *more, forget_bias=cell.forget_bias, loan=loan)
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
@@ -56,11 +67,6 @@ def workspace_class(kernel: Array) -> Any:
     """The class of workspaces for this kernel; all have the methods of `ColumnWorkspace`."""
     if compiled.can_compile(kernel.dtype, kernel.size):
         return compiled.workspace_class()
-    return numpy_class(kernel)
-
-
-def numpy_class(kernel: Array) -> Any:
-    """The class of workspaces in NumPy for this kernel."""
     return RowWorkspace if kernel.nbytes > LARGE_KERNEL else ColumnWorkspace
 
 
@@ -90,6 +96,8 @@ class Loan(loans.Loan):
         self.lengths, self.h_masks = sequence_length, h_masks
         self.padding: Padding | None = None
         self.keeps = True  # for a backward pass
+        self.cell, self.twice, self.moves_inputs = cell, False, True  # whether second derivatives are expected, of what
+        self.again: Any = None  # what else a second derivative needs that was not expected
 
     @property
     def is_plain(self) -> bool:
@@ -98,14 +106,40 @@ class Loan(loans.Loan):
 
     def workspace_for(self, inputs: Array, kernel: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
+        if self.twice:
+            return self.take(SecondWorkspace, *inputs.shape, kernel.shape[1] // 4, inputs.dtype)
         if self.lengths is not None and min(self.lengths) < len(inputs):
             self.padding = Padding(np.asarray(self.lengths), len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None
-        kind = numpy_class(kernel) if padded else workspace_class(kernel)
+        kind = workspace_class(kernel)
         if self.options is not None or (kind is ColumnWorkspace and not self.keeps):
             return self.take(ColumnWorkspace, *shape, padded, self.options, self.keeps)
         return self.take(kind, *shape, *([True] if padded else []))
+
+    def for_tangents(self, values: Any, forget_bias: float) -> Any:
+        """The workspace of a plain cell, if second derivatives were expected; else another one, after the same pass."""
+        if self.twice:
+            return self.workspace
+        if self.again is None:
+            self.again = Loan()
+            self.again.twice = True
+            self.again.workspace_for(values[0], values[3]).forward(*values, forget_bias)
+        return self.again.workspace
+
+    def readable(self, values: Any) -> dict[str, Any]:
+        """The options of `minilstm.second.tangents`, after the same pass by `minilstm.bptt`, for any other cell."""
+        if self.again is None:
+            self.again = {
+                "cell": self.cell, "sequence_length": self.lengths, "h_masks": self.h_masks, "tape": bptt.Tape(),
+            }  # fmt: skip
+            bptt.lstm_sequence(*_with_all_weights(values), **self.again)
+        return dict(self.again)
+
+
+def _with_all_weights(values: Any) -> list[Any]:
+    """`values` with None for each weight that is not there."""
+    return [*values, *[None] * (3 + len(WEIGHTS) - len(values))]
 
 
 def _one_step(
@@ -164,8 +198,8 @@ def fast_sequence(
 
 @primitive
 def fast_backward(
-    d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array,
-    *, loan: Loan, wants_inputs: bool, wants_h: bool = True,
+    d_outputs: Array, dc: Array, dh: Array, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array,
+    *more: Array | None, forget_bias: float, loan: Loan, wants_inputs: bool = True, wants_h: bool = True,
 ) -> tuple[Array | None, ...]:  # fmt: skip
     """The backward pass: derivatives of inputs, c and h before the first step, kernel and bias, and of all other
     weights if the cell has options.
@@ -179,31 +213,54 @@ def fast_backward(
     if padding is not None:
         dc = np.where(padding.empty, d_c_end, dc)
         dh = dh if dh is None else np.where(padding.empty, d_h_end, dh)
-    more = () if loan.options is None else loan.workspace.loops.d_weights()
-    return (d_inputs, dc, dh, d_kernel[: len(kernel)], d_kernel[-1], *more)
+    d_more = () if loan.options is None else loan.workspace.loops.d_weights()
+    return (d_inputs, dc, dh, d_kernel[: len(kernel)], d_kernel[-1], *d_more)
+
+
+@primitive
+def fast_tangents(*values: Array, forget_bias: float, loan: Loan, **_: bool) -> tuple[Array, Array, Array]:
+    """The fast twin of `minilstm.second.tangents.lstm_tangents`."""
+    directions, values = values[: len(values) // 2], values[len(values) // 2 :]
+    if loan.is_plain:
+        return loan.for_tangents(values, forget_bias).tangents(directions, values)
+    return lstm_tangents(*_with_all_weights(directions), *_with_all_weights(values), **loan.readable(values))
+
+
+@primitive
+def fast_gradient_tangents(*values: Array, forget_bias: float, loan: Loan, **_: bool) -> tuple[Array, ...]:
+    """The fast twin of `minilstm.second.tangents.lstm_gradient_tangents`."""
+    half = len(values) // 2
+    r_given, directions, given, values = values[:3], values[3:half], values[half : half + 3], values[half + 3 :]
+    if loan.is_plain:
+        second = loan.for_tangents(values, forget_bias)
+        return tuple(second.backward_tangents(r_given, directions, given, values, loan.moves_inputs))
+    all_directions, all_values = map(_with_all_weights, (directions, values))
+    moved = lstm_gradient_tangents(*r_given, *all_directions, *given, *all_values, **loan.readable(values))
+    return moved[: len(values)]
 
 
 def every_dz(
     cell: LSTMCell, params: dict[str, Any], inputs: Array, state: Any, sequence_length: Any, cotangents: Any
 ) -> Array:
     """The fast twin of `minilstm.bptt.every_dz`."""
-    loan, kernel = Loan(cell, sequence_length), params["kernel"]
-    more = [] if loan.options is None else [get_path(params, name) for name in WEIGHTS[2:]]
-    results = fast_sequence(inputs, *state, kernel, params["bias"], *more, forget_bias=cell.forget_bias, loan=loan)
-    fast_backward(*cotangents(results), state[0], kernel, loan=loan, wants_inputs=False)
+    loan, arguments = Loan(cell, sequence_length), [inputs, *state, params["kernel"], params["bias"]]
+    arguments += [] if loan.options is None else [get_path(params, name) for name in WEIGHTS[2:]]
+    options: dict[str, Any] = {"forget_bias": cell.forget_bias, "loan": loan}
+    given = cotangents(fast_sequence(*arguments, **options))
+    fast_backward(*given, *arguments, **options, wants_inputs=False)
     return loan.workspace.dz()
 
 
-def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    _, c, _, kernel, *_ = args
+register_pair(fast_sequence, fast_backward, fast_tangents, fast_gradient_tangents)
 
+
+def _vjps(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     def pull(g: tuple[Array, Array, Array]) -> list[Array]:
         wanted = {"wants_inputs": 0 in argnums, "wants_h": 2 in argnums}
-        grads = fast_backward(*filled(g, ans), c, kernel, loan=kwargs["loan"], **wanted)
-        return [grads[argnum] for argnum in argnums]
+        grads = fast_backward(*filled(g, ans), *args, **options, **wanted)
+        return [part_of(grads, argnum) for argnum in argnums]
 
     return pull
 
 
-defvjp_argnums(fast_sequence, _vjps)
-defvjp_argnums(fast_backward, no_second_derivative)
+defvjp_argnums(fast_sequence, _vjps)  # in place of the general one, which does not say what is wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from autograd.extend import defvjp, primitive
+from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval, isbox
 
 from ..arrays import as_array
@@ -157,3 +157,7 @@ defvjp(pick_steps, lambda ans, x, steps: lambda g: place_steps(g, steps, x.shape
 defvjp(place_steps, lambda ans, g, steps, time: lambda d: pick_steps(d, steps), argnums=(0,))
 defvjp(time_major, lambda ans, x: time_major)
 defvjp(batch_major, lambda ans, x: time_major)
+for rearranges in (reverse_time, pick_steps, place_steps):
+    defjvp(rearranges, "same", argnums=(0,))
+defjvp(time_major, "same")
+defjvp(batch_major, "same")

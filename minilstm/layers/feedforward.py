@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from autograd.extend import defvjp, primitive
+from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval
 
 from .. import initializers
@@ -142,6 +142,8 @@ def scatter_add(g: Array, indices: np.ndarray, rows: int) -> Array:
 
 defvjp(lookup, lambda ans, table, indices: lambda g: scatter_add(g, indices, table.shape[0]), argnums=(0,))
 defvjp(scatter_add, lambda ans, g, indices, rows: lambda gg: lookup(gg, indices), argnums=(0,))
+defjvp(lookup, "same", argnums=(0,))
+defjvp(scatter_add, "same", argnums=(0,))
 
 
 def _check_rate(rate: Any, name: str, where: str) -> float:

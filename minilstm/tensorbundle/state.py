@@ -41,7 +41,7 @@ def publish(
         latest is listed, as TensorFlow does.
     own : list of str, optional
         The names in the folder, the oldest first, that are counted and removed in place of those that differ in the
-        step only. The state file need not have listed them.
+        step only. The state file need not have listed them, and forgets what is no longer there.
 
     Raises
     ------
@@ -64,7 +64,8 @@ def publish(
         alike = [name for name in earlier if _without_step(name) == _without_step(base)] if own is None else list(own)
         dropped = alike[: max(len(alike) + 1 - max_to_keep, 0)]
         if own is not None:
-            earlier = [name for name in earlier if name not in alike] + alike
+            there = [name for name in earlier if os.path.exists(index_path(os.path.join(directory, name)))]
+            earlier = [name for name in there if name not in alike] + alike
         kept = [name for name in earlier if name not in dropped] + kept
     text = format_state(StateText(base, tuple(kept)))
     files.write_bytes(os.path.join(directory, STATE_FILE), text)

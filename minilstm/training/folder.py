@@ -6,6 +6,7 @@ or a second save by the user, may have named something else in it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -40,22 +41,21 @@ class RunFolder:
             if match:
                 step = int(match["step"])
                 self.found[step] = self.found.get(step, False) or match["torn"] is None
-        try:
-            self.listed: set[str] | None = {*map(os.path.basename, tensorbundle.listed(directory))}
-        except CheckpointError:
-            self.listed = None
+        self.listed: set[str] | None = None  # the names in the state file; None if it is damaged
+        with contextlib.suppress(CheckpointError):
+            self.listed = {os.path.relpath(prefix, directory) for prefix in tensorbundle.listed(directory)}
 
     def prefix(self, step: int) -> str:
         """The prefix of a checkpoint."""
         return os.path.join(self.directory, f"{NAME}-{step}")
 
     def holds_a_run(self) -> bool:
-        """Whether a new run would lose or mix up something here: a checkpoint, whole or not, or a state file."""
-        return any(self.found.values()) or self.listed is None or bool(self.listed) or self._whole_torn()
-
-    def _whole_torn(self) -> bool:
-        """Whether temporary files hold a whole checkpoint, whose save was cut short at its very end."""
-        return any(_fault(self.prefix(step)) is None for step in self.found)
+        """Whether a new run would lose or mix up something: a checkpoint, whole or not, or a damaged state file."""
+        if self.listed is None or any(self.found.values()):
+            return True
+        # Temporary files may hold a whole checkpoint, whose save was cut short at its very end.
+        others = [os.path.join(self.directory, name) for name in self.listed]
+        return any(map(_opens, [*others, *map(self.prefix, self.found)]))
 
     def newest(self) -> Checkpoint | None:
         """Read the newest whole checkpoint that `fit` wrote; None if there is no run here.
@@ -116,9 +116,11 @@ class RunFolder:
             text = f"fit: {self.directory}: the run goes on from model.ckpt-{step}, the newest whole checkpoint ({why})"
             warnings.warn(text, UserWarning, stacklevel=5)  # the caller of fit
 
-    def take_stock(self) -> None:
+    def take_stock(self, max_to_keep: int | None) -> None:
         """Find out what may be removed later, before the run adds to it: `own` and `leftovers`."""
         for step in self.found:
+            if not max_to_keep and os.path.exists(f"{self.prefix(step)}.index"):
+                continue  # it will not be removed, so it need not be read
             try:
                 bundle = tensorbundle.open(self.prefix(step))
             except FileNotFoundError:
@@ -159,10 +161,12 @@ def _is_own(bundle: tensorbundle.Bundle) -> bool:
         return True
 
 
-def _fault(prefix: str) -> Exception | None:
-    """Why a checkpoint cannot be opened, or None."""
+def _opens(prefix: str) -> bool:
+    """Whether there is a checkpoint, whole as far as its index tells, or damaged."""
     try:
         tensorbundle.open(prefix)
-    except (CheckpointError, FileNotFoundError) as error:
-        return error
-    return None
+    except FileNotFoundError:
+        return False
+    except CheckpointError:
+        pass
+    return True

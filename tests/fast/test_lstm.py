@@ -96,9 +96,10 @@ def test_what_nobody_asks_for_is_not_given_and_changes_nothing_else(time, batch)
     for wants_h in (True, False):
         loan = fast_lstm.Loan()
         arguments = inputs.transpose(1, 0, 2), c, h, kernel, bias
-        outputs, *_ = fast_lstm.fast_sequence(*arguments, forget_bias=1.0, loan=loan)
+        options = {"forget_bias": 1.0, "loan": loan}
+        outputs, *_ = fast_lstm.fast_sequence(*arguments, **options)
         wanted = {"wants_inputs": wants_h, "wants_h": wants_h}
-        found.append(fast_lstm.fast_backward(outputs, c, h, c, kernel, loan=loan, **wanted))
+        found.append(fast_lstm.fast_backward(outputs, c, h, *arguments, **options, **wanted))
     (_, dc, dh, *weights), (no_inputs, same_dc, no_h, *same_weights) = found
     assert dh.shape == h.shape
     assert no_inputs is None

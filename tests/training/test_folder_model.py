@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import assert_trees_equal
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -28,6 +28,7 @@ from minilstm import LSTM, Adam, CheckpointError, Dense, Sequential, files, fit,
 from minilstm.export import convert, npz
 from minilstm.training.lock import LOCK_FILE, RunLock
 
+pytestmark = pytest.mark.timeout(3600)
 RNG = np.random.default_rng(2)
 INPUTS = RNG.normal(size=(6, 3, 1)).astype(np.float32)
 TARGETS = np.cumsum(INPUTS, axis=1) * np.float32(0.3)
@@ -36,6 +37,7 @@ PARAMS = MODEL.init(0, 1)
 OTHER = MODEL.init(9, 1)
 STEPS = 2  # an epoch
 LONGEST = 8
+FULL = bool(os.environ.get("MINILSTM_FULL"))
 CALLS = ("open_temporary", "fsync_file", "replace", "remove", "fsync_directory", "make_directory", "discard")
 
 
@@ -239,7 +241,4 @@ class Folder(RuleBasedStateMachine):
 
 
 TestFolder = Folder.TestCase
-TestFolder.settings = settings(
-    max_examples=400 if os.environ.get("MINILSTM_FULL") else 40, stateful_step_count=20, deadline=None,
-    phases=[phase for phase in Phase if not os.environ.get("NOSHRINK") or phase is not Phase.shrink],
-)
+TestFolder.settings = settings(max_examples=150 if FULL else 12, stateful_step_count=20, deadline=None)
