@@ -15,19 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "none", "-", ".", "?"}
 MOST_MISSING = 0.2  # of the rows
 DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y%m%d")
 TIMES = ("", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S", "T%H:%M:%SZ")
 MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y%m", "%b %Y", "%Y %b", "%B %Y", "%Y %B", "%b-%Y")
 FORMATS = (*(day + time for day, time in itertools.product(DAYS, TIMES)), *MONTHS)
+MISSING = re.compile(r"|n/?a|#n/a|nan|null|none|[-.?]", re.IGNORECASE)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+LIKE_A_NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*([eE][-+]?\d+)?")
 QUARTER = re.compile(r"(\d{4})([- ]?[Qq])([1-4])")
 DAY = 86400  # seconds
 
 
 class Calendar(NamedTuple):
-    """How the rows step: their places (whole numbers), the label of a place, and the usual season (months: 12)."""
+    """How rows step: their places (whole numbers), the label of a place, and the usual season (of months: 12)."""
 
     places: np.ndarray
     label: Callable[[int], str]
@@ -35,11 +36,11 @@ class Calendar(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A series without gaps: numbers [time], labels of these and of later rows, and what was mended."""
+    """A series without gaps: its numbers [time], the label of a row, also of later rows, and what was mended."""
 
     name: str
     values: np.ndarray
-    label: Callable[[int], str]  # of a row, counted from 0, also after the last
+    label: Callable[[int], str]
     date: str | None  # the name of the column of dates; None if rows are only counted
     usual_season: int
     notes: list[str]
@@ -53,36 +54,33 @@ def read_series(path: str, column: str | None = None, date: str | None = None) -
     where = "standard input" if path == "-" else path
     header, rows, separator = read_table(path, where)
     columns = list(zip(*rows, strict=True))
-    chosen = None if column is None else find(header, column, "--column", where)
-    dated = None if date is None else find(header, date, "--date", where)
-    if dated is None:
-        others = [k for k in range(len(header)) if k != chosen and (chosen is not None or len(header) > 1)]
+    known = [k for k, cells in enumerate(columns) if not all(map(MISSING.fullmatch, cells))]
+    chosen = find(header, column, "--column", where)
+    dated = find(header, date, "--date", where)
+    if dated is None and len(known) > 1:
+        others = (k for k in known if k != chosen)
         dated = next((k for k in others if calendar(columns[k], f"{where}: column {header[k]!r}")), None)
     if chosen is None:
-        left = [k for k in range(len(header)) if k != dated]
-        left = [k for k in left if not all(map(is_missing, columns[k]))]
-        able = [k for k in left if all(is_missing(cell) or is_number(cell) for cell in columns[k])] or left
+        left = [k for k in known if k != dated]
+        able = [k for k in left if all(MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) for c in columns[k])] or left
         if len(able) != 1:
-            raise ValueError(f"{where}: --column is missing, the file has {', '.join(header[k] for k in able)}")
+            raise ValueError(f"{where}: --column is missing, wanted one of {', '.join(header[k] for k in able)}")
         chosen = able[0]
-    if chosen == dated:
-        raise ValueError(f"{where}: --column and --date are both {header[chosen]!r}, wanted two columns")
     values = numbers(columns[chosen], separator, f"{where}: column {header[chosen]!r}")
     if dated is None:
         counted = Calendar(np.arange(len(values)), lambda place: str(place + 1), 1)
         return complete(header[chosen], values, counted, None, where)
     found = calendar(columns[dated], f"{where}: column {header[dated]!r}")
-    if found is None:
+    if found is None or chosen == dated:
         some = ", ".join(columns[dated][:3])
-        raise ValueError(f"{where}: column {header[dated]!r} holds {some}, wanted dates, or numbers with one step")
+        raise ValueError(f"{where}: --date {header[dated]!r} holds {some}; wanted a column of dates beside the numbers")
     return complete(header[chosen], values, found, header[dated], where)
 
 
 def read_table(path: str, where: str) -> tuple[list[str], list[list[str]], str]:
     """Return the names of the columns (1, 2, ... without a header), the rows of cells, and the separator."""
     try:
-        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        text = raw.decode("utf-8-sig")
+        text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{where}: is not UTF-8 text, wanted a CSV file") from None
     except OSError as error:
@@ -91,48 +89,37 @@ def read_table(path: str, where: str) -> tuple[list[str], list[list[str]], str]:
     if len(lines) < 3:
         raise ValueError(f"{where}: has {len(lines)} rows, wanted a CSV file with a row for each time step")
     tables = {mark: [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)] for mark in ";\t|,"}
-    fitting = [mark for mark, rows in tables.items() if {len(row) for row in rows} == {len(rows[0])} != {1}]
-    if not fitting and not (fitting := [mark for mark in ";\t|" if max(map(len, tables[mark])) == 1]):
-        fitting = [max(tables, key=lambda mark: len(tables[mark][0]))]
-    separator = fitting[0]
+    even = [mark for mark, rows in tables.items() if {len(row) for row in rows} == {len(rows[0])} != {1}]
+    single = [mark for mark, rows in tables.items() if max(map(len, rows)) == 1]  # one column, perhaps of 1,5
+    separator = (even or single or sorted(tables, key=lambda mark: -len(tables[mark][0])))[0]
     rows = tables[separator]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             what = f"row {number} has {len(row)} cells, the first row {len(rows[0])}"
             raise ValueError(f"{where}: {what} (separator {separator!r}): {lines[number - 1]!r}")
-    if any(not (is_missing(cell) or is_number(cell) or readings([cell])) for cell in rows[0]):
+    if any(not (MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) or calendar([c], where)) for c in rows[0]):
         return [cell or f"column {k}" for k, cell in enumerate(rows[0], 1)], rows[1:], separator
     if separator == "," and len(rows[0]) == 2 and not calendar([row[0] for row in rows], where):
-        raise ValueError(f"{where}: {lines[0]!r} may be one number or two; write a header line")
+        raise ValueError(f"{where}: {lines[0]!r} may be one number or two, wanted a header line above")
     return [str(k) for k in range(1, len(rows[0]) + 1)], rows, separator
 
 
-def find(header: Sequence[str], name: str, flag: str, where: str) -> int:
+def find(header: Sequence[str], name: str | None, flag: str, where: str) -> int | None:
     """Return the place of the column with this name."""
-    if header.count(name) == 1:
-        return header.index(name)
+    if name is None or header.count(name) == 1:
+        return None if name is None else header.index(name)
     near = difflib.get_close_matches(name, header, 1, 0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    what = "is a column twice in" if header.count(name) else "is none of the columns"
+    what = "is a column twice in" if name in header else "is none of the columns"
     raise ValueError(f"{where}: {flag} {name!r} {what} {', '.join(header)}{hint}")
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no value."""
-    return cell.lower() in MISSING
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell may be a number, in any spelling."""
-    return re.fullmatch(r"[-+]?[\d.,]*\d[\d.,]*([eE][-+]?\d+)?", cell) is not None
 
 
 def numbers(cells: Sequence[str], separator: str, where: str) -> np.ndarray:
     """Return cells as float64, NaN where missing."""
-    decimal = decimal_mark([cell for cell in cells if not is_missing(cell)], separator, where)
+    decimal = decimal_mark([cell for cell in cells if not MISSING.fullmatch(cell)], separator, where)
     values = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells):
-        if not is_missing(cell):
+        if not MISSING.fullmatch(cell):
             plain = cell.replace("," if decimal == "." else ".", "").replace(",", ".")
             if not NUMBER.fullmatch(plain) or not np.isfinite(float(plain)):
                 raise ValueError(f"{where}: value {row + 1} is {cell!r}, wanted a number")
@@ -155,20 +142,8 @@ def decimal_mark(cells: Sequence[str], separator: str, where: str) -> str:
     if grouped[decimal] and decimal == separator:  # "1,234" in quotes, as people write who separate columns by commas
         return "."
     if grouped[decimal] and (decimal == "," or separator == ";") and len(marked[decimal]) < len(cells):
-        raise ValueError(f"{where}: {marked[decimal][0]!r} may be thousands or decimals; write it without the mark")
+        raise ValueError(f"{where}: {marked[decimal][0]!r} may be thousands or decimals, wanted numbers without the mark")
     return decimal
-
-
-def readings(cells: Sequence[str]) -> dict[str, list[datetime]]:
-    """Return the dates by every format that reads all cells."""
-    found = {}
-    for text in FORMATS:
-        try:
-            if text not in ("%Y%m%d", "%Y%m") or {len(cell) for cell in cells} == {8 if "d" in text else 6}:
-                found[text] = [datetime.strptime(cell, text) for cell in cells]
-        except ValueError:
-            continue
-    return found
 
 
 def calendar(cells: Sequence[str], where: str) -> Calendar | None:
@@ -180,25 +155,26 @@ def calendar(cells: Sequence[str], where: str) -> Calendar | None:
     if len(quarters) == len(cells):
         places = np.array([int(year) * 4 + int(k) - 1 for year, _, k in quarters])
         return Calendar(places, lambda place: f"{place // 4}{quarters[0][1]}{place % 4 + 1}", 4)
-    found = {text: stepping(dates, text) for text, dates in readings(cells).items()}
-    if len({(one.season, *one.places) for one in found.values()}) > 1:
+    found = {}
+    for text in FORMATS:
+        if text not in ("%Y%m%d", "%Y%m") or {len(cell) for cell in cells} == {8 if "d" in text else 6}:
+            try:
+                found[text] = stepping([datetime.strptime(cell, text) for cell in cells], text)
+            except ValueError:
+                continue
+    if len({(one.season, *one.places) for one in found.values()}) > 1 and len(cells) > 1:
         raise ValueError(f"{where}: {cells[0]!r} may be {' or '.join(found)}, wanted dates such as 2001-12-31")
-    return next(iter(found.values())) if found else numbered(cells)
-
-
-def numbered(cells: Sequence[str]) -> Calendar | None:
-    """Numbers with one step, such as years, or months as R writes them: 1949.08333."""
-    if len(cells) < 2 or not all(NUMBER.fullmatch(cell) for cell in cells):
+    if found or len(cells) < 2 or not all(map(NUMBER.fullmatch, cells)):
+        return next(iter(found.values()), None)
+    times = np.array([float(cell) for cell in cells])  # years, or months as R writes them: 1949.083
+    step = float(np.median(np.diff(times)))
+    if step <= 0 or np.diff(times).min() < 0.9 * step or times[-1] - times[0] > len(times) * step / (1 - MOST_MISSING):
         return None
-    times = np.array([float(cell) for cell in cells])
-    step = float(np.median(np.diff(np.sort(times))))
-    per_year = next((k for k in (4, 12) if abs(step - 1 / k) < 1e-3 and times[0] > 1000), 0)
-    places = (times - times[0]) / (1 / per_year if per_year else step or 1.0)
-    if step == 0 or np.abs(places - np.rint(places)).max() > 0.05:
-        return None
+    per_unit = max(1, round(1 / step))
+    step = 1 / per_unit if abs(1 / per_unit - step) < 1e-3 else step
+    places = (times - times[0]) / step
     digits = max(len(cell.partition(".")[2]) for cell in cells)
-    step = 1 / per_year if per_year else step
-    return Calendar(np.rint(places).astype(int), lambda place: f"{times[0] + place * step:.{digits}f}", per_year or 1)
+    return Calendar(np.rint(places).astype(int), lambda place: f"{times[0] + place * step:.{digits}f}", per_unit)
 
 
 def stepping(dates: Sequence[datetime], text: str) -> Calendar:
@@ -211,50 +187,49 @@ def stepping(dates: Sequence[datetime], text: str) -> Calendar:
 
         def month(place: int) -> str:
             year, k = divmod(place * step + int(months[0]), 12)
-            last = monthrange(year, k + 1)[1]
-            return first.replace(year=year, month=k + 1, day=last if ends else first.day).strftime(text)
+            day = monthrange(year, k + 1)[1] if ends else first.day
+            return first.replace(year=year, month=k + 1, day=day).strftime(text)
 
         return Calendar((months - months[0]) // step, month, 12 // step if 12 % step == 0 else 1)
     stamps = np.array(dates, "datetime64[s]")
     days = stamps.astype("datetime64[D]")
-    if same_time and len(days) > 5 and np.is_busday(days).all():
-        working = np.busday_count(days[0], days)
-        if len(days) > (1 - MOST_MISSING) * (np.ptp(working) + 1):
-            return Calendar(
-                working, lambda place: (first + (np.busday_offset(days[0], place) - days[0]).item()).strftime(text), 5
-            )
-    step = int(np.gcd.reduce(np.diff(stamps).astype(int))) or DAY
-    places = (stamps - stamps[0]).astype(int) // step
+    working = np.busday_count(days[0], days)
+    if same_time and 5 < len(days) > (1 - MOST_MISSING) * (np.ptp(working) + 1) and np.is_busday(days).all():
+
+        def weekday(place: int) -> str:
+            return (first + (np.busday_offset(days[0], place) - days[0]).item()).strftime(text)
+
+        return Calendar(working, weekday, 5)
+    step = int(np.gcd.reduce(np.diff(stamps).astype(int))) if len(dates) > 1 else DAY
+    step = step or DAY
     season = {DAY: 7, 7 * DAY: 52}.get(step, max(DAY // step, 1))
+    places = (stamps - stamps[0]).astype(int) // step
     return Calendar(places, lambda place: (first + timedelta(seconds=place * step)).strftime(text), season)
 
 
 def complete(name: str, values: np.ndarray, rows: Calendar, date: str | None, where: str) -> Series:
     """Put the rows in the order of their dates and fill gaps; the notes say what was done."""
-    notes, order = [], np.argsort(rows.places, kind="stable")
+    order = np.argsort(rows.places, kind="stable")
     places, values = rows.places[order], values[order]
-    if (np.diff(places) == 0).any():
-        twice = rows.label(int(places[1:][np.diff(places) == 0][0]))
-        raise ValueError(f"{where}: date {twice} comes twice, wanted one row for each")
-    if (np.diff(order) < 0).any():
-        notes.append("the rows were put in the order of their dates")
+    notes = ["the rows were put in the order of their dates"] if (np.diff(order) < 0).any() else []
     start, length = int(places[0]), int(places[-1] - places[0]) + 1
+    twice = np.flatnonzero(np.diff(places) == 0)
+    if len(twice):
+        raise ValueError(f"{where}: date {rows.label(int(places[twice[0]]))} comes twice, wanted one row for each")
     if len(places) < (1 - MOST_MISSING) * length:
         span = f"{rows.label(start)} to {rows.label(start + length - 1)}"
         raise ValueError(f"{where}: {len(places)} dates from {span}, wanted evenly spaced ones, of which {length} exist")
     grid = np.full(length, np.nan)
     grid[places - start] = values
     known = np.flatnonzero(np.isfinite(grid))
-    if not len(known):
-        raise ValueError(f"{where}: column {name!r} holds no number")
-    grid, start = grid[known[0] : known[-1] + 1], start + int(known[0])
-    if len(grid) < length:
-        notes.append(f"{length - len(grid)} rows without a value at the ends were left out")
-    holes = np.flatnonzero(np.isnan(grid))
-    if len(holes) > MOST_MISSING * len(grid):
-        raise ValueError(f"{where}: column {name!r} has no value in {len(holes)} of {len(grid)} rows, at most a fifth may")
+    if len(known) < (1 - MOST_MISSING) * (known[-1] + 1 - known[0] if len(known) else 1):
+        raise ValueError(f"{where}: column {name!r} has {len(known)} numbers in {length} rows, wanted four in five")
+    start, filled = start + int(known[0]), np.arange(known[0], known[-1] + 1)
+    if len(filled) < length:
+        notes.append(f"rows without a value at the ends were left out: {length - len(filled)}")
+    holes = np.setdiff1d(filled, known)
     if len(holes):
-        which = ", ".join(rows.label(start + int(hole)) for hole in holes[:3]) + ", ..." * (len(holes) > 3)
-        grid[holes] = np.interp(holes, np.flatnonzero(np.isfinite(grid)), grid[np.isfinite(grid)])
-        notes.append(f"{len(holes)} missing values ({which}) were filled on a straight line between their neighbours")
+        which = ", ".join(rows.label(int(places[0] + hole)) for hole in holes[:3]) + ", ..." * (len(holes) > 3)
+        notes.append(f"missing values were filled on a straight line between their neighbours: {len(holes)} ({which})")
+    grid = np.interp(filled, known, grid[known])
     return Series(name, grid, lambda row: rows.label(start + row), date, rows.season, notes)
