@@ -19,15 +19,23 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import common
-from .series import Series, read_series
-from .forecast_lstm import Member, Settings, ensemble, train
+from .forecast_lstm import DEFAULTS, Member, Settings, ensemble, train
 from .forecast_methods import (
-    CONSTANTS, Method, Transform, conformal, find_season, fit_linear, origins, simple_methods, transforms,
-    weighted_median, weights,
-)  # fmt: skip
+    CONSTANTS,
+    Method,
+    Transform,
+    conformal,
+    find_season,
+    fit_linear,
+    origins,
+    simple_methods,
+    transforms,
+    weighted_median,
+    weights,
+)
+from .series import Series, read_series
 
-LSTMS = {"lstm": False, "ar_lstm": True}  # whether an autoregression takes the linear part
-Trainer = Callable[[np.ndarray, Transform, str, str], list[Member]]  # (values, transform, kind of LSTM, stage)
+Trainer = Callable[[np.ndarray, Transform, str], list[Member]]  # (values, transform, stage)
 Tick = Callable[[], Any]
 
 
@@ -35,7 +43,7 @@ class Plan(NamedTuple):
     """What the validation chose. Methods are called by kind and change of the series, such as ``ar: log``."""
 
     methods: dict[str, Method]
-    transform: Transform  # for the LSTMs: that of the best autoregression
+    transform: Transform  # of the best autoregression, to which the LSTMs add
     weight: dict[str, float]  # of each method in the average
     best: dict[str, str]  # the method of each kind with the lowest validated error
     errors: dict[str, float]  # validated mean absolute errors: of every kind, and of the average
@@ -79,11 +87,10 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
     bound = min(errors.values())
     change = min((name for name in errors if name.startswith("ar: ")), key=lambda name: errors[name])[4:]
     transform = next(one for one in transforms(values, season, min(known)) if str(one) == change)
-    for kind in LSTMS:  # trained once, on what all origins know
-        name = f"{kind}: {change}"
-        found[name] = ensemble(trainer(histories[-1], transform, kind, "validation"), histories, steps)
-        errors[name] = float(np.mean(np.abs(found[name] - truth)))
-    taking_part = [errors[name] if name in methods or errors[name] <= bound else np.inf for name in found]
+    lstm = f"lstm: {change}"  # trained once, on what all origins know
+    found[lstm] = ensemble(trainer(histories[-1], transform, "validation"), histories, steps)
+    errors[lstm] = float(np.mean(np.abs(found[lstm] - truth)))
+    taking_part = [errors[name] if name != lstm or errors[lstm] <= bound else np.inf for name in found]
     weight = dict(zip(found, weights(np.array(taking_part)).tolist(), strict=True))
     average = weighted_median(np.stack(list(found.values())), np.array(list(weight.values())))
     best: dict[str, str] = {}
@@ -101,16 +108,15 @@ def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: 
     """Fit everything on `values` and forecast as planned."""
     found = {name: attempt(method, values, steps) for name, method in plan.methods.items()}
     tick()
-    for kind in LSTMS:
-        members = trainer(values, plan.transform, kind, stage)
-        found[f"{kind}: {plan.transform}"] = ensemble(members, [values], steps)[0]
-        history = members[0].result.history if kind == "lstm" else history
+    members = trainer(values, plan.transform, stage)
+    found[f"lstm: {plan.transform}"] = ensemble(members, [values], steps)[0]
     sound = [name for name, ahead in found.items() if np.isfinite(ahead).all()]
-    average = weighted_median(np.stack([found[name] for name in sound]), np.array([plan.weight[name] for name in sound]))
+    share = np.array([plan.weight[name] for name in sound])
+    average = weighted_median(np.stack([found[name] for name in sound]), share)
     by_kind = {kind: found[plan.best[kind]] for kind in plan.errors if kind != "average"} | {"average": average}
     width = plan.widths[:steps]
-    lower, upper = (average * np.exp(-width), average * np.exp(width)) if plan.log else (average - width, average + width)
-    return Forecast(by_kind, average, lower, upper, history)
+    lower, upper = (average * np.exp(side * width) if plan.log else average + side * width for side in (-1, 1))
+    return Forecast(by_kind, average, lower, upper, members[0].result.history)
 
 
 def check(values: np.ndarray, horizon: int, test: int, season: int | None) -> None:
@@ -126,12 +132,13 @@ def check(values: np.ndarray, horizon: int, test: int, season: int | None) -> No
 def score(values: np.ndarray, truth: np.ndarray, ahead: np.ndarray, season: int) -> dict[str, float]:
     """Return MASE (the mean absolute error over that of repeating a season inside `values`) and RMSE."""
     scale = float(np.mean(np.abs(values[season:] - values[:-season]))) or float(np.mean(np.abs(np.diff(values))))
-    return {"mase": float(np.mean(np.abs(ahead - truth))) / scale, "rmse": float(np.sqrt(np.mean((ahead - truth) ** 2)))}
+    off = ahead - truth
+    return {"mase": float(np.mean(np.abs(off))) / scale, "rmse": float(np.sqrt(np.mean(off**2)))}
 
 
 def forecast(
     values: np.ndarray, horizon: int, *, season: int | None = None, usual_season: int = 1, test: int | None = None,
-    seeds: int = 3, interval: float = 0.8, seed: int = 0, settings: Settings = Settings(), out: Path | None = None,
+    seeds: int = 3, interval: float = 0.8, seed: int = 0, settings: Settings = DEFAULTS, out: Path | None = None,
     resume: bool = False, quiet: bool = True,
 ) -> tuple[dict[str, Any], Forecast, Forecast]:  # fmt: skip
     """Validate, score on the held-out rows, forecast; returns what results.json holds, and both forecasts.
@@ -142,16 +149,15 @@ def forecast(
     check(values, horizon, test, season)
     rows, truth, steps = values[:-test], values[-test:], max(horizon, test)
     season = season or find_season(rows, usual_season, (len(rows) - steps) // 2)
-    total = len(origins(len(rows), steps, season)) + 2 + 3 * len(LSTMS) * seeds
+    total = len(origins(len(rows), steps, season)) + 2 + 3 * seeds
     with tqdm(total=total, unit="fit", disable=True if quiet else None) as bar:
 
-        def trainer(values: np.ndarray, transform: Transform, kind: str, stage: str) -> list[Member]:
+        def trainer(values: np.ndarray, transform: Transform, stage: str) -> list[Member]:
             members = []
             for k in range(seeds):
-                first = (kind, stage, k) == ("lstm", "final", 0)  # the one to export
-                folder = out if out is None or first else out / "members" / f"{kind}-{stage}-{k}"
-                bar.set_description(f"{stage}, {kind.replace('_', ' ')}")
-                members.append(train(values, transform, LSTMS[kind], seed + k, settings, folder, resume))
+                bar.set_description(f"{stage}, LSTM {k + 1}")
+                folder = out if out is None or (stage, k) == ("final", 0) else out / "members" / f"{stage}-{k}"
+                members.append(train(values, transform, seed + k, settings, folder, resume))
                 bar.update()
             return members
 
@@ -171,16 +177,15 @@ def forecast(
 
 
 def sentence(rows: np.ndarray, season: int, scores: dict[str, dict[str, float]], plan: Plan) -> str:
-    """Say whether the LSTM was worth it: the one that is validated better, beside the best simple method."""
-    mase = {kind: one["mase"] for kind, one in scores.items()}
-    lstm = min(LSTMS, key=lambda kind: plan.errors[kind])
-    simple = min((kind for kind in mase if kind not in (*LSTMS, "average")), key=lambda kind: mase[kind])
-    name = simple.replace("_", " ")
-    if simple == "ar":
+    """Say whether the LSTM was worth it, beside the best simple method on the held-out part."""
+    mase = {kind: one["mase"] for kind, one in scores.items() if kind != "average"}
+    best = min((kind for kind in mase if kind != "lstm"), key=lambda kind: mase[kind])
+    name = best.replace("_", " ")
+    if best == "ar":
         series = plan.transform.stages(rows)[-1]
         name = f"AR({len(fit_linear(series, season, CONSTANTS[len(plan.transform.lags)]).coefficients)})"
-    if mase[lstm] < mase[simple]:
-        percent = f"{100 * (1 - mase[lstm] / mase[simple]):.0f} %"
+    if mase["lstm"] < mase[best]:
+        percent = f"{100 * (1 - mase['lstm'] / mase[best]):.0f} %"
         return f"The LSTM is {percent} better than the best simple method, {name}, on the held-out part."
     return f"{name[0].upper()}{name[1:]} is better here; the LSTM adds nothing."
 
@@ -216,10 +221,10 @@ def write_files(out: Path, series: Series, results: dict[str, Any], held_out: Fo
 
 def text_of(results: dict[str, Any]) -> str:
     """The table of methods, and what was found."""
-    lines = [
-        (kind.replace("_", " "), f"{one['mase']:.3f}", f"{one['rmse']:.4g}", f"{validated['mae']:.4g}", validated["change"])
-        for (kind, one), validated in zip(results["test"].items(), results["validation"].values(), strict=True)
-    ]
+    lines = []
+    for (kind, one), before in zip(results["test"].items(), results["validation"].values(), strict=True):
+        numbers = (f"{one['mase']:.3f}", f"{one['rmse']:.4g}", f"{before['mae']:.4g}")
+        lines.append((kind.replace("_", " "), *numbers, before["change"]))
     told = [
         *results["notes"], f"season: {results['season']} rows" if results["season"] > 1 else "season: none",
         f"forecast.csv: {results['chosen'].replace('_', ' ')}; its {results['interval']:.0%} interval holds "
@@ -230,7 +235,7 @@ def text_of(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the command; returns what results.json holds."""
-    flags = common.parser("experiments.forecast", "Forecast a column of a CSV file.", **Settings()._asdict())
+    flags = common.parser("experiments.forecast", "Forecast a column of a CSV file.", **DEFAULTS._asdict())
     flags.add_argument("file", help="CSV file, or - for the standard input")
     flags.add_argument("--column", help="column to forecast, if more than one holds numbers")
     flags.add_argument("--date", help="column of dates, if not the first that reads as dates")

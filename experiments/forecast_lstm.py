@@ -1,4 +1,4 @@
-"""Small LSTMs on a changed series, alone or on what an autoregression leaves over, trained by `fit`."""
+"""Small LSTMs that read a changed series and learn what an autoregression of it leaves over, trained by `fit`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ class Settings(NamedTuple):
 
     units: int = 12
     layers: int = 1
-    epochs: int | None = None  # passes over all windows; None: 64, in at least 300 and at most 1000 batches
+    epochs: int | None = None  # passes over all windows; None: 64, in at least 300 and at most 600 batches
     learning_rate: float = 5e-3  # falls to 0 along half a cosine
     noise: float = 0.5  # standard deviation of noise on the inputs while training; the series has 1
+
+
+DEFAULTS = Settings()
 
 
 class Member(NamedTuple):
@@ -41,14 +44,14 @@ class Member(NamedTuple):
 
 
 def train(
-    values: np.ndarray, transform: Transform, residual: bool, seed: int, settings: Settings = Settings(),
-    folder: Path | None = None, resume: bool = False,
+    values: np.ndarray, transform: Transform, seed: int, settings: Settings = DEFAULTS, folder: Path | None = None,
+    resume: bool = False,
 ) -> Member:  # fmt: skip
-    """Train on all of `values`; checkpoints go to `folder`. With `residual` an autoregression takes the linear part."""
+    """Train on all of `values`; checkpoints go to `folder`, with all that it takes to forecast in their `extra`."""
     series = transform.stages(values)[-1]
     mean, std = float(series.mean()), float(series.std()) or 1.0
     series = (series - mean) / std
-    linear = fit_linear(series, transform.season) if residual else Linear(0.0, np.zeros(0))
+    linear = fit_linear(series, transform.season)
     order, window = len(linear.coefficients), min(max(2 * transform.season, 24), max(len(series) // 3, 4))
     told = [linear.next(series[:step]) for step in range(order, len(series))]
     left = np.concatenate([np.zeros(order), series[order:] - told])
@@ -62,14 +65,14 @@ def train(
         noisy = inputs[rows] + settings.noise * rng.normal(size=(BATCH_SIZE, window, 1))
         return {"inputs": noisy, "targets": targets[rows], "weights": counted[rows]}
 
-    batches = int(np.clip(2 * len(inputs), 300, 1000))
+    batches = int(np.clip(2 * len(inputs), 300, 600))
     if settings.epochs is not None:
         batches = settings.epochs * -(-len(inputs) // BATCH_SIZE)
     epochs = min(PARTS, batches)
     each = batches // epochs
     model = Sequential(common.lstm(settings.units, settings.layers), Dense(1))
     extra = {"log": transform.log, "differences": transform.lags, "mean": mean, "std": std, "window": window,
-             "autoregression": [linear.constant, *linear.coefficients.tolist()] if residual else None}  # fmt: skip
+             "autoregression": [linear.constant, *linear.coefficients.tolist()]}  # fmt: skip
     result = fit(
         model, model.init(seed=seed, input_dim=1), losses.mse, batch, steps_per_epoch=each, epochs=epochs, seed=seed,
         optimizer=Adam(schedules.cosine(settings.learning_rate, steps=epochs * each)), clip_norm=1.0, progress=False,

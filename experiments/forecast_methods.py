@@ -113,7 +113,8 @@ def fit_linear(series: np.ndarray, season: int, constants: Sequence[bool] = (Tru
         along = basis.T @ target  # one factor serves every order: they are nested
         left = target @ target - np.concatenate([[0.0], np.cumsum(along**2)])  # sum of squared errors, by order
         used = np.arange(len(left)) + 1.0
-        aic = rows * np.log(np.maximum(left, 1e-12 * left[0] + 1e-300)) + 2 * used * rows / np.maximum(rows - used - 1, 1)
+        penalty = 2 * used * rows / np.maximum(rows - used - 1, 1)
+        aic = rows * np.log(np.maximum(left, 1e-12 * left[0] + 1e-300)) + penalty
         aic[(used > rows - 3) | (used <= constant)] = np.inf
         order = int(np.argmin(aic))
         if aic[order] < lowest:

@@ -142,7 +142,7 @@ def decimal_mark(cells: Sequence[str], separator: str, where: str) -> str:
     if grouped[decimal] and decimal == separator:  # "1,234" in quotes, as people write who separate columns by commas
         return "."
     if grouped[decimal] and (decimal == "," or separator == ";") and len(marked[decimal]) < len(cells):
-        raise ValueError(f"{where}: {marked[decimal][0]!r} may be thousands or decimals, wanted numbers without the mark")
+        raise ValueError(f"{where}: {marked[decimal][0]!r} may be thousands or decimals, wanted no such mark")
     return decimal
 
 
@@ -218,7 +218,7 @@ def complete(name: str, values: np.ndarray, rows: Calendar, date: str | None, wh
         raise ValueError(f"{where}: date {rows.label(int(places[twice[0]]))} comes twice, wanted one row for each")
     if len(places) < (1 - MOST_MISSING) * length:
         span = f"{rows.label(start)} to {rows.label(start + length - 1)}"
-        raise ValueError(f"{where}: {len(places)} dates from {span}, wanted evenly spaced ones, of which {length} exist")
+        raise ValueError(f"{where}: {len(places)} dates from {span}, wanted evenly spaced ones: {length}")
     grid = np.full(length, np.nan)
     grid[places - start] = values
     known = np.flatnonzero(np.isfinite(grid))
