@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
             report(str(found[place]))
     gallery = [row for key in GALLERY.split() for row in found.values() if row["series"] == key.split("/")[1]]
     last = [found[key.split("/")[1], 0] for key in every]
-    about = f"Printed by `python -m experiments.forecast_gallery` on {datetime.date.today()}, {os.cpu_count()} cores. MASE:"
+    about = f"MASE, by `python -m experiments.forecast_gallery` on {datetime.date.today()}, {os.cpu_count()} cores."
     parts = [about, "Ten series from three origins:", table(gallery), "All series from the last origin:", table(last)]
     text = "\n\n".join(parts) + "\n"
     common.files.write_text(str(args.page), text)

@@ -25,7 +25,6 @@ class Settings(NamedTuple):
     layers: int = 1
     epochs: int | None = None  # passes over all windows; None: 64, in at least 300 and at most 600 batches
     learning_rate: float = 5e-3  # falls to 0 along half a cosine
-    noise: float = 0.5  # standard deviation of noise on the inputs while training; the series has 1
 
 
 DEFAULTS = Settings()
@@ -44,10 +43,13 @@ class Member(NamedTuple):
 
 
 def train(
-    values: np.ndarray, transform: Transform, seed: int, settings: Settings = DEFAULTS, folder: Path | None = None,
-    resume: bool = False,
+    values: np.ndarray, transform: Transform, noise: float, seed: int, settings: Settings = DEFAULTS,
+    folder: Path | None = None, resume: bool = False,
 ) -> Member:  # fmt: skip
-    """Train on all of `values`; checkpoints go to `folder`, with all that it takes to forecast in their `extra`."""
+    """Train on all of `values`; checkpoints go to `folder`, with all that it takes to forecast in their `extra`.
+
+    `noise` is the standard deviation of noise on the inputs while training; that of the scaled series is 1.
+    """
     series = transform.stages(values)[-1]
     mean, std = float(series.mean()), float(series.std()) or 1.0
     series = (series - mean) / std
@@ -62,7 +64,7 @@ def train(
     def batch(step: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([seed, 2, step])
         rows = rng.integers(0, len(inputs), BATCH_SIZE)
-        noisy = inputs[rows] + settings.noise * rng.normal(size=(BATCH_SIZE, window, 1))
+        noisy = inputs[rows] + noise * rng.normal(size=(BATCH_SIZE, window, 1))
         return {"inputs": noisy, "targets": targets[rows], "weights": counted[rows]}
 
     batches = int(np.clip(2 * len(inputs), 300, 600))
