@@ -73,16 +73,18 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
             ahead[name].append(attempt(method, history, steps))
         tick()
     found = {name: np.stack(forecasts) for name, forecasts in ahead.items()}
-    errors = {name: float(np.nan_to_num(np.mean(np.abs(one - truth)), nan=np.inf)) for name, one in found.items()}
+
+    def error_of(forecasts: np.ndarray) -> float:
+        return float(np.nan_to_num(np.mean(np.abs(forecasts - truth)), nan=np.inf))
+
+    errors = {name: error_of(forecasts) for name, forecasts in found.items()}
     bound = min(errors.values())
     change = min((name for name in errors if name.startswith("ar: ")), key=lambda name: errors[name])[4:]
     transform = next(one for one in ways.transforms(values, season, min(known)) if str(one) == change)
-    lstm, noise = f"lstm: {change}", NOISES[0]  # trained once, on what all origins know
-    for one in NOISES:
-        ahead_of_it = ensemble(trainer(histories[-1], transform, one, "validation"), histories, steps)
-        error = float(np.mean(np.abs(ahead_of_it - truth)))
-        if error < errors.get(lstm, np.inf):
-            found[lstm], errors[lstm], noise = ahead_of_it, error, one
+    lstm = f"lstm: {change}"  # trained once, on what all origins know
+    by_noise = {one: ensemble(trainer(histories[-1], transform, one, "validation"), histories, steps) for one in NOISES}
+    noise = min(NOISES, key=lambda one: error_of(by_noise[one]))
+    found[lstm], errors[lstm] = by_noise[noise], error_of(by_noise[noise])
     taking_part = [errors[name] if name != lstm or errors[lstm] <= bound else np.inf for name in found]
     weight = dict(zip(found, ways.weights(np.array(taking_part)).tolist(), strict=True))
     average = ways.weighted_median(np.stack(list(found.values())), np.array(list(weight.values())))
@@ -90,7 +92,7 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
     for name in sorted(found, key=lambda name: errors[name]):
         best.setdefault(name.partition(":")[0], name)
     by_kind = {kind: errors[best[kind]] for kind in dict.fromkeys(name.partition(":")[0] for name in found)}
-    by_kind["average"] = float(np.mean(np.abs(average - truth)))
+    by_kind["average"] = error_of(average)
     chosen = next((name.partition(":")[0] for name in found if weight[name] > 0.5), "average")
     log = sum(share for name, share in weight.items() if ": log" in name) > 0.5 and bool((average > 0).all())
     off = np.abs(np.log(average) - np.log(truth)) if log else np.abs(average - truth)
@@ -139,6 +141,7 @@ def forecast(
     Without `season` it is looked for, first `usual_season`. With `out`, the checkpoints of all members go there.
     """
     test = horizon if test is None else test
+    test = test or horizon
     check(values, horizon, test, season)
     rows, truth, steps = values[:-test], values[-test:], max(horizon, test)
     season = season or ways.find_season(rows, usual_season, (len(rows) - steps) // 2)
