@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from . import common
 from . import forecast_methods as ways
 from .forecast_lstm import DEFAULTS, Member, Settings, ensemble, train
-from .series import Series, read_series
+from .series import Series, find_season, read_series
 
 NOISES = (0.5, 0.1)  # of the LSTMs' inputs: much for what is nearly linear, little for what is not
 Trainer = Callable[[np.ndarray, ways.Transform, float, str], list[Member]]  # (values, transform, noise, stage)
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     weight: dict[str, float]  # of each method in the average
     best: dict[str, str]  # the method of each kind with the lowest validated error
     errors: dict[str, float]  # validated mean absolute errors: of every kind, and of the average
-    chosen: str  # the kind with more than half of the weight, else average
+    chosen: str  # average, or the kind that is clearly better
     widths: np.ndarray  # half width of the interval [steps]; on a logarithmic scale if `log`
     log: bool
 
@@ -93,9 +93,12 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
         best.setdefault(name.partition(":")[0], name)
     by_kind = {kind: errors[best[kind]] for kind in dict.fromkeys(name.partition(":")[0] for name in found)}
     by_kind["average"] = error_of(average)
-    chosen = next((name.partition(":")[0] for name in found if weight[name] > 0.5), "average")
-    log = sum(share for name, share in weight.items() if ": log" in name) > 0.5 and bool((average > 0).all())
-    off = np.abs(np.log(average) - np.log(truth)) if log else np.abs(average - truth)
+    chosen = min(by_kind, key=lambda kind: by_kind[kind] * (1 if kind == "average" else ways.CLEARLY))
+    told = average if chosen == "average" else found[best[chosen]]
+    logs = {name for name in found if ": log" in name}
+    log = best[chosen] in logs if chosen != "average" else sum(weight[name] for name in logs) > 0.5
+    log = log and bool((told > 0).all())
+    off = np.abs(np.log(told) - np.log(truth)) if log else np.abs(told - truth)
     return Plan(methods, transform, noise, weight, best, by_kind, chosen, ways.conformal(off, level), log)
 
 
@@ -109,9 +112,10 @@ def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: 
     share = np.array([plan.weight[name] for name in sound])
     average = ways.weighted_median(np.stack([found[name] for name in sound]), share)
     by_kind = {kind: found[plan.best[kind]] for kind in plan.errors if kind != "average"} | {"average": average}
+    chosen = by_kind[plan.chosen] if np.isfinite(by_kind[plan.chosen]).all() else average
     width = plan.widths[:steps]
-    lower, upper = (average * np.exp(side * width) if plan.log else average + side * width for side in (-1, 1))
-    return Forecast(by_kind, average, lower, upper, members[0].result.history)
+    lower, upper = (chosen * np.exp(side * width) if plan.log else chosen + side * width for side in (-1, 1))
+    return Forecast(by_kind, chosen, lower, upper, members[0].result.history)
 
 
 def check(values: np.ndarray, horizon: int, test: int, season: int | None) -> None:
@@ -144,7 +148,7 @@ def forecast(
     test = test or horizon
     check(values, horizon, test, season)
     rows, truth, steps = values[:-test], values[-test:], max(horizon, test)
-    season = season or ways.find_season(rows, usual_season, (len(rows) - steps) // 2)
+    season = season or find_season(rows, usual_season, (len(rows) - steps) // 2)
     total = len(ways.origins(len(rows), steps, season)) + 2 + (len(NOISES) + 2) * seeds
     with tqdm(total=total, unit="fit", disable=True if quiet else None) as bar:
 
@@ -166,21 +170,21 @@ def forecast(
     changes = {kind: name.partition(": ")[2] for kind, name in plan.best.items()}
     results = {
         "season": season, "horizon": horizon, "chosen": plan.chosen, "test": scores, "coverage": covered,
-        "interval": interval, "held_out": test, "sentence": sentence(rows, season, scores, plan),
+        "interval": interval, "held_out": test, "sentence": sentence(rows, scores, plan),
         "validation": {kind: {"mae": error, "change": changes.get(kind, "")} for kind, error in plan.errors.items()},
         "weights": {name: round(share, 4) for name, share in plan.weight.items()},
     }  # fmt: skip
     return results, held_out, future
 
 
-def sentence(rows: np.ndarray, season: int, scores: dict[str, dict[str, float]], plan: Plan) -> str:
+def sentence(rows: np.ndarray, scores: dict[str, dict[str, float]], plan: Plan) -> str:
     """Say whether the LSTM was worth it, beside the best simple method on the held-out part."""
     mase = {kind: one["mase"] for kind, one in scores.items() if kind != "average"}
     best = min((kind for kind in mase if kind != "lstm"), key=lambda kind: mase[kind])
-    name = best.replace("_", " ")
+    name = {"arma": "ARMA"}.get(best, best.replace("_", " "))
     if best == "ar":
         series = plan.transform.stages(rows)[-1]
-        name = f"AR({len(ways.fit_linear(series, season, ways.CONSTANTS[len(plan.transform.lags)]).coefficients)})"
+        name = f"AR({len(ways.fit_linear(series, plan.transform.cycle, ways.CONSTANTS[len(plan.transform.lags)]).coefficients)})"
     if mase["lstm"] < mase[best]:
         percent = f"{100 * (1 - mase['lstm'] / mase[best]):.0f} %"
         return f"The LSTM is {percent} better than the best simple method, {name}, on the held-out part."

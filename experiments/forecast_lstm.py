@@ -53,7 +53,7 @@ def train(
     series = transform.stages(values)[-1]
     mean, std = float(series.mean()), float(series.std()) or 1.0
     series = (series - mean) / std
-    linear = fit_linear(series, transform.season)
+    linear = fit_linear(series, transform.cycle)
     order, window = len(linear.coefficients), min(max(2 * transform.season, 24), max(len(series) // 3, 4))
     told = [linear.next(series[:step]) for step in range(order, len(series))]
     left = np.concatenate([np.zeros(order), series[order:] - told])
@@ -73,7 +73,7 @@ def train(
     epochs = min(PARTS, batches)
     each = batches // epochs
     model = Sequential(common.lstm(settings.units, settings.layers), Dense(1))
-    extra = {"log": transform.log, "differences": transform.lags, "mean": mean, "std": std, "window": window,
+    extra = {"log": transform.log, "seasonal": transform.seasonal, "differences": transform.lags, "mean": mean, "std": std, "window": window,
              "autoregression": [linear.constant, *linear.coefficients.tolist()]}  # fmt: skip
     result = fit(
         model, model.init(seed=seed, input_dim=1), losses.mse, batch, steps_per_epoch=each, epochs=epochs, seed=seed,

@@ -16,26 +16,45 @@ Method = Callable[[np.ndarray, int], np.ndarray]
 MOST_ROWS = 1500  # that autoregression and smoothing look back
 MOST_LAGS = 16  # of an autoregression, or one more than the season
 CONSTANTS = ((True,), (False, True), (False,))  # of an autoregression, by the number of differences: the AIC chooses
+THETAS = (0.0, 0.3, 0.5, 0.7, 0.85)  # of moving averages
 MOST_ORIGINS = 8
-POWER = 6  # of the validated error, by which the weight of a method falls
+POWER = 3  # of the validated error, by which the weight of a method falls
+CLEARLY = 1.3  # a method is returned alone if the validated error of the average is larger by this factor
 
 
 class Transform(NamedTuple):
-    """A reversible change of a series: logarithm, difference over a season, difference over one step."""
+    """A reversible change of a series: logarithm, season, difference over one step."""
 
     log: bool = False
-    seasonal: bool = False
+    seasonal: str = ""  # "difference" over a season; "means": the mean of each part of the season is taken off
     first: bool = False
     season: int = 1
 
     @property
     def lags(self) -> list[int]:
         """The lags of the differences, in the order in which they are taken."""
-        return [self.season] * self.seasonal + [1] * self.first
+        return [self.season] * (self.seasonal == "difference") + [1] * self.first
+
+    @property
+    def cycle(self) -> int:
+        """The season that is left in the changed series, or 1."""
+        return 1 if self.seasonal == "means" else self.season
+
+    def start(self, values: np.ndarray, ahead: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return the series, or its logarithm, and the seasonal means (or zeros), `ahead` steps longer."""
+        series = np.log(values) if self.log else np.asarray(values, float)
+        means = np.zeros(1)
+        if self.seasonal == "means":
+            edges = np.r_[0.5, np.ones(self.season - 1), 0.5] if self.season % 2 == 0 else np.ones(self.season)
+            off = series[len(edges) // 2 : len(series) - len(edges) // 2] - np.convolve(series, edges / self.season, "valid")
+            part = (np.arange(len(off)) + len(edges) // 2) % self.season
+            means = np.array([off[part == k].mean() for k in range(self.season)])
+        return series, np.resize(means - means.mean(), len(series) + ahead)
 
     def stages(self, values: np.ndarray) -> list[np.ndarray]:
-        """Return the series after the logarithm and after each difference, which makes it shorter by its lag."""
-        found = [np.log(values) if self.log else np.asarray(values, float)]
+        """Return the series before the differences, and after each, which makes it shorter by its lag."""
+        series, means = self.start(values)
+        found = [series - means]
         for lag in self.lags:
             found.append(found[-1][lag:] - found[-1][:-lag])
         return found
@@ -47,33 +66,19 @@ class Transform(NamedTuple):
             for step in range(lag, len(whole)):
                 whole[step] += whole[step - lag]
             ahead = whole[lag:]
+        ahead = ahead + self.start(values, len(ahead))[1][len(values) :]
         return np.exp(np.minimum(ahead, 700)) if self.log else ahead
 
     def __str__(self) -> str:
-        return ", ".join(["log"] * self.log + [f"difference {lag}" for lag in self.lags]) or "as it is"
+        parts = ["log"] * self.log + ["seasonal means off"] * (self.seasonal == "means")
+        return ", ".join(parts + [f"difference {lag}" for lag in self.lags]) or "as it is"
 
 
 def transforms(values: np.ndarray, season: int, shortest: int) -> list[Transform]:
     """Return the changes that the series allows. A seasonal difference must leave some of the `shortest` rows."""
     logs = (False, True) if values.min() > 0 else (False,)
-    seasonals = (False, True) if season > 1 and shortest >= 2 * season + 4 else (False,)
+    seasonals = ("", "difference", "means") if season > 1 and shortest >= 2 * season + 4 else ("",)
     return [Transform(*choice, season) for choice in itertools.product(logs, seasonals, (False, True))]
-
-
-def find_season(values: np.ndarray, usual: int, longest: int) -> int:
-    """Return the season of a series, or 1: a lag at which its differences repeat, and again at two and three times it.
-
-    The least of the three autocorrelations must be 0.5, but 0.2 is enough for the `usual` season of the calendar.
-    """
-    changes = np.diff(values) - np.mean(np.diff(values))
-    least = [1.0, 0.0]
-    for lag in range(2, longest + 1):
-        multiples = [k * lag for k in (1, 2, 3) if k * lag < len(changes) - 3]
-        least.append(min(np.mean(changes[k:] * changes[:-k]) / np.mean(changes**2) for k in multiples))
-    if 1 < usual <= longest and least[usual] > 0.2:
-        return usual
-    peaks = [k for k in range(2, longest) if least[k] >= max(0.5, least[k - 1], least[k + 1])]
-    return next((k for k in peaks if least[k] > 0.9 * max(least[2:])), 1)
 
 
 def last_value(values: np.ndarray, horizon: int) -> np.ndarray:
@@ -96,40 +101,61 @@ class Linear(NamedTuple):
 
     constant: float
     coefficients: np.ndarray
+    aic: float = np.inf
 
     def next(self, series: np.ndarray) -> np.ndarray:
         """Return the forecast of the step after `series` [..., time]."""
         return self.constant + series[..., series.shape[-1] - len(self.coefficients) :] @ self.coefficients[::-1]
 
 
-def fit_linear(series: np.ndarray, season: int, constants: Sequence[bool] = (True,)) -> Linear:
+def fit_linear(series: np.ndarray, cycle: int, constants: Sequence[bool] = (True,)) -> Linear:
     """Fit AR(p) by least squares; p, and whether there is a constant, have the lowest corrected AIC."""
-    most = min(max(season + 1, MOST_LAGS), len(series) // 4)
+    most = min(max(cycle + 1, MOST_LAGS), len(series) // 4)
     rows, target = len(series) - most, series[most:]
     lagged = [series[most - lag : len(series) - lag] for lag in range(1, most + 1)]
-    lowest, best = np.inf, Linear(0.0, np.zeros(0))
+    best = Linear(0.0, np.zeros(0))
     for constant in constants:
-        basis, triangle = np.linalg.qr(np.stack([np.ones(rows)] * constant + lagged, axis=1))
-        along = basis.T @ target  # one factor serves every order: they are nested
+        matrix = np.stack([np.ones(rows)] * constant + lagged, axis=1)
+        gram = matrix.T @ matrix
+        lower = np.linalg.cholesky(gram + np.diag(1e-10 * np.diag(gram) + 1e-300))
+        along = np.linalg.solve(lower, matrix.T @ target)  # one factor serves every order: they are nested
         left = target @ target - np.concatenate([[0.0], np.cumsum(along**2)])  # sum of squared errors, by order
         used = np.arange(len(left)) + 1.0
         penalty = 2 * used * rows / np.maximum(rows - used - 1, 1)
-        aic = rows * np.log(np.maximum(left, 1e-12 * left[0] + 1e-300)) + penalty
+        aic = rows * np.log(np.maximum(left, 1e-10 * left[0] + 1e-300)) + penalty
         aic[(used > rows - 3) | (used <= constant)] = np.inf
         order = int(np.argmin(aic))
-        if aic[order] < lowest:
-            found = np.linalg.solve(triangle[:order, :order], along[:order])
-            lowest, best = aic[order], Linear(float(found[0]) if constant else 0.0, found[int(constant) :])
+        if aic[order] < best.aic:
+            found = np.linalg.solve(lower[:order, :order].T, along[:order])
+            best = Linear(float(found[0]) if constant else 0.0, found[int(constant) :], aic[order])
     return best
 
 
-def autoregression(values: np.ndarray, horizon: int, transform: Transform) -> np.ndarray:
-    """Forecast the changed series by AR(p), and undo the change."""
+def divide(series: np.ndarray, lag: int, theta: float) -> np.ndarray:
+    """Return the series from which a moving average is divided out: each value plus `theta` times the result before."""
+    whole = np.array(series, float)
+    for step in range(lag, len(whole) if theta else 0):
+        whole[step] += theta * whole[step - lag]
+    return whole
+
+
+def autoregression(values: np.ndarray, horizon: int, transform: Transform, moving: bool = False) -> np.ndarray:
+    """Forecast the changed series by AR(p), and undo the change.
+
+    With `moving` by ARMA: moving averages over a step and over a season are divided out first, with all of `THETAS`.
+    """
     values = values[-MOST_ROWS:]
-    series = transform.stages(values)[-1]
-    fitted, whole = fit_linear(series, transform.season, CONSTANTS[len(transform.lags)]), series
+    series, constants = transform.stages(values)[-1], CONSTANTS[len(transform.lags)]
+    best, moved, whole, cycle = Linear(0.0, np.zeros(0)), (0.0, 0.0), series, transform.cycle
+    for pair in itertools.product(THETAS, THETAS if cycle > 1 else (0.0,)) if moving else [moved]:
+        divided = divide(divide(series, 1, pair[0]), cycle, pair[1])
+        fitted = fit_linear(divided, cycle, constants)
+        if fitted.aic + 2 * np.count_nonzero(pair) < best.aic:
+            best, moved, whole = fitted._replace(aic=fitted.aic + 2 * np.count_nonzero(pair)), pair, divided
     for _ in range(horizon):
-        whole = np.append(whole, fitted.next(whole))
+        whole = np.append(whole, best.next(whole))
+    for lag, theta in zip((1, cycle), moved, strict=True):
+        whole = np.concatenate([whole[:lag], whole[lag:] - theta * whole[:-lag]])
     return transform.undo(values, whole[len(series) :])
 
 
@@ -169,6 +195,7 @@ def simple_methods(values: np.ndarray, season: int, shortest: int) -> dict[str, 
     if season > 1:
         found["seasonal_naive"] = partial(seasonal_naive, season=season)
     found |= {f"ar: {one}": partial(autoregression, transform=one) for one in changes}
+    found |= {f"arma: {one}": partial(autoregression, transform=one, moving=True) for one in changes}
     for log, trend in itertools.product(dict.fromkeys(one.log for one in changes), (False, True)):
         name = f"smoothing: {'log, ' if log else ''}{'trend' if trend else 'level'}"
         found[name] = partial(smoothing, season=season, log=log, trend=trend)

@@ -55,17 +55,17 @@ def read_series(path: str, column: str | None = None, date: str | None = None) -
     header, rows, separator = read_table(path, where)
     columns = list(zip(*rows, strict=True))
     known = [k for k, cells in enumerate(columns) if not all(map(MISSING.fullmatch, cells))]
-    chosen = find(header, column, "--column", where)
+    able = [k for k in known if all(MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) for c in columns[k])]
+    chosen = able[0] if column is None and len(able) == 1 else find(header, column, "--column", where)
     dated = find(header, date, "--date", where)
     if dated is None and len(known) > 1:
         others = (k for k in known if k != chosen)
         dated = next((k for k in others if calendar(columns[k], f"{where}: column {header[k]!r}")), None)
     if chosen is None:
-        left = [k for k in known if k != dated]
-        able = [k for k in left if all(MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) for c in columns[k])] or left
-        if len(able) != 1:
-            raise ValueError(f"{where}: --column is missing, wanted one of {', '.join(header[k] for k in able)}")
-        chosen = able[0]
+        left = [k for k in able or known if k != dated]
+        if len(left) != 1:
+            raise ValueError(f"{where}: --column is missing, wanted one of {', '.join(header[k] for k in left)}")
+        chosen = left[0]
     values = numbers(columns[chosen], separator, f"{where}: column {header[chosen]!r}")
     if dated is None:
         counted = Calendar(np.arange(len(values)), lambda place: str(place + 1), 1)
@@ -90,7 +90,7 @@ def read_table(path: str, where: str) -> tuple[list[str], list[list[str]], str]:
         raise ValueError(f"{where}: has {len(lines)} rows, wanted a CSV file with a row for each time step")
     tables = {mark: [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)] for mark in ";\t|,"}
     even = [mark for mark, rows in tables.items() if {len(row) for row in rows} == {len(rows[0])} != {1}]
-    single = [mark for mark, rows in tables.items() if max(map(len, rows)) == 1]  # one column, perhaps of 1,5
+    single = [mark for mark, rows in tables.items() if max(map(len, rows)) == 1 and len(tables[","][0]) == 1]  # of 1,5
     separator = (even or single or sorted(tables, key=lambda mark: -len(tables[mark][0])))[0]
     rows = tables[separator]
     for number, row in enumerate(rows, 1):
@@ -233,3 +233,21 @@ def complete(name: str, values: np.ndarray, rows: Calendar, date: str | None, wh
         notes.append(f"missing values were filled on a straight line between their neighbours: {len(holes)} ({which})")
     grid = np.interp(filled, known, grid[known])
     return Series(name, grid, lambda row: rows.label(start + row), date, rows.season, notes)
+
+
+def find_season(values: np.ndarray, usual: int, longest: int) -> int:
+    """Return the season of a series, or 1: a lag at which its differences repeat, and again at two and three times it.
+
+    The least of the three autocorrelations must be 0.5, but 0.2 is enough for the `usual` season of the calendar.
+    """
+    changes = np.diff(values) - np.mean(np.diff(values))
+    least = [1.0, 0.0]
+    for lag in range(2, longest + 1):
+        multiples = [k * lag for k in (1, 2, 3) if k * lag < len(changes) - 3]
+        least.append(min(np.mean(changes[k:] * changes[:-k]) / np.mean(changes**2) for k in multiples))
+    if 1 < usual <= longest and least[usual] > 0.2:
+        return usual
+    longest = min(longest, len(changes) // 4)  # three multiples, each seen at least once more
+    peaks = [k for k in range(2, longest) if least[k] >= max(0.5, least[k - 1], least[k + 1])]
+    most = max((least[k] for k in peaks), default=1.0)
+    return next((k for k in peaks if 1 - least[k] <= 1.3 * (1 - most) + 0.01), 1)  # not twice the season
