@@ -20,12 +20,11 @@ from tqdm.auto import tqdm
 
 from . import common
 from . import forecast_methods as ways
-from .forecast_lstm import DEFAULTS, Member, Settings, ensemble, train
+from .forecast_lstm import OPTIONS, Member, ensemble, train
 from .series import Series, find_season, read_series
 
 NOISES = (0.5, 0.1)  # of the LSTMs' inputs: much for what is nearly linear, little for what is not
 Trainer = Callable[[np.ndarray, ways.Transform, float, str], list[Member]]  # (values, transform, noise, stage)
-Tick = Callable[[], Any]
 
 
 class Plan(NamedTuple):
@@ -52,40 +51,25 @@ class Forecast(NamedTuple):
     history: dict[str, list[float]]  # of the first LSTM
 
 
-def attempt(method: ways.Method, values: np.ndarray, steps: int) -> np.ndarray:
-    """Return a method's forecast, NaN if there is none."""
-    try:
-        with np.errstate(all="ignore"):
-            return method(values, steps)
-    except np.linalg.LinAlgError:
-        return np.full(steps, np.nan)
-
-
-def validate(values: np.ndarray, steps: int, season: int, level: float, trainer: Trainer, tick: Tick) -> Plan:
+def validate(values: np.ndarray, steps: int, season: int, level: float, trainer: Trainer) -> Plan:
     """Let all methods forecast from several origins inside `values`, and choose."""
     known = ways.origins(len(values), steps, season)
     histories = [values[:origin] for origin in known]
     truth = np.stack([values[origin : origin + steps] for origin in known])
     methods = ways.simple_methods(values, season, min(known))
-    ahead: dict[str, Any] = {name: [] for name in methods}
-    for history in histories:
-        for name, method in methods.items():
-            ahead[name].append(attempt(method, history, steps))
-        tick()
-    found = {name: np.stack(forecasts) for name, forecasts in ahead.items()}
+    found = {name: np.stack([ways.attempt(one, past, steps) for past in histories]) for name, one in methods.items()}
 
     def error_of(forecasts: np.ndarray) -> float:
         return float(np.nan_to_num(np.mean(np.abs(forecasts - truth)), nan=np.inf))
 
     errors = {name: error_of(forecasts) for name, forecasts in found.items()}
-    bound = min(errors.values())
     change = min((name for name in errors if name.startswith("ar: ")), key=lambda name: errors[name])[4:]
     transform = next(one for one in ways.transforms(values, season, min(known)) if str(one) == change)
     lstm = f"lstm: {change}"  # trained once, on what all origins know
     by_noise = {one: ensemble(trainer(histories[-1], transform, one, "validation"), histories, steps) for one in NOISES}
     noise = min(NOISES, key=lambda one: error_of(by_noise[one]))
     found[lstm], errors[lstm] = by_noise[noise], error_of(by_noise[noise])
-    taking_part = [errors[name] if name != lstm or errors[lstm] <= bound else np.inf for name in found]
+    taking_part = [np.inf if name == lstm and errors[lstm] > min(errors.values()) else errors[name] for name in found]
     weight = dict(zip(found, ways.weights(np.array(taking_part)).tolist(), strict=True))
     average = ways.weighted_median(np.stack(list(found.values())), np.array(list(weight.values())))
     best: dict[str, str] = {}
@@ -102,10 +86,9 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
     return Plan(methods, transform, noise, weight, best, by_kind, chosen, ways.conformal(off, level), log)
 
 
-def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: str, tick: Tick) -> Forecast:
+def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: str) -> Forecast:
     """Fit everything on `values` and forecast as planned."""
-    found = {name: attempt(method, values, steps) for name, method in plan.methods.items()}
-    tick()
+    found = {name: ways.attempt(method, values, steps) for name, method in plan.methods.items()}
     members = trainer(values, plan.transform, plan.noise, stage)
     found[f"lstm: {plan.transform}"] = ensemble(members, [values], steps)[0]
     sound = [name for name, ahead in found.items() if np.isfinite(ahead).all()]
@@ -118,14 +101,14 @@ def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: 
     return Forecast(by_kind, chosen, lower, upper, members[0].result.history)
 
 
-def check(values: np.ndarray, horizon: int, test: int, season: int | None) -> None:
+def check(values: np.ndarray, horizon: int, test: int, season: int | None, where: str = "forecast: values") -> None:
     """Raise ValueError for a series that is constant, or too short to hold rows out and to validate before them."""
     needed = max(horizon, test) + test + max(10, 2 * (season or 1))
     if len(values) < needed:
         why = f"a horizon of {horizon}, {test} rows held out" + (f" and a season of {season}" if season else "")
-        raise ValueError(f"has {len(values)} values, wanted at least {needed} for {why}")
+        raise ValueError(f"{where}: got {len(values)} rows, wanted at least {needed} for {why}")
     if np.ptp(values[: len(values) - test]) == 0:
-        raise ValueError(f"all values before the held-out rows are {values[0]:g}, wanted a series that changes")
+        raise ValueError(f"{where}: all rows before those held out are {values[0]:g}, wanted a series that changes")
 
 
 def score(values: np.ndarray, truth: np.ndarray, ahead: np.ndarray, season: int) -> dict[str, float]:
@@ -137,34 +120,34 @@ def score(values: np.ndarray, truth: np.ndarray, ahead: np.ndarray, season: int)
 
 def forecast(
     values: np.ndarray, horizon: int, *, season: int | None = None, usual_season: int = 1, test: int | None = None,
-    seeds: int = 3, interval: float = 0.8, seed: int = 0, settings: Settings = DEFAULTS, out: Path | None = None,
-    resume: bool = False, quiet: bool = True,
+    seeds: int = 3, interval: float = 0.8, seed: int = 0, out: Path | None = None, resume: bool = False,
+    quiet: bool = True, **options: Any,
 ) -> tuple[dict[str, Any], Forecast, Forecast]:  # fmt: skip
     """Validate, score on the held-out rows, forecast; returns what results.json holds, and both forecasts.
 
-    Without `season` it is looked for, first `usual_season`. With `out`, the checkpoints of all members go there.
+    Without `season` it is looked for, first `usual_season`. With `out`, the checkpoints of all members go there. Other
+    options go to `train`.
     """
     test = horizon if test is None else test
     test = test or horizon
     check(values, horizon, test, season)
     rows, truth, steps = values[:-test], values[-test:], max(horizon, test)
     season = season or find_season(rows, usual_season, (len(rows) - steps) // 2)
-    total = len(ways.origins(len(rows), steps, season)) + 2 + (len(NOISES) + 2) * seeds
-    with tqdm(total=total, unit="fit", disable=True if quiet else None) as bar:
+    with tqdm(total=(len(NOISES) + 2) * seeds, unit="LSTM", disable=True if quiet else None) as bar:
 
         def trainer(values: np.ndarray, transform: ways.Transform, noise: float, stage: str) -> list[Member]:
             members = []
             for k in range(seeds):
-                bar.set_description(f"{stage}, LSTM {k + 1}")
+                bar.set_description(stage)
                 name = f"{stage}-{noise:g}-{k}"
                 folder = out if out is None or (stage, k) == ("final", 0) else out / "members" / name
-                members.append(train(values, transform, noise, seed + k, settings, folder, resume))
+                members.append(train(values, transform, noise, seed + k, folder, resume, **options))
                 bar.update()
             return members
 
-        plan = validate(rows, steps, season, interval, trainer, bar.update)
-        held_out = follow(plan, rows, test, trainer, "test", bar.update)
-        future = follow(plan, values, horizon, trainer, "final", bar.update)
+        plan = validate(rows, steps, season, interval, trainer)
+        held_out = follow(plan, rows, test, trainer, "test")
+        future = follow(plan, values, horizon, trainer, "final")
     scores = {kind: score(rows, truth, ahead, season) for kind, ahead in held_out.by_kind.items()}
     covered = float(np.mean((held_out.lower <= truth) & (truth <= held_out.upper)))
     changes = {kind: name.partition(": ")[2] for kind, name in plan.best.items()}
@@ -183,8 +166,8 @@ def sentence(rows: np.ndarray, scores: dict[str, dict[str, float]], plan: Plan) 
     best = min((kind for kind in mase if kind != "lstm"), key=lambda kind: mase[kind])
     name = {"arma": "ARMA"}.get(best, best.replace("_", " "))
     if best == "ar":
-        series = plan.transform.stages(rows)[-1]
-        name = f"AR({len(ways.fit_linear(series, plan.transform.cycle, ways.CONSTANTS[len(plan.transform.lags)]).coefficients)})"
+        changed, constants = plan.transform.stages(rows)[-1], ways.CONSTANTS[len(plan.transform.lags)]
+        name = f"AR({len(ways.fit_linear(changed, plan.transform.cycle, constants).coefficients)})"
     if mase["lstm"] < mase[best]:
         percent = f"{100 * (1 - mase['lstm'] / mase[best]):.0f} %"
         return f"The LSTM is {percent} better than the best simple method, {name}, on the held-out part."
@@ -203,10 +186,8 @@ def write_files(out: Path, series: Series, results: dict[str, Any], held_out: Fo
     plotting.save(plotting.plot_loss(future.history, baselines={"the mean": 1.0}), out / "loss.png")
     ax = common.panels(1, 11.0, 4.0)[0]
     start = max(0, rows - test - max(10 * horizon, 60))
-    for label, colour, first, part in (
-        ("held out", plotting.FORECAST, rows - test, held_out), ("future", plotting.FREE, rows, future)
-    ):  # fmt: skip
-        times = np.arange(first, first + len(part.chosen))
+    for label, colour, part in (("held out", plotting.FORECAST, held_out), ("future", plotting.FREE, future)):
+        times = np.arange(len(part.chosen)) + (rows if part is future else rows - test)
         ax.fill_between(times, part.lower, part.upper, color=colour, alpha=0.2, linewidth=0)
         ax.plot(times, part.chosen, color=colour, linewidth=1.6, label=f"forecast, {label}")
     ax.plot(np.arange(start, rows), series.values[start:], color=plotting.TRUTH, linewidth=1.2, label=series.name)
@@ -236,7 +217,7 @@ def text_of(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the command; returns what results.json holds."""
-    flags = common.parser("experiments.forecast", "Forecast a column of a CSV file.", **DEFAULTS._asdict())
+    flags = common.parser("experiments.forecast", "Forecast a column of a CSV file.", **OPTIONS)
     flags.add_argument("file", help="CSV file, or - for the standard input")
     flags.add_argument("--column", help="column to forecast, if more than one holds numbers")
     flags.add_argument("--date", help="column of dates, if not the first that reads as dates")
@@ -253,26 +234,23 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     season, test = None if args.season == "auto" else int(args.season), args.test or args.horizon
     try:
         series = read_series(args.file, args.column, args.date)
+        check(series.values, args.horizon, test, season, f"{args.file}: column {series.name!r}")
     except ValueError as error:
         flags.error(str(error))
-    try:
-        check(series.values, args.horizon, test, season)
-    except ValueError as error:
-        flags.error(f"{args.file}: {error}")
     args.data = hashlib.sha256(series.values.tobytes()).hexdigest()[:16]
     config = args.out / "config.json"
     if args.resume and config.exists():
         before, free = json.loads(config.read_text())["settings"], ("out", "quiet", "resume", "command", "file")
-        for name, value in vars(args).items():
-            if name not in free and before.get(name) != value:
-                flags.error(f"--resume: {config} is of a run with {name} {before.get(name)!r}, got {value!r}")
+        other = [name for name, value in vars(args).items() if name not in free and before.get(name) != value]
+        for name in other[:1]:
+            flags.error(f"--resume: {config} is of a run with {name} {before.get(name)!r}, got {getattr(args, name)!r}")
     for folder in (args.out / "members").glob("*"):
         common.prepare(folder, args.resume)
     common.begin(args)
     results, held_out, future = forecast(
         series.values, args.horizon, season=season, usual_season=series.usual_season, test=test, seeds=args.seeds,
         interval=args.interval, seed=args.seed, out=args.out, resume=args.resume, quiet=args.quiet,
-        settings=Settings(args.units, args.layers, args.epochs, args.learning_rate),
+        **{name: getattr(args, name) for name in OPTIONS},
     )  # fmt: skip
     results["notes"] = series.notes
     write_files(args.out, series, results, held_out, future)

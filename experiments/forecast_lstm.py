@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,19 +15,8 @@ from . import common
 from .forecast_methods import Linear, Transform, fit_linear
 
 BATCH_SIZE = 32
-PARTS = 20  # epochs, as `fit` counts them
-
-
-class Settings(NamedTuple):
-    """The settings of an LSTM."""
-
-    units: int = 12
-    layers: int = 1
-    epochs: int | None = None  # passes over all windows; None: 64, in at least 300 and at most 600 batches
-    learning_rate: float = 5e-3  # falls to 0 along half a cosine
-
-
-DEFAULTS = Settings()
+# Without `epochs` there are 64 passes over all windows, but 300 to 600 batches. The rate falls along half a cosine.
+OPTIONS: dict[str, Any] = {"units": 12, "layers": 1, "epochs": None, "learning_rate": 5e-3}
 
 
 class Member(NamedTuple):
@@ -43,12 +32,13 @@ class Member(NamedTuple):
 
 
 def train(
-    values: np.ndarray, transform: Transform, noise: float, seed: int, settings: Settings = DEFAULTS,
-    folder: Path | None = None, resume: bool = False,
+    values: np.ndarray, transform: Transform, noise: float, seed: int, folder: Path | None = None, resume: bool = False,
+    **options: Any,
 ) -> Member:  # fmt: skip
     """Train on all of `values`; checkpoints go to `folder`, with all that it takes to forecast in their `extra`.
 
-    `noise` is the standard deviation of noise on the inputs while training; that of the scaled series is 1.
+    `noise` is the standard deviation of noise on the inputs while training; that of the scaled series is 1. The options
+    are those of `OPTIONS`.
     """
     series = transform.stages(values)[-1]
     mean, std = float(series.mean()), float(series.std()) or 1.0
@@ -67,17 +57,16 @@ def train(
         noisy = inputs[rows] + noise * rng.normal(size=(BATCH_SIZE, window, 1))
         return {"inputs": noisy, "targets": targets[rows], "weights": counted[rows]}
 
-    batches = int(np.clip(2 * len(inputs), 300, 600))
-    if settings.epochs is not None:
-        batches = settings.epochs * -(-len(inputs) // BATCH_SIZE)
-    epochs = min(PARTS, batches)
+    units, layers, passes, rate = (OPTIONS | options).values()
+    batches = passes * -(-len(inputs) // BATCH_SIZE) if passes else int(np.clip(2 * len(inputs), 300, 600))
+    epochs = min(20, batches)  # as `fit` counts them
     each = batches // epochs
-    model = Sequential(common.lstm(settings.units, settings.layers), Dense(1))
-    extra = {"log": transform.log, "seasonal": transform.seasonal, "differences": transform.lags, "mean": mean, "std": std, "window": window,
+    model = Sequential(common.lstm(units, layers), Dense(1))
+    extra = {**transform._asdict(), "mean": mean, "std": std, "window": window,
              "autoregression": [linear.constant, *linear.coefficients.tolist()]}  # fmt: skip
     result = fit(
         model, model.init(seed=seed, input_dim=1), losses.mse, batch, steps_per_epoch=each, epochs=epochs, seed=seed,
-        optimizer=Adam(schedules.cosine(settings.learning_rate, steps=epochs * each)), clip_norm=1.0, progress=False,
+        optimizer=Adam(schedules.cosine(rate, steps=epochs * each)), clip_norm=1.0, progress=False,
         checkpoint_dir=folder, checkpoint_every=5 * each, max_to_keep=1, resume=resume, extra=extra,
     )  # fmt: skip
     return Member(model, result, transform, mean, std, window, linear)

@@ -32,7 +32,7 @@ class Transform(NamedTuple):
 
     @property
     def lags(self) -> list[int]:
-        """The lags of the differences, in the order in which they are taken."""
+        """The lags of the differences, in their order."""
         return [self.season] * (self.seasonal == "difference") + [1] * self.first
 
     @property
@@ -45,9 +45,10 @@ class Transform(NamedTuple):
         series = np.log(values) if self.log else np.asarray(values, float)
         means = np.zeros(1)
         if self.seasonal == "means":
-            edges = np.r_[0.5, np.ones(self.season - 1), 0.5] if self.season % 2 == 0 else np.ones(self.season)
-            off = series[len(edges) // 2 : len(series) - len(edges) // 2] - np.convolve(series, edges / self.season, "valid")
-            part = (np.arange(len(off)) + len(edges) // 2) % self.season
+            edge, ones = self.season // 2, np.ones(self.season - 1)
+            around = np.r_[0.5, ones, 0.5] if self.season % 2 == 0 else np.r_[ones, 1.0]
+            off = series[edge : len(series) - edge] - np.convolve(series, around / self.season, "valid")
+            part = (np.arange(len(off)) + edge) % self.season
             means = np.array([off[part == k].mean() for k in range(self.season)])
         return series, np.resize(means - means.mean(), len(series) + ahead)
 
@@ -81,13 +82,17 @@ def transforms(values: np.ndarray, season: int, shortest: int) -> list[Transform
     return [Transform(*choice, season) for choice in itertools.product(logs, seasonals, (False, True))]
 
 
-def last_value(values: np.ndarray, horizon: int) -> np.ndarray:
-    """Repeat the last value."""
-    return np.full(horizon, values[-1])
+def attempt(method: Method, values: np.ndarray, horizon: int) -> np.ndarray:
+    """Return a method's forecast, NaN if there is none."""
+    try:
+        with np.errstate(all="ignore"):
+            return method(values, horizon)
+    except np.linalg.LinAlgError:
+        return np.full(horizon, np.nan)
 
 
-def seasonal_naive(values: np.ndarray, horizon: int, season: int) -> np.ndarray:
-    """Repeat the last season."""
+def repeat(values: np.ndarray, horizon: int, season: int = 1) -> np.ndarray:
+    """Repeat the last season, or the last value."""
     return np.resize(values[-season:], horizon)
 
 
@@ -150,8 +155,9 @@ def autoregression(values: np.ndarray, horizon: int, transform: Transform, movin
     for pair in itertools.product(THETAS, THETAS if cycle > 1 else (0.0,)) if moving else [moved]:
         divided = divide(divide(series, 1, pair[0]), cycle, pair[1])
         fitted = fit_linear(divided, cycle, constants)
-        if fitted.aic + 2 * np.count_nonzero(pair) < best.aic:
-            best, moved, whole = fitted._replace(aic=fitted.aic + 2 * np.count_nonzero(pair)), pair, divided
+        fitted = fitted._replace(aic=fitted.aic + 2 * np.count_nonzero(pair))
+        if fitted.aic < best.aic:
+            best, moved, whole = fitted, pair, divided
     for _ in range(horizon):
         whole = np.append(whole, best.next(whole))
     for lag, theta in zip((1, cycle), moved, strict=True):
@@ -169,7 +175,7 @@ def smoothing(values: np.ndarray, horizon: int, season: int, log: bool, trend: b
     beta, gamma = alpha * beta, gamma * (1 - alpha)
     start = series[: min(3, len(series) // season) * season] if season > 1 else series[:10]
     slope = np.polyfit(np.arange(len(start)), start, 1)[0]
-    if season > 1 and len(start) > season:
+    if season > 1 and len(start) > season:  # the season itself has a slope
         slope = (start[-season:].mean() - start[:season].mean()) / (len(start) - season)
     line = start.mean() + slope * (np.arange(len(start)) - (len(start) - 1) / 2)
     seasons = np.zeros((season, len(alpha)))
@@ -191,9 +197,9 @@ def smoothing(values: np.ndarray, horizon: int, season: int, log: bool, trend: b
 def simple_methods(values: np.ndarray, season: int, shortest: int) -> dict[str, Method]:
     """Return all candidates; their names begin with the kind, and a colon before the change of the series."""
     changes = transforms(values, season, shortest)
-    found: dict[str, Method] = {"last_value": last_value, "drift": drift}
+    found: dict[str, Method] = {"last_value": repeat, "drift": drift}
     if season > 1:
-        found["seasonal_naive"] = partial(seasonal_naive, season=season)
+        found["seasonal_naive"] = partial(repeat, season=season)
     found |= {f"ar: {one}": partial(autoregression, transform=one) for one in changes}
     found |= {f"arma: {one}": partial(autoregression, transform=one, moving=True) for one in changes}
     for log, trend in itertools.product(dict.fromkeys(one.log for one in changes), (False, True)):

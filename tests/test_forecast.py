@@ -92,7 +92,7 @@ def test_a_checkpoint_forecasts_without_the_command(finished):
     change = results["validation"]["lstm"]["change"]
     transform = next(one for one in ways.transforms(values, 1, 100) if str(one) == change)
     noise = next(n for n in forecast.NOISES if (out / "members" / f"final-{n:g}-1").exists())
-    member = forecast_lstm.train(values, transform, noise, 0, forecast_lstm.Settings(epochs=1))
+    member = forecast_lstm.train(values, transform, noise, 0, epochs=1)
     opened = load_checkpoint(out)
     assert opened.extra["mean"] == member.mean
     np.testing.assert_array_equal(opened.params["dense"]["kernel"], member.result.params["dense"]["kernel"])
@@ -102,7 +102,7 @@ def test_what_is_held_out_chooses_nothing():
     """Other held-out rows change the scores, but neither the plan nor the forecast of these rows."""
     values = sunspots.sunspots()[1][-120:] + 1
     other = np.concatenate([values[:-6], np.linspace(500, 900, 6)])
-    options = {"season": 1, "seeds": 1, "settings": forecast_lstm.Settings(epochs=1)}
+    options = {"season": 1, "seeds": 1, "epochs": 1}
     (first, before, _), (second, after, _) = (forecast.forecast(one, 6, **options) for one in (values, other))
     for key in ("validation", "weights", "chosen", "season"):
         assert first[key] == second[key]
