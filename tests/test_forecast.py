@@ -18,8 +18,8 @@ from minilstm import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import forecast, forecast_lstm, sunspots
-from experiments import forecast_methods as ways
+from experiments import forecast, forecast_lstm, sunspots  # noqa: E402
+from experiments import forecast_methods as ways  # noqa: E402
 
 SUNSPOTS = sunspots.DATA
 FILES = {"config.json", "history.csv", "forecast.csv", "results.json", "loss.png", "forecast.png", "checkpoint"}
@@ -198,7 +198,8 @@ def test_the_order_of_the_autoregression_has_the_lowest_aic_of_all(seed):
         if order == len(found.coefficients):
             np.testing.assert_allclose([found.constant, *found.coefficients], solution, rtol=1e-8)
     assert len(found.coefficients) == min(aics, key=aics.get)
-    assert found.next(series) == pytest.approx(found.constant + series[::-1][: len(found.coefficients)] @ found.coefficients)
+    latest = series[::-1][: len(found.coefficients)]
+    assert found.next(series) == pytest.approx(found.constant + latest @ found.coefficients)
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -30,16 +30,16 @@ def at(*path, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (at("place", "epoch", value="1"), "epoch, batch, window and updates must be whole numbers of 0 or more"),
-        (at("place", "epoch", value=True), "whole numbers"),
-        (at("place", "batch", value=-1), "whole numbers"),
-        (at("place", "loss_sum", value=None), "loss_sum, norm_sum and entries must be numbers"),
+        (at("place", "epoch", value="1"), "epoch must be a number, got '1'"),
+        (at("place", "epoch", value=True), "epoch must be a number, got True"),
+        (at("place", "batch", value=-1), "batch must be a number, got -1"),
+        (at("place", "loss_sum", value=None), "loss_sum must be a number, got None"),
         (at("place", value=[1]), "mapping"),
         (at("place", "more", value=1), "more"),
-        (at("history", value=None), "history must be lists of numbers"),
-        (at("history", value={}), "history must be lists of numbers under"),
-        (at("history", "loss", value=3), "history must be lists of numbers"),
-        (at("history", "loss", value=["a"]), "history must be lists of numbers"),
+        (at("history", value=None), "history must hold loss and grad_norm"),
+        (at("history", value={}), "history must hold loss and grad_norm"),
+        (at("history", "loss", value=3), "history: loss must be a list of numbers"),
+        (at("history", "loss", value=["a"]), "history: loss must be a list of numbers"),
         (at("carried", value=[]), "not enough values"),
         (at("carried", value=["Popen", 0]), "Popen"),
     ],
@@ -65,5 +65,5 @@ def test_a_power_of_beta_that_adam_cannot_have_is_refused(run_dir, power):
     run(run_dir)
     prefix = latest_checkpoint(run_dir)
     tensorbundle.write(prefix, {**tensorbundle.read(prefix), "beta1_power": power})
-    with pytest.raises(CheckpointError, match=f"^{prefix}: beta1_power must be a number of at least 0 and below 1"):
+    with pytest.raises(CheckpointError, match=f"{prefix}: .*beta1_power"):
         run(run_dir, epochs=3, resume=True)
