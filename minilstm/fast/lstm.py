@@ -93,7 +93,7 @@ class Loan(loans.Loan):
 
     def workspace_for(self, inputs: Array, kernel: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
-        if self.lengths is not None and min(self.lengths) < len(inputs):
+        if self.lengths is not None and np.min(self.lengths) < len(inputs):
             self.padding = Padding(np.asarray(self.lengths), len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None
