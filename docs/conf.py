@@ -4,6 +4,7 @@ Every notebook page runs during the build, and a warning is an error. The built 
 from the package sphinx-mathjax-offline as one file, and draws SVG, so it needs no fonts.
 """
 
+import configparser
 import importlib.util
 import os
 import sys
@@ -21,6 +22,8 @@ os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["
 # The pages import this work tree too, with `experiments`. Their figures are sharp on any screen.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ["MATPLOTLIBRC"] = str(DOCS / "matplotlibrc")
+# A figure becomes a picture of its cell only with this backend, whatever the caller's environment says.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 # The matrices have a few dozen rows: several threads would mostly wait for each other.
 os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1"))
 
@@ -33,6 +36,13 @@ def mathjax_file() -> str:
     return str(Path(package.origin).parent / "static" / "mathjax" / "tex-svg-full.js")
 
 
+def repository() -> str | None:
+    """The address of the repository, if setup.cfg has one."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    return settings.get("metadata", "url", fallback=None)
+
+
 project = "minilstm"
 author = "the minilstm authors"
 copyright = "2026, the minilstm authors"
@@ -42,10 +52,12 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx_copybutton",
     # docs/_extensions
     "whole_streams",
     "page_folders",
     "chapter_downloads",
+    "promised_pictures",
     "plain_docstrings",
 ]
 exclude_patterns = ["_build", "jupyter_execute", "measured"]
@@ -57,6 +69,7 @@ myst_enable_extensions = [
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
 nb_execution_mode = "force"
+nb_execution_in_temp = True  # a folder with the files of the page: docs/_extensions/page_folders.py
 nb_execution_show_tb = True  # a failing cell is a warning with its traceback; the next pages still run
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -70,6 +83,9 @@ suppress_warnings = [
     "ref.python",  # "c" and "h", in the types of a docstring, are fields of several named tuples
 ]
 
+copybutton_selector = "div.highlight pre"
+copybutton_exclude = ".linenos, .gp, .go"
+
 html_theme = "furo"
 html_title = "minilstm"
 html_static_path = ["_static", mathjax_file()]
@@ -78,5 +94,9 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
+if repository():
+    html_theme_options["footer_icons"] = [
+        {"name": "the repository", "url": repository(), "html": "repository", "class": ""},
+    ]  # fmt: skip
 mathjax_path = "tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "local"}}

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     try:
-        return int(options.run(options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            said: set[str] = set()
+            warnings.showwarning = lambda message, *_, **__: _say(options, str(message), said)
+            return int(options.run(options))
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
@@ -42,8 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(options, f"{type(error).__name__}: {error} (this is a fault of minilstm; please report it)")
 
 
+def _say(options: argparse.Namespace, message: str, said: set[str]) -> None:
+    """Print a message, unless it was said before."""
+    if message not in said:
+        print(printable(f"minilstm {options.command}: {message}"), file=sys.stderr)
+    said.add(message)
+
+
 def _failed(options: argparse.Namespace, message: str, code: int = 2) -> int:
-    print(printable(f"minilstm {options.command}: {message}"), file=sys.stderr)
+    _say(options, message, set())
     return code
 
 
@@ -82,41 +94,50 @@ def _parser() -> argparse.ArgumentParser:
 def _inspect(options: argparse.Namespace) -> int:
     prefix = checkpoint.prefix_of(options.path)
     bundle = tensorbundle.open(prefix)
-    tensors = [_facts(bundle, name) for name in bundle]
+    notes: list[str] = []
+    tensors = [_facts(bundle, name, notes) for name in bundle]
     sound = [tensor["name"] for tensor in tensors if tensor["verdict"] == "ok"]
-    is_whole = len(sound) == len(tensors)
-    step, model, notes = None, None, []
+    is_whole = len(sound) + len(bundle.unreadable) == len(tensors)
+    step, model = None, None
     try:
         step = checkpoint.as_step(bundle["global_step"]) if "global_step" in sound else None
         model = from_json(bundle[checkpoint.MODEL].item()) if checkpoint.MODEL in sound else None
     except (ValueError, TypeError) as error:
         notes.append(f"not as minilstm writes it: {error}")
     if options.json:
-        found = {"prefix": prefix, "ok": is_whole, "step": step, "model": model, "tensors": tensors, "notes": notes}
+        found = {"prefix": prefix, "format": bundle.format, "ok": is_whole, "step": step, "model": model}
+        found |= {"tensors": tensors, "notes": notes}
         print(json.dumps(found, indent=2))
         return 0 if is_whole else 1
     names = [printable(tensor["name"]) for tensor in tensors]
     width = max(map(len, names), default=0)
-    print(printable(f"{prefix}: step {'unknown' if step is None else step}"))
+    kind = ", TensorFlow's first format (V1)" if bundle.format == "V1" else ""
+    print(printable(f"{prefix}: step {'unknown' if step is None else step}{kind}"))
     for name, tensor in zip(names, tensors, strict=True):
-        facts = f"{tensor['dtype']:<8} {tensor['shape']!s:<14} {tensor['bytes']:>10,} bytes  {tensor['verdict']}"
+        size = "?" if tensor["bytes"] is None else f"{tensor['bytes']:,}"
+        facts = f"{tensor['dtype']:<8} {tensor['shape']!s:<14} {size:>10} bytes  {tensor['verdict']}"
         print(f"  {name:<{width}}  {printable(facts)}")
     layers = model.get("layers") if isinstance(model, dict) else None
     for layer in layers if isinstance(layers, list) else []:
         print(f"  model: {json.dumps(layer)}")
     for note in notes:
         print(printable(note))
-    print("all checksums are right" if is_whole else "DAMAGED")
+    lost = f"; {len(bundle.unreadable)} of {len(bundle)} tensors cannot be read" if bundle.unreadable else ""
+    print(f"all checksums are right{lost}" if is_whole else "DAMAGED")
     return 0 if is_whole else 1
 
 
-def _facts(bundle: tensorbundle.Bundle, name: str) -> dict[str, Any]:
-    """What there is to say of a tensor, with the verdict on its checksum."""
+def _facts(bundle: tensorbundle.Bundle, name: str, notes: list[str]) -> dict[str, Any]:
+    """What there is to say of a tensor, with the verdict on its checksum; a file that is missing is a note, once."""
     info, verdict = bundle.info(name), "ok"
     try:
         bundle.verify(name)
     except tensorbundle.CheckpointError as error:
         verdict = str(error)
+        if isinstance(error.__cause__, FileNotFoundError):
+            verdict = "its file is not there"
+            path = error.__cause__.filename
+            notes += [f"{path}: not there"] * (f"{path}: not there" not in notes)
     shape = list(info.shape)
     return {"name": name, "dtype": info.dtype_name, "shape": shape, "bytes": info.nbytes, "verdict": verdict}
 

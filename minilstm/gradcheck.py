@@ -15,31 +15,20 @@ import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import autograd.numpy as anp
 import numpy as np
 
 from . import sequences
 from .arguments import as_generator, check_function, check_has
 from .arrays import as_array
 from .cells import LSTMState
+from .first_fault import TRACE_TOLERANCE, RandomLoss, error, first_difference, first_wrong, traced_dz
 from .gradients import value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
-from .params import Tree, flatten_names, get_path, tree_leaves, tree_map, tree_unflatten, unflatten_names
+from .params import Tree, flatten_names, tree_leaves, tree_map, tree_unflatten
 
-TRACE_TOLERANCE = 1e-10  # two ways to compute the same float64 numbers
 CENTRAL_TOLERANCE = 1e-6  # central differences themselves are good to about 1e-9
 CENTRAL_STEP = 1e-5  # near the cube root of float64's rounding, where rounding and curvature errors meet
-
-
-def error(a: Any, b: Any) -> float:
-    """The error of `a` against the reference `b`: ``max|a - b| / max(1, max|b|)``; infinite if either is not finite."""
-    a, b = np.asarray(a), np.asarray(b)
-    if a.size == 0:
-        return 0.0
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("inf")
-    return float(np.max(np.abs(a - b)) / max(1.0, float(np.max(np.abs(b)))))
 
 
 class Row(NamedTuple):
@@ -141,7 +130,7 @@ def report(
     inputs = variables.get("inputs", labels)
     zeros = model.apply(params, inputs)[1]
     variables["initial_state"] = tree_map(lambda s: rng.normal(0, 0.5, s.shape), zeros)
-    loss = _RandomLoss(rng)
+    loss = RandomLoss(rng)
 
     def run(model: Sequential, tree: Tree) -> Any:
         given = {"state": tree["initial_state"], "sequence_length": sequence_length}
@@ -154,7 +143,7 @@ def report(
     layers = {name: layer for name, layer in zip(model.names, model.layers, strict=True) if isinstance(layer, RNN)}
     gated = _gated_weights({f"{name}/{layer.cell.name}/": layer.cell for name, layer in layers.items()})
     table = _compare(lambda: run(model, variables), variables, derived, traced, gated, entries, rng)
-    wrong = [] if table.agrees else _first_wrong(model, params, inputs, sequence_length, rng)
+    wrong = [] if table.agrees else first_wrong(model, params, inputs, sequence_length, rng)
     return table._replace(first_wrong=wrong)
 
 
@@ -197,7 +186,7 @@ def report_backward(
     inputs = rng.normal(0, 1, (time, batch, input_dim))
     state = tree_map(lambda s: rng.normal(0, 0.5, s.shape), cell.zero_state(batch))
     variables: Tree = {"params": params, "inputs": inputs, "initial_state": {"": state}}
-    loss = _RandomLoss(rng)
+    loss = RandomLoss(rng)
 
     def run(tree: Tree) -> Any:
         outputs, last = sequences.traced(cell, tree["params"], tree["inputs"], tree["initial_state"][""])
@@ -216,10 +205,10 @@ def report_backward(
     wanted = {name: value.shape for name, value in _flatten(variables).items()}
     wanted["z"] = (time, batch, cell.units * sum(map(len, gates.values())))
     for name, shape in wanted.items():
-        if found.get(name) != shape:
-            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, got {found.get(name)}")
+        if (got := found.get(name)) != shape:
+            raise ValueError(f"report_backward: backward: the derivative of {name} must be {shape}, got {got}")
     table = _compare(lambda: run(variables), variables, derived, traced, _gated_weights({"": cell}), entries, rng)
-    wrong = [] if table.agrees else [_first_difference(cell, dz, _traced_dz(cell, params, inputs, state, None, loss))]
+    wrong = [] if table.agrees else [first_difference(cell, dz, traced_dz(cell, params, inputs, state, None, loss))]
     return table._replace(first_wrong=wrong)
 
 
@@ -227,22 +216,6 @@ def _in_float64(params: Tree, rng: np.random.Generator) -> Tree:
     """Return the weights in float64; those that are all 0 are replaced by random numbers."""
     params = tree_map(lambda w: as_array(w, "report: params").astype(np.float64), params)
     return tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
-
-
-class _RandomLoss:
-    """sum(cotangent * x + curvature * x^2 / 2) over all arrays, with random factors: every entry matters."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng, self.factors = rng, list[tuple[np.ndarray, np.ndarray]]()
-
-    def __call__(self, arrays: list[Any]) -> Any:
-        if not self.factors:
-            self.factors = [(self.rng.normal(size=a.shape), self.rng.normal(size=a.shape)) for a in arrays]
-        return sum(anp.sum(p * a + 0.5 * q * a * a) for a, (p, q) in zip(arrays, self.factors, strict=True))
-
-    def cotangents(self, arrays: Any) -> list[np.ndarray]:
-        """Return the derivatives of the loss with respect to the arrays; call the loss itself first."""
-        return [p + q * a for a, (p, q) in zip(arrays, self.factors, strict=True)]
 
 
 def _with_trace(layer: Any) -> Any:
@@ -309,46 +282,3 @@ def _central(function: Callable[[], Any], array: np.ndarray, place: tuple[int, .
     below = function()
     array[place] = kept
     return float((above - below) / (2 * step))
-
-
-def _first_wrong(model: Sequential, params: Tree, inputs: Any, lengths: Any, rng: np.random.Generator) -> list[str]:
-    """For every layer around a bare cell with gates, say where its sweep first differs from the trace."""
-    sentences = []
-    for name, layer in zip(model.names, model.layers, strict=True):
-        weights = get_path(params, name) or {}
-        if isinstance(layer, RNN) and layer.uses_derivation and sequences.gates_of(layer.cell):
-            cell, loss = layer.cell, _RandomLoss(rng)
-            x = inputs if layer.time_major else np.ascontiguousarray(np.swapaxes(inputs, 0, 1))
-            sweep = (cell, get_path(weights, cell.name), x, cell.zero_state(x.shape[1], np.float64), lengths)
-            traced = _traced_dz(*sweep, loss)  # first, because this calls the loss
-            derived = sequences.every_dz(*sweep, loss.cotangents, fast=layer.is_fast)
-            sentences.append(f"{name}: {_first_difference(cell, derived, traced)}")
-        inputs = layer.apply(weights, inputs, None, lengths)[0]
-    return sentences
-
-
-def _traced_dz(
-    cell: Any, params: Tree, inputs: np.ndarray, state: Any, lengths: Any, loss: _RandomLoss
-) -> list[np.ndarray]:
-    """Return dz of every step by the trace: each step of each sequence has its own bias, whose gradient is dz."""
-    (time, batch, _), flat = inputs.shape, flatten_names(params)
-    biases = {name: np.tile(flat[name], (batch, 1)) for name in sequences.gates_of(cell)}
-
-    def run(own: list[Any]) -> Any:
-        steps = [unflatten_names({**flat, **biases}) for biases in own]
-        outputs, last = sequences.traced(cell, steps, inputs, state, lengths)
-        return loss([outputs, *tree_leaves(last)])
-
-    traced = value_and_grad(run)([biases for _ in range(time)])[1]
-    return [np.concatenate(list(step.values()), axis=1) for step in traced]
-
-
-def _first_difference(cell: Any, derived: Any, traced: list[np.ndarray]) -> str:
-    """Say where a sweep first differs from the trace; it begins at the last step."""
-    time, gates = len(traced), [gate for block in sequences.gates_of(cell).values() for gate in block]
-    for t in reversed(range(time)):
-        blocks = (np.split(x[t], len(gates), axis=1) for x in (derived, traced))
-        for gate, dz, wanted in zip(gates, *blocks, strict=True):
-            if error(dz, wanted) > TRACE_TOLERANCE:
-                return f"the sweep first goes wrong at step {t} of 0..{time - 1}, gate {gate}"
-    return "every step's gates agree with the trace; the fault is in what follows: the sums over time, or dx"

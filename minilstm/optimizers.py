@@ -110,7 +110,7 @@ class Optimizer:
         Raises ValueError if the trees differ.
         """
         rate = self.rate(state.step)
-        rows = [self.rule(rate, *row) for row in tree_rows(params, grads, *state[1:])]
+        rows = [self.rule(rate, *row) for row in self._rows(params, grads, *state[1:])]
         new, *slots = (tree_unflatten(params, (row[k] for row in rows)) for k in range(len(state)))
         return new, type(state)(state.step + 1, *slots)
 
@@ -123,6 +123,13 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def _rows(self, params: Tree, grads: Tree, *slots: Tree) -> Any:
+        """Each array with its gradient and slots; raise ValueError if the trees differ."""
+        try:
+            return tree_rows(params, grads, *slots)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}.update: grads and state must be like params: {error}") from None
 
     def _check(self, *names: str, rounded: bool = True, **bounds: Any) -> None:
         """Raise ValueError for an option out of its range, which is 0 or more by default; round it to float32."""
@@ -300,7 +307,7 @@ class Adam(Optimizer):
         """
         rate = self.rate(state.step) * (math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power)))
         rule = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
-        rows = [rule(*row) for row in tree_rows(params, grads, state.m, state.v)]
+        rows = [rule(*row) for row in self._rows(params, grads, state.m, state.v)]
         new, m, v = (tree_unflatten(params, (row[k] for row in rows)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)

@@ -89,7 +89,7 @@ def describe_parts(value: Any, where: str) -> Any:
     if isinstance(value, list):
         return [describe_parts(part, where) for part in value]
     if not hasattr(value, "config"):
-        raise ValueError(f"{where}: {type(value).__name__} has no config, so it cannot be described")
+        raise ValueError(f"{where}: {type(value).__name__} has no config, so this cell or layer cannot be described")
     return value.config()
 
 

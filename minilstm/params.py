@@ -91,13 +91,13 @@ def _leaves_like(tree: Tree, other: Tree, path: str) -> list[Any]:
     return leaves
 
 
-def flatten_names(params: Tree, prefix: str = "") -> dict[str, Any]:
+def flatten_names(params: Tree, prefix: str | None = None) -> dict[str, Any]:
     """Return a parameter tree as a flat dict: TensorFlow variable name -> array."""
     if not isinstance(params, dict):
-        return {} if params is None else {prefix: params}
+        return {} if params is None else {prefix or "": params}
     flat: dict[str, Any] = {}
     for key, subtree in params.items():
-        flat.update(flatten_names(subtree, f"{prefix}/{key}" if prefix else str(key)))
+        flat.update(flatten_names(subtree, str(key) if prefix is None else f"{prefix}/{key}"))
     return flat
 
 

@@ -60,8 +60,8 @@ def check_distinct(cells: Sequence[Any], where: str) -> None:
     found = [id(part) for cell in cells for part in innermost(cell)]
     if len(set(found)) != len(found):
         raise ValueError(
-            f"{where}: one cell object is in two places; its weights would be shared, which a parameter tree "
-            "cannot hold. Make a new cell for each: [LSTMCell(8) for _ in range(2)]"
+            f"{where}: one cell object is in two places among the cells; its weights would be shared, "
+            "which a parameter tree cannot hold. Make a new cell for each: [LSTMCell(8) for _ in range(2)]"
         )
 
 

@@ -123,7 +123,8 @@ class Consumer(NamedTuple):
 
 
 def trained(data=(X, Y), **options):
-    options = {"optimizer": SGD(0.1), "epochs": 2, "batch_size": 5, "model": MODEL, "params": PARAMS, **options}
+    start = {"optimizer": SGD(0.1), "epochs": 2, "batch_size": 5, "model": MODEL, "params": PARAMS, "progress": False}
+    options = {**start, **options}
     return fit(options.pop("model"), options.pop("params"), options.pop("loss", losses.mse), data, **options)
 
 

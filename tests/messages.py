@@ -30,9 +30,9 @@ def _names():
 
 
 # "export" begins the name of a module with its function, SRC and DST are arguments of the command line, and "here" is
-# what tests call themselves.
-NAMES = _names() | set(minilstm.tensorbundle.__all__) | {"contiguous_batches", "export", "SRC", "DST", "here"}
-WHO = re.compile(r"^(?:minilstm\.)?(\w+)(?:\.\w+)*(?::|,| )")
+# what tests call themselves ("test" too).
+NAMES = _names() | set(minilstm.tensorbundle.__all__) | {"contiguous_batches", "export", "SRC", "DST", "here", "test"}
+WHO = re.compile(r"^(?:minilstm\.)?(\w+)(?:\.\w+)*(?:\(\))?(?::|,| )")
 PATH = re.compile(r"^(?:[\w.]+:? )?['\"]?[\w.\-]*/\S+")
 WHAT = re.compile(r"'[^']+'|\w+=")  # the name of a layer, a key or a tensor; an option with its value
 
@@ -45,17 +45,18 @@ def fault_of(error):
         return None
     module = ".".join(own[0][0].relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if module in INNER or PATH.match(text):
+    if module in INNER or module.startswith("fast") or PATH.match(text):
         return None
     who = WHO.match(text)
     if not who or who[1] not in NAMES:
         return f"does not begin with a function or a file: {text!r}"
-    if who[1] in ("SRC", "DST") or " needs " in text:  # a package that is missing
+    if who[1] in ("SRC", "DST", "here", "test") or " needs " in text:  # a package that is missing
         return None
     words = {"params", "parameters"}
     for _, frame in own:
         code = frame.f_code
         words |= set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2])
+        words |= set(code.co_freevars)
         words |= set(getattr(frame.f_locals.get("self"), "__dataclass_fields__", ()))
     if not WHAT.search(text) and not any(re.search(rf"\b{re.escape(word)}", text[who.end() :]) for word in words):
         return f"names no argument: {text!r}"

@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import GOLDEN
 
 import minilstm
-from minilstm import LSTM, Adam, Dense, Sequential, bptt, save_checkpoint
+from minilstm import LSTM, Adam, Dense, Sequential, load_checkpoint, save_checkpoint
 from minilstm.cli import main
+from minilstm.fast import lstm as fast_lstm
+from minilstm.tensorbundle import proto, table
 
 MODEL = Sequential(LSTM(3, forget_bias=0.5), Dense(1))
 
@@ -105,13 +109,13 @@ def test_gradcheck_of_a_checkpoint_and_of_a_new_cell(saved, capsys):
 
 
 def test_gradcheck_returns_1_where_gradients_disagree(monkeypatch, capsys):
-    original = bptt.lstm_backward
+    original = fast_lstm.fast_backward
 
     def wrong(*args, **kwargs):
-        sweep = original(*args, **kwargs)
-        return sweep._replace(inputs=sweep.inputs * 1.0005)
+        d_inputs, *others = original(*args, **kwargs)
+        return (None if d_inputs is None else d_inputs * 1.0005, *others)
 
-    monkeypatch.setattr(bptt, "lstm_backward", wrong)
+    monkeypatch.setattr(fast_lstm, "fast_backward", wrong)
     assert main(["gradcheck", "--units", "2", "--time", "3", "--use-peepholes"]) == 1
     wrong_lines = [line for line in capsys.readouterr().out.splitlines() if "WRONG" in line]
     assert [line.split()[0] for line in wrong_lines] == ["inputs"]
@@ -156,3 +160,61 @@ def test_python_m_minilstm_is_the_console_script(saved):
     assert run("inspect", saved + "0").returncode == 2
     damage(saved)
     assert run("inspect", saved).returncode == 1
+
+
+# --- what TensorFlow's programs left ----------------------------------------------------------------------------
+
+
+def test_inspect_of_the_first_format_says_so(capsys):
+    folder = GOLDEN / "checkpoints" / "v1_adam"
+    assert main(["inspect", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{folder / 'model.ckpt-5'}: step 5, TensorFlow's first format (V1)"
+    assert any(line.split()[:2] == ["RNN/BasicLSTMCell/Linear/Matrix", "float32"] for line in lines)
+    assert main(["inspect", "--json", str(GOLDEN / "checkpoints" / "v1_dtypes")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["format"] == "V1"
+    assert {tensor["name"]: tensor["bytes"] for tensor in found["tensors"]}["string/v"] is None
+
+
+def test_inspect_says_once_that_a_data_file_is_missing(saved, capsys):
+    Path(f"{saved}.data-00000-of-00001").unlink()
+    assert main(["inspect", saved]) == 1
+    out = capsys.readouterr().out
+    assert out.count("data-00000-of-00001") == 1
+    assert f"{saved}.data-00000-of-00001: not there" in out
+    assert out.count("its file is not there") == 4 * 3 + 4
+
+
+def test_inspect_lists_a_tensor_that_no_array_can_hold_with_its_verdict(tmp_path, capsys):
+    entries = [(b"", proto.encode_header(proto.Header(1))), (b"v", proto.encode_entry(proto.Entry(21)))]
+    (tmp_path / "m.index").write_bytes(table.encode_table(entries))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(b"")
+    assert main(["inspect", str(tmp_path / "m")]) == 0
+    out = capsys.readouterr().out
+    assert "variant" in out
+    assert "v' cannot be read: a variant is an object of TensorFlow's" in out
+    assert out.splitlines()[-1] == "all checksums are right; 1 of 1 tensors cannot be read"
+
+
+def test_an_older_checkpoint_is_opened_with_a_word(saved, capsys):
+    newer = save_checkpoint(f"{saved.rpartition('-')[0]}", MODEL.init(0, 2), step=13)
+    Path(f"{newer}.data-00000-of-00001").unlink()
+    assert main(["inspect", saved.rpartition("/")[0]]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{saved}: step 12")
+    warning = f"minilstm inspect: {saved}: this is an older checkpoint; a newer one is not complete: {newer}"
+    assert err.startswith(warning)
+
+
+def test_convert_takes_the_first_format(tmp_path, capsys):
+    flags = ["--forget-bias", "0.5", "--activation", "tanh"]
+    for source in ("v1_adam", "v1_adam/model.ckpt-5"):
+        assert main(["convert", str(GOLDEN / "checkpoints" / source), str(tmp_path / "m.ckpt"), *flags]) == 0
+        assert "verified" in capsys.readouterr().out
+        loaded = load_checkpoint(tmp_path)
+        assert loaded.step == 5
+        assert type(loaded.opt_state).__name__ == "AdamState"
+    (tmp_path / "notes.txt").write_text("hello")
+    assert main(["convert", str(tmp_path / "notes.txt"), str(tmp_path / "n.ckpt"), *flags]) == 2
+    assert "SRC must be a checkpoint's prefix" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def described_names():
 
 def home(module_name, name):
     """The module whose section describes a name: the package that re-exports it, or the module that defines it."""
-    for package in ("minilstm.layers", "minilstm.tensorbundle", "minilstm.training"):
+    for package in ("minilstm.layers", "minilstm.tensorbundle", "minilstm.checkpoint", "minilstm.training"):
         if module_name.startswith(package + "."):
             value = getattr(importlib.import_module(module_name), name)
             if any(value is other for other in vars(importlib.import_module(package)).values()):
@@ -163,6 +163,51 @@ def test_the_commands_of_the_readme_are_those_that_ci_runs():
     assert all(f"readme_line {name}" in ci for name in marked)
 
 
+CELL = re.compile(
+    r"^```\{code-cell\}[^\n]*\n(?P<options>---\n.*?\n---\n|(?::[^\n]*\n)+)?(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+COLUMNS = 76  # a line of a cell that a screen of 1280 pixels shows whole
+
+
+def test_no_line_of_a_shown_cell_is_too_long():
+    long = []
+    for path in PAGES:
+        for cell in CELL.finditer(path.read_text()):
+            if not re.search("remove-(input|cell)", cell["options"] or ""):
+                lines = cell["code"].splitlines()
+                long += [f"{path.name}: {line}" for line in lines if len(line) > COLUMNS]
+    assert long == []
+
+
+def test_the_questions_are_listed_first():
+    text = (DOCS / "questions.md").read_text()
+    listed = re.findall(r"^- \[(.*)\]\(#.*\)$", text, re.MULTILINE)
+    assert listed == re.findall(r"^### (.*)$", text, re.MULTILINE)
+    assert text.index("- [") < text.index("```{code-cell}")
+
+
+def test_the_parts_of_a_chapter_are_there():
+    """What a reader will be able to do, three lines at the end, and at least three exercises with answers."""
+    chapters = sorted((DOCS / "tutorial").glob("*.md"))
+    assert len(chapters) >= 11
+    for path in chapters:
+        text = path.read_text()
+        number = path.stem.removeprefix("appendix_")[0].upper() if "appendix" in path.stem else str(int(path.stem[:2]))
+        title = re.search(r"^# (?:Appendix )?(\w+)\. ", text, re.MULTILINE)
+        assert title, path
+        assert title[1] == number, path
+        assert ":::{admonition} After this chapter you can" in text, path
+        summary = re.search(r"^## In three lines\n\n((?:- .*\n)+)\n", text, re.MULTILINE)
+        assert summary, path
+        assert summary[1].count("\n") == 3, path
+        exercises = text[text.index("\n## Exercises\n"):]
+        numbers = re.findall(rf"^\*\*{number}\.(\d)\*\*", exercises, re.MULTILINE)
+        assert numbers == [str(k + 1) for k in range(len(numbers))], path
+        assert 3 <= len(numbers) <= 5, path
+        answers = exercises.count('<details class="answer">') + exercises.count('code_prompt_show: "Answer"')
+        assert answers + exercises.count("In code:") == len(numbers), path
+
+
 def test_no_page_has_indented_code():
     """Markdown also takes indented lines for code, and no test would run them."""
     for path in PAGES:
@@ -171,13 +216,12 @@ def test_no_page_has_indented_code():
         assert not [block for block in blocks if not block.lstrip().startswith(("-", "1."))], path
 
 
-def test_the_first_page_shows_the_ten_lines_of_the_readme():
+def test_the_first_page_shows_the_first_lines_of_the_readme():
     """All lines except the last, which saves the picture in the README and shows it on the page."""
     readme = next(text for language, text in code_fences(ROOT / "README.md") if language == "python").splitlines()
     index = (DOCS / "index.md").read_text()
     assert "\n".join(readme[:-1]) in index
-    assert readme[-1] == 'plotting.save(plotting.plot_continuation(series[:, 0], forecast, start=400), "forecast.png")'
-    assert "plotting.plot_continuation(series[:, 0], forecast, start=400, ax=plotting.new_axes(7, 3)).figure" in index
+    assert readme[-1] == 'plotting.save(ax, "forecast.png")'
 
 
 def test_measured_numbers_say_where_they_come_from():

@@ -18,13 +18,13 @@ def in_empty_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_ten_lines_draw_their_picture(in_empty_folder):
+def test_the_first_lines_draw_their_picture(in_empty_folder):
     names = {}
-    exec(BLOCKS[0].replace('"epochs": 40', '"epochs": 2'), names)
+    exec(BLOCKS[0].replace("epochs=40", "epochs=2"), names)
     assert (in_empty_folder / "forecast.png").stat().st_size > 10_000
     assert names["forecast"].shape == (120,)
     assert np.isfinite(names["forecast"]).all()
-    assert len([line for line in BLOCKS[0].splitlines() if line]) == 10
+    assert max(map(len, BLOCKS[0].splitlines())) <= 76
 
 
 def test_the_many_to_one_model_learns_and_resumes_from_its_checkpoint(in_empty_folder):

@@ -1,6 +1,7 @@
 """Compare minilstm with PyTorch, JAX, Keras on TensorFlow and autograd's trace, on the same work, in one run.
 
     python -m experiments.benchmark            (pip install '.[bench]' installs the peers)
+    python -m experiments.benchmark --breadth  (other cells, lengths, whole models, random sizes: see breadth.py)
 
 Each peer has its own processes, on two cores with two threads. For each size the peers take turns, one right after the
 other, so that a slow minute of the machine slows all of them. There are several rounds, each with new processes. A
@@ -24,8 +25,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import common
+from . import breadth
+from .breadth_cases import CASES, TENSORFLOW
 from .peers import PEERS, Minilstm, Traced
-from .tables import Results, report
+from .tables import Results, headline, report
 from .work import NUMPY, THREADS, TOY, Job, Shape
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -44,7 +47,10 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def command(peer: str) -> dict[str, Any]:
     """The arguments of `subprocess.Popen` for a process that measures a peer."""
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(THREADS))}
-    environment |= Minilstm.environment if peer == NUMPY else PEERS[peer].environment
+    if peer == TENSORFLOW:
+        environment |= {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    else:
+        environment |= Minilstm.environment if peer == NUMPY else PEERS[peer].environment
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed peers have byte code: let minilstm write its own
     arguments = [sys.executable, "-m", "experiments.benchmark.work", peer]
     return {"args": arguments, "cwd": ROOT, "env": environment, "text": True}
@@ -152,6 +158,19 @@ def measure(results: Results, tasks: Sequence[str], rounds: int) -> None:
             results.memory.add(peer, *job, in_process(peer, [job])[2])
 
 
+def measure_breadth(args: Any) -> None:
+    """The cases of `breadth` instead of the plain cell at chosen sizes."""
+    every = breadth.peers_of_breadth()
+    wanted = {peer: modules for peer, modules in every.items() if peer in {*args.peers, TENSORFLOW}}
+    present = [peer for peer, modules in wanted.items() if all(map(importlib.util.find_spec, modules))]
+    known = Results([peer for peer in present if peer in PEERS], [p for p in wanted if p not in present], args.rounds)
+    with Worker(NUMPY) as worker:
+        known.time.add(NUMPY, "large product", (), worker.do(("large product", ())))
+    shapes = breadth.random_shapes(args.seed, args.random_sizes)
+    times = breadth.measure(Worker, present, args.rounds, args.cases, shapes)
+    breadth.report(args.out, times, f"{headline(known)}, random sizes of seed {args.seed}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark and print the tables; write the tables, two CSV files and a plot."""
     flags = common.program("experiments.benchmark", (__doc__ or "").split("\n")[0])
@@ -159,7 +178,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--rounds", type=common.positive, default=3, help="number of turns that each peer takes")
     flags.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), help="the libraries to measure")
     flags.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="the tasks to measure")
+    flags.add_argument("--breadth", action="store_true", help="measure other cells and models, and random sizes")
+    flags.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="with --breadth: the cases")
+    flags.add_argument("--random-sizes", type=int, default=12, help="with --breadth: how many random sizes")
+    flags.add_argument("--seed", type=int, default=0, help="with --breadth: of the random sizes")
     args = flags.parse_args(argv)
+    if args.breadth:
+        measure_breadth(args)
+        return
     chosen = list(dict.fromkeys(args.peers))
     present = [peer for peer in chosen if all(map(importlib.util.find_spec, PEERS[peer].modules))]
     results = Results(present, [peer for peer in chosen if peer not in present], args.rounds)

@@ -161,6 +161,10 @@ def do(peer: str, task: str, shape: Shape) -> float:
     if task == "toy":
         toy(peer)
         return 0.0
+    if task == "breadth":
+        from .breadth_cases import step_of
+
+        return median_time(step_of(peer, str(shape[0])))
     model = PEERS[peer](shape[2], shape[3])
     if task == "truncated":
         model.truncated(*batches(shape, 1)[0], WINDOW)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import checkpoint
+from .. import checkpoint, tensorbundle
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
 from ..layers import Dense, Embedding, Sequential
@@ -146,7 +146,7 @@ def source_format(path: str) -> str:
     if told is not None:
         return told
     path = checkpoint.prefix_of(path)
-    if os.path.isfile(path) and not os.path.isfile(f"{path}.index"):
+    if os.path.isfile(path) and not os.path.isfile(f"{path}.index") and not tensorbundle.is_table(path):
         raise ValueError(f"SRC must be a checkpoint's prefix or have one of {', '.join(SUFFIXES)}, got {path!r}")
     return "tf2" if tf2.is_object_based(path) else "tf"
 

@@ -67,11 +67,6 @@ def workspace_class(kernel: Array) -> Any:
     """The class of workspaces for this kernel; all have the methods of `ColumnWorkspace`."""
     if compiled.can_compile(kernel.dtype, kernel.size):
         return compiled.workspace_class()
-    return numpy_class(kernel)
-
-
-def numpy_class(kernel: Array) -> Any:
-    """The class of workspaces in NumPy for this kernel."""
     return RowWorkspace if kernel.nbytes > LARGE_KERNEL else ColumnWorkspace
 
 
@@ -117,7 +112,7 @@ class Loan(loans.Loan):
             self.padding = Padding(np.asarray(self.lengths), len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None
-        kind = numpy_class(kernel) if padded else workspace_class(kernel)
+        kind = workspace_class(kernel)
         if self.options is not None or (kind is ColumnWorkspace and not self.keeps):
             return self.take(ColumnWorkspace, *shape, padded, self.options, self.keeps)
         return self.take(kind, *shape, *([True] if padded else []))

@@ -57,7 +57,7 @@ class Bidirectional(Layer):
         self.forward = _directed(self.forward, reverse=False)
         for name in ("return_sequences", "time_major"):
             if getattr(self.forward, name) != getattr(self.backward, name):
-                raise ValueError(f"Bidirectional: {name} must be the same in both directions")
+                raise ValueError(f"Bidirectional: {name} must be the same in both directions, forward and backward")
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
         """``fw/<cell>/...`` and ``bw/<cell>/...``."""

@@ -9,17 +9,16 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from minilstm.tensorbundle.dtypes import NAMES, STRING, in_memory
+from minilstm.tensorbundle.dtypes import NAMES, STRING, name_of, why_unreadable
 from minilstm.tensorbundle.errors import CheckpointError, about
 from minilstm.tensorbundle.proto import Entry, Header, decode_entry, decode_header
+from minilstm.tensorbundle.shapes import LARGEST, check_shape, item_size
 from minilstm.tensorbundle.slices import Region, part_key, tile
 from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.table import read_table
 
 _VERSION = 1  # of the format, as its consumer
-_MAX_RANK = 64  # NumPy's
 _MAX_INDEX = 1 << 30  # bytes: more than ten million variables
-_LARGEST = (1 << 63) - 1
 
 
 class Stored(NamedTuple):
@@ -27,6 +26,11 @@ class Stored(NamedTuple):
 
     entry: Entry
     parts: tuple[tuple[Region, Entry], ...] = ()
+
+    @property
+    def why_unreadable(self) -> str:
+        """Why no array can hold it; empty if one can."""
+        return why_unreadable(self.entry.dtype)
 
     @property
     def pieces(self) -> list[Entry]:
@@ -62,14 +66,14 @@ def _judged(items: Iterator[tuple[bytes, bytes]]) -> tuple[Header, dict[str, Sto
     header = _judged_header(value)
     entries = {}
     for key, value in items:
-        with about(_label(key)):
+        with about(label(key)):
             entries[key] = _judged_entry(decode_entry(value), header)
     # The parts of a variable have entries of their own, but are no tensors.
     claimed = {part_key(key, extents) for key, entry in entries.items() for extents in entry.slices}
     tensors = {}
     for key, entry in entries.items():
         if key not in claimed:
-            with about(_label(key)):
+            with about(label(key)):
                 try:
                     name = key.decode("utf-8")
                 except UnicodeDecodeError:
@@ -80,8 +84,8 @@ def _judged(items: Iterator[tuple[bytes, bytes]]) -> tuple[Header, dict[str, Sto
     return header, tensors
 
 
-def _label(key: bytes) -> str:
-    """A tensor's name as messages spell it."""
+def label(key: bytes) -> str:
+    """A tensor, by its key or its name in UTF-8, as messages spell it."""
     return f"tensor {key.decode('utf-8', 'backslashreplace')!r}"
 
 
@@ -92,34 +96,30 @@ def _judged_header(value: bytes) -> Header:
         raise CheckpointError(f"the header counts {header.num_shards} data files")
     if header.endianness not in (0, 1):
         raise CheckpointError(f"the header says byte order {header.endianness}, neither little (0) nor big (1)")
-    if header.min_consumer > _VERSION or _VERSION in header.bad_consumers:
-        wanted = f"version {header.min_consumer} or more and none of {list(header.bad_consumers)}"
-        raise CheckpointError(f"written for newer readers: it wants {wanted}, this is version {_VERSION}")
+    check_version(header.min_consumer, header.bad_consumers)
     return header
 
 
+def check_version(min_consumer: int, bad_consumers: tuple[int, ...]) -> None:
+    """Raise CheckpointError if a file, of either format, is not for readers like this one."""
+    if min_consumer > _VERSION or _VERSION in bad_consumers:
+        wanted = f"version {min_consumer} or more and none of {list(bad_consumers)}"
+        raise CheckpointError(f"written for newer readers: it wants {wanted}, this is version {_VERSION}")
+
+
 def _judged_entry(entry: Entry, header: Header) -> Entry:
-    if entry.dtype not in NAMES:
-        raise CheckpointError(f"dtype {entry.dtype}, want one of {NAMES}")
-    if len(entry.shape) > _MAX_RANK:
-        raise CheckpointError(f"{len(entry.shape)} dimensions, want at most {_MAX_RANK}")
-    shape = list(entry.shape)
-    if any(size < 0 for size in shape):
-        raise CheckpointError(f"shape {shape} has a negative dimension")
-    item = 1 if entry.dtype == STRING else in_memory(entry.dtype).itemsize
-    if math.prod(max(size, 1) for size in shape) * item > _LARGEST:  # also if another dimension is zero
-        raise CheckpointError(f"shape {shape} is larger than any memory")
+    check_shape(entry.shape, entry.dtype)
     if not 0 <= entry.shard_id < header.num_shards:
         raise CheckpointError(f"data file {entry.shard_id} of {header.num_shards}")
-    if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > _LARGEST:
+    if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > LARGEST:
         raise CheckpointError(f"{entry.size} bytes at offset {entry.offset}")
-    elements = math.prod(shape)
-    if entry.slices:
-        return entry  # only its parts have bytes
+    elements, item = math.prod(entry.shape), item_size(entry.dtype)
+    if entry.slices or why_unreadable(entry.dtype):
+        return entry  # only its parts have bytes; and how many bytes it should have is not known
     if entry.dtype == STRING and entry.size < elements + 4:  # a length takes at least one byte
         raise CheckpointError(f"{entry.size} bytes cannot hold {elements} strings")
     if entry.dtype != STRING and entry.size != elements * item:
-        wanted = f"{elements * item} for shape {shape} of {NAMES[entry.dtype]}"
+        wanted = f"{elements * item} for shape {list(entry.shape)} of {NAMES[entry.dtype]}"
         raise CheckpointError(f"{entry.size} bytes, want {wanted}")
     return entry
 
@@ -133,7 +133,7 @@ def _parts(key: bytes, whole: Entry, entries: dict[bytes, Entry]) -> tuple[tuple
         if part is None or part.slices:
             raise CheckpointError(f"the slice {extents} is missing")
         if part.dtype != whole.dtype or part.shape != shape:
-            found = f"{NAMES[part.dtype]} of shape {list(part.shape)}"
-            raise CheckpointError(f"the slice {extents} is {found}, want {NAMES[whole.dtype]} of {list(shape)}")
+            found = f"{name_of(part.dtype)} of shape {list(part.shape)}"
+            raise CheckpointError(f"the slice {extents} is {found}, want {name_of(whole.dtype)} of {list(shape)}")
         joined.append((region, part))
     return tuple(joined)

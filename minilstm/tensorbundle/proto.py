@@ -1,9 +1,10 @@
 """The protocol-buffer messages in the values of an index: the header and the entries.
 
-The messages, with their field numbers:
+Those of a V1 file are in `slice_proto`; some are parts of both. The messages, with their field numbers:
 
-    Header    1 num_shards   2 endianness   3 version {1 producer  2 min_consumer  3 bad_consumers, repeated}
+    Header    1 num_shards   2 endianness   3 version
     Entry     1 dtype   2 shape   3 shard_id   4 offset   5 size   6 crc32c (fixed32, masked)   7 slices, repeated
+    Version   1 producer   2 min_consumer   3 bad_consumers, repeated
     Shape     2 dim {1 size}, repeated   3 unknown_rank
     Slice     1 extent {1 start  2 length}, repeated; an extent without length is the whole dimension
 
@@ -60,14 +61,12 @@ def decode_header(data: bytes) -> Header:
         If the bytes are not a header. What the numbers mean is for the caller to judge.
     """
     header = Message(data)
-    version = header.message(3)
-    return Header(
-        num_shards=header.integer(1, 32),
-        endianness=header.integer(2, 32),
-        producer=version.integer(1, 32),
-        min_consumer=version.integer(2, 32),
-        bad_consumers=tuple(version.integers(3, 32)),
-    )
+    return Header(header.integer(1, 32), header.integer(2, 32), *decode_version(header.message(3)))
+
+
+def decode_version(version: Message) -> tuple[int, int, tuple[int, ...]]:
+    """The producer, the least consumer and the bad consumers of a version."""
+    return version.integer(1, 32), version.integer(2, 32), tuple(version.integers(3, 32))
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -100,18 +99,24 @@ def decode_entry(data: bytes) -> Entry:
         If the bytes are not an entry. What the numbers mean is for the caller to judge.
     """
     entry = Message(data)
-    shape = entry.message(2)
-    if shape.integer(3):
-        raise CheckpointError("a shape of unknown rank")
     return Entry(
         dtype=entry.integer(1, 32),
-        shape=tuple(dimension.integer(1) for dimension in shape.messages(2)),
+        shape=decode_shape(entry.message(2)),
         shard_id=entry.integer(3, 32),
         offset=entry.integer(4),
         size=entry.integer(5),
         crc32c=entry.fixed32(6),
-        slices=tuple(
-            tuple((extent.integer(1), extent.integer(2) if 2 in extent else None) for extent in part.messages(1))
-            for part in entry.messages(7)
-        ),
+        slices=tuple(decode_extents(part) for part in entry.messages(7)),
     )
+
+
+def decode_shape(shape: Message) -> tuple[int, ...]:
+    """The sizes of a shape's dimensions; CheckpointError if their number is not known."""
+    if shape.integer(3):
+        raise CheckpointError("a shape of unknown rank")
+    return tuple(dimension.integer(1) for dimension in shape.messages(2))
+
+
+def decode_extents(part: Message) -> tuple[Extent, ...]:
+    """The extents of a slice."""
+    return tuple((extent.integer(1), extent.integer(2) if 2 in extent else None) for extent in part.messages(1))

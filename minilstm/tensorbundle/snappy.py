@@ -16,7 +16,7 @@ from __future__ import annotations
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.varint import decode_varint
 
-_MOST_A_BYTE_YIELDS = 22  # a copy of 64 bytes takes 3
+MOST_A_BYTE_YIELDS = 22  # a copy of 64 bytes takes 3
 
 
 def decompress(data: bytes) -> bytes:
@@ -30,7 +30,7 @@ def decompress(data: bytes) -> bytes:
     """
     end = len(data)
     announced, at = decode_varint(data, 0, end)
-    if announced > _MOST_A_BYTE_YIELDS * end:
+    if announced > MOST_A_BYTE_YIELDS * end:
         raise CheckpointError(f"{end} bytes of Snappy announce {announced} bytes, more than they can hold")
     output = bytearray()
     while at < end:

@@ -30,6 +30,10 @@ class SourceFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def read_at(self, offset: int, size: int) -> bytes:

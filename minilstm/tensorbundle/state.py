@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from minilstm import files
 from minilstm.tensorbundle.errors import CheckpointError, about
+from minilstm.tensorbundle.opening import open_bundle, slice_files
 from minilstm.tensorbundle.paths import checked_prefix, checkpoint_files, data_path, index_path
-from minilstm.tensorbundle.reader import open_bundle
 from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.state_text import StateText, format_state, parse_state
 
@@ -41,7 +41,7 @@ def publish(
         latest is listed, as TensorFlow does.
     own : list of str, optional
         The names in the folder, the oldest first, that are counted and removed in place of those that differ in the
-        step only. The state file need not have listed them.
+        step only. The state file need not have listed them, and forgets what is no longer there.
 
     Raises
     ------
@@ -64,7 +64,8 @@ def publish(
         alike = [name for name in earlier if _without_step(name) == _without_step(base)] if own is None else list(own)
         dropped = alike[: max(len(alike) + 1 - max_to_keep, 0)]
         if own is not None:
-            earlier = [name for name in earlier if name not in alike] + alike
+            there = [name for name in earlier if os.path.exists(index_path(os.path.join(directory, name)))]
+            earlier = [name for name in there if name not in alike] + alike
         kept = [name for name in earlier if name not in dropped] + kept
     text = format_state(StateText(base, tuple(kept)))
     files.write_bytes(os.path.join(directory, STATE_FILE), text)
@@ -86,7 +87,24 @@ def latest(directory: str | os.PathLike[str]) -> str | None:
     CheckpointError
         If the state file is damaged, or names a path outside of the folder.
     """
-    return next((prefix for prefix in reversed(_prefixes(directory)) if _is_complete(prefix)), None)
+    return find_latest(directory)[0]
+
+
+def find_latest(directory: str | os.PathLike[str]) -> tuple[str | None, list[str]]:
+    """As `latest`, and for each newer checkpoint that is not complete, its prefix and what is wrong with it.
+
+    Raises
+    ------
+    CheckpointError
+        As for `latest`.
+    """
+    incomplete: list[str] = []
+    for prefix in reversed(_prefixes(directory)):
+        fault = _fault(prefix)
+        if not fault:
+            return prefix, incomplete
+        incomplete.append(fault)
+    return None, incomplete
 
 
 def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
@@ -97,7 +115,7 @@ def all_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
     CheckpointError
         As for `latest`.
     """
-    return [prefix for prefix in _prefixes(directory) if _is_complete(prefix)]
+    return [prefix for prefix in _prefixes(directory) if not _fault(prefix)]
 
 
 def listed(directory: str | os.PathLike[str]) -> list[str]:
@@ -173,12 +191,15 @@ def _inside(directory: str, path: str) -> str:
     return relative
 
 
-def _is_complete(prefix: str) -> bool:
+def _fault(prefix: str) -> str:
+    """Why a checkpoint is not complete; empty if it is."""
     try:
         open_bundle(prefix).check_files()
-    except (FileNotFoundError, CheckpointError):
-        return False
-    return True
+    except FileNotFoundError as error:
+        return f"{error.filename}: not there"
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _without_step(name: str) -> str:
@@ -186,7 +207,12 @@ def _without_step(name: str) -> str:
 
 
 def remove(prefix: str) -> None:
-    """Remove the files of a checkpoint, the index first: without it the others are useless. The state file stays."""
+    """Remove the files of a checkpoint, the index first: without it the others are useless. The state file stays.
+
+    A file of the first format is never removed: any file at all may have its name.
+    """
+    if slice_files(prefix):
+        return
     for path in checkpoint_files(prefix):
         files.remove(path)
     files.sweep(index_path(prefix), data_path(prefix, 0, 1))

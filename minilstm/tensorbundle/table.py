@@ -1,4 +1,4 @@
-"""The sorted table: the index file's container, a map from ascending keys to values, both bytes.
+"""The sorted table, a map from ascending keys to values, both bytes: what an index file is, and a V1 file.
 
     data block, data block, ...    the keys and values
     metaindex block                empty
@@ -6,23 +6,19 @@
     footer                         48 bytes: metaindex handle, index handle, zeros up to 40, 8 bytes of magic
 
 A handle is varint(offset), varint(size). A block is, on disk, `size` bytes of contents, 1 byte of type (0 as is, 1
-Snappy) and 4 bytes of masked CRC-32C of contents and type. Its contents are
-
-    entries                        varint(shared), varint(unshared), varint(value length), unshared key bytes, value
-    restart array                  uint32 offsets of the entries that share nothing, then uint32, their number
-
-where a key begins with the first `shared` bytes of the key before it.
+Snappy) and 4 bytes of masked CRC-32C of contents and type. What the contents of a block are is in `blocks`.
 """
 
 from __future__ import annotations
 
-import struct
+import bisect
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import Protocol
 
 from minilstm.tensorbundle import crc32c, snappy
+from minilstm.tensorbundle.blocks import BlockBuilder, read_block, shared_length
 from minilstm.tensorbundle.errors import CheckpointError
+from minilstm.tensorbundle.source import SourceFile
 from minilstm.tensorbundle.varint import decode_varint, encode_varint
 
 BLOCK_SIZE = 262144  # a block that has reached this size, in bytes, is complete
@@ -31,46 +27,12 @@ TRAILER_SIZE = 5
 FOOTER_SIZE = 48
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _STORED, _SNAPPY = 0, 1
-_KEY_BYTES, _KEY_FACTOR = 32 << 20, 32  # all keys together have at most 32 MiB plus 32 times the size of the file
+_KEY_BYTES, _KEY_FACTOR = 32 << 20, 32  # the keys in memory have at most 32 MiB plus 32 times the size of the file
 
 Handle = tuple[int, int]  # offset and size of a block's contents
 
 
 # Writing
-
-
-class BlockBuilder:
-    """Collects entries, of ascending keys, into the contents of one block."""
-
-    def __init__(self, restart_interval: int) -> None:
-        self._interval = restart_interval
-        self._entries = bytearray()
-        self._restarts: list[int] = []
-        self.count = 0
-        self.last_key = b""
-
-    def add(self, key: bytes, value: bytes) -> None:
-        """Append an entry."""
-        shared = 0
-        if self.count % self._interval == 0:
-            self._restarts.append(len(self._entries))
-        else:
-            shared = _shared_length(self.last_key, key)
-        for number in (shared, len(key) - shared, len(value)):
-            self._entries += encode_varint(number)
-        self._entries += key[shared:] + value
-        self.count += 1
-        self.last_key = key
-
-    @property
-    def size(self) -> int:
-        """The size the contents would have now."""
-        return len(self._entries) + 4 * len(self._restarts) + 4
-
-    def contents(self) -> bytes:
-        """The finished contents."""
-        restarts = self._restarts or [0]  # the first restart is there even without entries
-        return bytes(self._entries) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
 
 
 def encode_table(items: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -94,14 +56,9 @@ def _append_block(output: bytearray, block: BlockBuilder) -> Handle:
     return handle
 
 
-def _shared_length(a: bytes, b: bytes) -> int:
-    pairs = zip(a, b, strict=False)
-    return next((place for place, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
-
-
 def separate(last_key: bytes, next_key: bytes) -> bytes:
     """A key k, last_key <= k < next_key, short if that is easy: the index's key between two blocks."""
-    place = _shared_length(last_key, next_key)
+    place = shared_length(last_key, next_key)
     if place < min(len(last_key), len(next_key)) and last_key[place] + 1 < next_key[place]:
         return last_key[:place] + bytes([last_key[place] + 1])
     return last_key
@@ -136,6 +93,80 @@ class Source(Protocol):
         """Read `size` bytes; CheckpointError if they are not there."""
 
 
+class Table:
+    """A table whose footer and index block have been read, and which is read on block by block.
+
+    The file is passed to each method, so that it need not stay open.
+
+    Raises
+    ------
+    CheckpointError
+        From the constructor, if footer, metaindex block or index block are damaged; from a method, if a data block is.
+        No block is larger than the file (a Snappy block: than 22 times the file).
+    """
+
+    def __init__(self, source: Source) -> None:
+        if source.size < FOOTER_SIZE:
+            raise CheckpointError(f"{source.size} bytes are too few for an index: the file is truncated")
+        footer = source.read_at(source.size - FOOTER_SIZE, FOOTER_SIZE)
+        if footer[-len(MAGIC) :] != MAGIC:
+            raise CheckpointError("it does not end as an index does: truncated, overgrown, or another kind of file")
+        end = FOOTER_SIZE - len(MAGIC)
+        metaindex, at = _decode_handle(footer, 0, end)
+        index, _ = _decode_handle(footer, at, end)
+        if footer != _footer(metaindex, index):  # numbers in more bytes than they need, or padding that is not zero
+            raise CheckpointError("the footer is not written as footers are: it is damaged")
+        for _ in _limited(source, _block_entries(source, metaindex, "metaindex block")):
+            pass  # its entries are not used, but they must be sound
+        self._separators: list[bytes] = []  # a key at or after the last key of each data block
+        self._handles: list[Handle] = []
+        free = 0  # data blocks follow one another, so each byte of the file is read once at most
+        for separator, value in _limited(source, _block_entries(source, index, "index block")):
+            handle, at = _decode_handle(value, 0, len(value))
+            if at != len(value) or handle[0] < free:
+                message = f"the index block has no proper handle for the data block before key {separator!r}"
+                raise CheckpointError(message)
+            free = handle[0] + handle[1] + TRAILER_SIZE
+            self._separators.append(separator)
+            self._handles.append(handle)
+        self._found: tuple[int, dict[bytes, bytes]] = (-1, {})  # the block that `find` read last
+
+    def items(self, source: Source) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values, keys strictly ascending, one block in memory at a time."""
+        for number in range(len(self._handles)):
+            yield from self._data_block(source, number)
+
+    def find(self, source: Source, key: bytes) -> bytes | None:
+        """The value of a key, or None. The block it is in stays in memory until another one is needed."""
+        number = bisect.bisect_left(self._separators, key)
+        if number == len(self._separators):
+            return None
+        if self._found[0] != number:
+            self._found = -1, {}  # not two blocks in memory
+            self._found = number, dict(_limited(source, self._data_block(source, number)))
+        return self._found[1].get(key)
+
+    def _data_block(self, source: Source, number: int) -> Iterator[tuple[bytes, bytes]]:
+        """The entries of one data block, which must be between its separators."""
+        handle, last_key = self._handles[number], self._separators[number - 1] if number else None
+        block = _block_entries(source, handle, f"data block at {handle[0]}")
+        for place, (key, value) in enumerate(block):
+            if last_key is not None and key <= last_key:
+                if place:
+                    raise CheckpointError(f"key {key!r} comes after key {last_key!r}")
+                raise CheckpointError(f"key {key!r} is in the wrong data block: it comes after key {last_key!r}")
+            if key > self._separators[number]:
+                raise CheckpointError(f"key {key!r} is in the wrong data block")
+            yield key, value
+            last_key = key
+
+
+def is_table(path: str) -> bool:
+    """Whether a file ends as a table does: an index file, or a file of TensorFlow's first format."""
+    with SourceFile(path) as file:
+        return file.size >= FOOTER_SIZE and file.read_at(file.size - len(MAGIC), len(MAGIC)) == MAGIC
+
+
 def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
     """Read a table from beginning to end, everything checked on the way.
 
@@ -147,49 +178,23 @@ def read_table(source: Source) -> Iterator[tuple[bytes, bytes]]:
     Raises
     ------
     CheckpointError
-        As soon as anything is wrong with the bytes. Only one block is in memory at a time, and no block is larger than
-        the file (a Snappy block: than 22 times the file).
+        As soon as anything is wrong with the bytes; see `Table`.
     """
-    if source.size < FOOTER_SIZE:
-        raise CheckpointError(f"{source.size} bytes are too few for an index: the file is truncated")
-    footer = source.read_at(source.size - FOOTER_SIZE, FOOTER_SIZE)
-    if footer[-len(MAGIC) :] != MAGIC:
-        raise CheckpointError("it does not end as an index does: truncated, overgrown, or another kind of file")
-    end = FOOTER_SIZE - len(MAGIC)
-    metaindex, at = _decode_handle(footer, 0, end)
-    index, _ = _decode_handle(footer, at, end)
-    if footer != _footer(metaindex, index):  # numbers in more bytes than they need, or padding that is not zero
-        raise CheckpointError("the footer is not written as footers are: it is damaged")
+    return _limited(source, Table(source).items(source))
 
-    # Keys that share long beginnings take little room in the file and much in memory.
+
+def _limited(source: Source, items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The same items, unless their keys, which share long beginnings, take little of the file and much memory."""
     budget = _KEY_BYTES + _KEY_FACTOR * source.size
+    for key, value in items:
+        budget -= len(key)
+        if budget < 0:
+            raise CheckpointError("its keys would fill more memory than the keys of any real index")
+        yield key, value
 
-    def entries(handle: Handle, what: str) -> Iterator[tuple[bytes, bytes]]:
-        nonlocal budget
-        for key, value in read_block(_block_contents(source, handle, what)):
-            budget -= len(key)
-            if budget < 0:
-                raise CheckpointError("its keys would fill more memory than the keys of any real index")
-            yield key, value
 
-    for _ in entries(metaindex, "metaindex block"):
-        pass  # its entries are not used, but they must be sound
-    previous_separator: bytes | None = None
-    last_key: bytes | None = None
-    free = 0  # data blocks follow one another, so each byte of the file is read once at most
-    for separator, value in entries(index, "index block"):
-        handle, at = _decode_handle(value, 0, len(value))
-        if at != len(value) or handle[0] < free:
-            raise CheckpointError(f"the index block has no proper handle for the data block before key {separator!r}")
-        free = handle[0] + handle[1] + TRAILER_SIZE
-        for key, entry in entries(handle, f"data block at {handle[0]}"):
-            if last_key is not None and key <= last_key:
-                raise CheckpointError(f"key {key!r} comes after key {last_key!r}")
-            if key > separator or (previous_separator is not None and key <= previous_separator):
-                raise CheckpointError(f"key {key!r} is in the wrong data block")
-            yield key, entry
-            last_key = key
-        previous_separator = separator
+def _block_entries(source: Source, handle: Handle, what: str) -> Iterator[tuple[bytes, bytes]]:
+    return read_block(_block_contents(source, handle, what))
 
 
 def _decode_handle(data: bytes, at: int, end: int) -> tuple[Handle, int]:
@@ -204,49 +209,9 @@ def _block_contents(source: Source, handle: Handle, what: str) -> bytes:
         raise CheckpointError(f"the {what} ({size} bytes at {offset}) does not fit into {source.size} bytes")
     stored = source.read_at(offset, size + TRAILER_SIZE)
     kind, expected = stored[size], int.from_bytes(stored[size + 1 :], "little")
-    found = crc32c.mask(crc32c.crc32c(stored[: size + 1]))
+    found = crc32c.mask(crc32c.crc32c(memoryview(stored)[: size + 1]))
     if found != expected:
         raise CheckpointError(f"the {what} is damaged: stored checksum {expected:#010x}, computed {found:#010x}")
     if kind not in (_STORED, _SNAPPY):
         raise CheckpointError(f"the {what} is compressed in an unknown way ({kind})")
     return stored[:size] if kind == _STORED else snappy.decompress(stored[:size])
-
-
-def read_block(contents: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Read the entries of a block.
-
-    Yields
-    ------
-    tuple of bytes
-        Key and value. Whether keys ascend is for the caller to judge.
-
-    Raises
-    ------
-    CheckpointError
-        If an entry or the restart array is not as it should be.
-    """
-    count = int.from_bytes(contents[-4:], "little") if len(contents) >= 8 else 0
-    end = len(contents) - 4 - 4 * count
-    if not count or end < 0:
-        raise CheckpointError("a block without room for its restart array")
-    restarts = struct.unpack_from(f"<{count}I", contents, end)
-    if restarts[0] != 0 or any(a >= b for a, b in pairwise(restarts)):
-        raise CheckpointError("a restart array that does not ascend from zero")
-
-    at, key, unmet = 0, b"", set(restarts)
-    while at < end:
-        is_restart = at in unmet
-        unmet.discard(at)
-        shared, at = decode_varint(contents, at, end)
-        unshared, at = decode_varint(contents, at, end)
-        length, at = decode_varint(contents, at, end)
-        if shared > len(key) or (is_restart and shared):
-            raise CheckpointError(f"a key that shares {shared} bytes with one of {len(key)}")
-        if unshared + length > end - at:
-            raise CheckpointError("an entry that runs over the end of its block")
-        key = key[:shared] + contents[at : at + unshared]
-        at += unshared
-        yield key, contents[at : at + length]
-        at += length
-    if unmet and (end or count > 1):  # the one restart of a block without entries is at no entry
-        raise CheckpointError("a restart that is at no entry")

@@ -23,7 +23,7 @@ def encode_varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def decode_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def decode_varint(data: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """Read one varint of at most 64 bits from ``data[at:end]``.
 
     Returns

@@ -1,7 +1,7 @@
 """Protocol buffers as bytes: a message is a row of fields, each a tag (field number << 3 | wire type) and a value.
 
     wire type 0    a varint                                  int64, int32, enum, bool
-    wire type 1    8 bytes                                   only skipped: no message here has such a field
+    wire type 1    8 bytes                                   double, if it is not packed
     wire type 2    a varint length, and that many bytes      messages, texts, packed integers
     wire type 5    4 bytes, little-endian                    fixed32
 
@@ -12,17 +12,19 @@ fields that no method is called for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.varint import decode_varint, encode_varint
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_SIZES = {_FIXED64: 8, _FIXED32: 4}
+Buffer: TypeAlias = "bytes | memoryview"
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_SIZES = {FIXED64: 8, FIXED32: 4}
 _OTHER_THAN = {
-    _VARINT: "bytes where an integer belongs",
-    _BYTES: "a number where a message belongs",
-    _FIXED32: "a number that is not stored as four bytes",
+    VARINT: "bytes where an integer belongs",
+    BYTES: "a number where a message belongs",
+    FIXED32: "a number that is not stored as four bytes",
 }
 
 
@@ -35,17 +37,17 @@ def integer(field: int, number: int, *, write_zero: bool = False) -> bytes:
     >>> integer(4, 300).hex(" "), integer(4, 0)
     ('20 ac 02', b'')
     """
-    return encode_varint(field << 3 | _VARINT) + encode_varint(number) if number or write_zero else b""
+    return encode_varint(field << 3 | VARINT) + encode_varint(number) if number or write_zero else b""
 
 
 def fixed32(field: int, number: int) -> bytes:
     """A field that holds 32 bits as four bytes. A zero is left out."""
-    return encode_varint(field << 3 | _FIXED32) + number.to_bytes(4, "little") if number else b""
+    return encode_varint(field << 3 | FIXED32) + number.to_bytes(4, "little") if number else b""
 
 
 def message(field: int, content: bytes) -> bytes:
     """A field that holds a message or a text. It is written even if it is empty."""
-    return encode_varint(field << 3 | _BYTES) + encode_varint(len(content)) + content
+    return encode_varint(field << 3 | BYTES) + encode_varint(len(content)) + content
 
 
 # Reading
@@ -63,10 +65,10 @@ class Message:
         From the constructor, if the bytes are no fields; from a method, if a field has another wire type.
     """
 
-    def __init__(self, *parts: bytes) -> None:
-        self._found: dict[int, list[tuple[int, int | bytes]]] = {}  # field number -> wire types and values
+    def __init__(self, *parts: Buffer) -> None:
+        self._found: dict[int, list[tuple[int, int | Buffer]]] = {}  # field number -> wire types and values
         for part in parts:
-            for field, wire_type, value in _fields(part):
+            for field, wire_type, value in fields(part):
                 self._found.setdefault(field, []).append((wire_type, value))
 
     def __contains__(self, field: int) -> bool:
@@ -82,7 +84,7 @@ class Message:
 
     def integer(self, field: int, bits: int = 64) -> int:
         """A signed integer of `bits` bits."""
-        numbers = [_signed(value, bits) for value in self._values(field, _VARINT)]
+        numbers = [_signed(value, bits) for value in self._values(field, VARINT)]
         return numbers[-1] if numbers else 0
 
     def integers(self, field: int, bits: int = 64) -> list[int]:
@@ -90,8 +92,8 @@ class Message:
         numbers = []
         for wire_type, value in self._found.get(field, []):
             content = encode_varint(value) if isinstance(value, int) else value
-            if wire_type not in (_VARINT, _BYTES):
-                raise CheckpointError(f"a field holds {_OTHER_THAN[_VARINT]}")
+            if wire_type not in (VARINT, BYTES):
+                raise CheckpointError(f"a field holds {_OTHER_THAN[VARINT]}")
             at = 0
             while at < len(content):
                 number, at = decode_varint(content, at, len(content))
@@ -100,32 +102,37 @@ class Message:
 
     def fixed32(self, field: int) -> int:
         """An unsigned integer of four bytes."""
-        return int.from_bytes((self._values(field, _FIXED32) or [b""])[-1], "little")
+        return int.from_bytes((self._values(field, FIXED32) or [b""])[-1], "little")
 
     def text(self, field: int) -> bytes:
         """The bytes of a text."""
-        return bytes((self._values(field, _BYTES) or [b""])[-1])
+        return bytes(self.last(field))
+
+    def last(self, field: int) -> Buffer:
+        """The bytes of a text or of a message, not copied; of the last one, if it occurs twice."""
+        content: Buffer = (self._values(field, BYTES) or [b""])[-1]
+        return content
 
     def message(self, field: int) -> Message:
         """A message that is there once."""
-        return Message(*self._values(field, _BYTES))
+        return Message(*self._values(field, BYTES))
 
     def messages(self, field: int) -> list[Message]:
         """Repeated messages."""
-        return [Message(content) for content in self._values(field, _BYTES)]
+        return [Message(content) for content in self._values(field, BYTES)]
 
 
-def each_message(data: bytes, wanted: int) -> Iterator[Message]:
+def each_message(data: Buffer, wanted: int) -> Iterator[Message]:
     """Repeated messages in a field, one after the other: as `Message.messages`, without all in memory at once."""
-    for field, wire_type, value in _fields(data):
-        if field == wanted and (wire_type != _BYTES or isinstance(value, int)):
-            raise CheckpointError(f"a field holds {_OTHER_THAN[_BYTES]}")
+    for field, wire_type, value in fields(data):
+        if field == wanted and (wire_type != BYTES or isinstance(value, int)):
+            raise CheckpointError(f"a field holds {_OTHER_THAN[BYTES]}")
         if field == wanted:
             yield Message(value)  # type: ignore[arg-type]  # bytes, as was just made sure
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Every field of a message: its number, its wire type and its value."""
+def fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
+    """Every field of a message: its number, its wire type and its value; bytes are of the type of `data`."""
     at, end = 0, len(data)
     while at < end:
         tag, at = decode_varint(data, at, end)
@@ -134,11 +141,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             raise CheckpointError(f"a field with number {field}")
         if wire_type in _SIZES:
             size = _SIZES[wire_type]
-        elif wire_type in (_VARINT, _BYTES):
+        elif wire_type in (VARINT, BYTES):
             size, at = decode_varint(data, at, end)
         else:
             raise CheckpointError(f"a field of wire type {wire_type}")
-        if wire_type == _VARINT:
+        if wire_type == VARINT:
             yield field, wire_type, size
             continue
         if size > end - at:

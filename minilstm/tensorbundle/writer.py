@@ -38,7 +38,7 @@ from minilstm.tensorbundle.strings import encode_strings, to_bytes
 from minilstm.tensorbundle.table import encode_table
 
 _PIECE = 1 << 20  # bytes checked and written at once, small enough to be still in the cache for the second
-_SUPPORTED = ", ".join(dtypes.NAMES.values())
+_SUPPORTED = ", ".join(dtypes.WRITABLE)
 
 
 def write(prefix: str | os.PathLike[str], tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:

@@ -176,10 +176,10 @@ def fit(
                 f"fit: checkpoint_dir {os.fspath(checkpoint_dir)!r} already holds a run; pass resume=True to continue "
                 "it, or choose another directory"
             )
-        newest = folder.newest()
+        newest = folder.newest() if resume else None
         if newest is not None:
             trainer.load(newest)
-        folder.take_stock()
+        folder.take_stock(options.max_to_keep)
         return trainer.train()
 
 

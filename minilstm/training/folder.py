@@ -6,6 +6,7 @@ or a second save by the user, may have named something else in it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import warnings
 from typing import Any
 
 from .. import tensorbundle
-from ..checkpoint import TRAINING, Checkpoint, CheckpointError, load_checkpoint
+from ..checkpoint import TRAINING, Checkpoint, CheckpointError, load_silently
 
 NAME = "model.ckpt"
 NEEDED = {"place", "history", "carried", "state"}  # in the record `minilstm/training` of every checkpoint of fit
@@ -40,22 +41,21 @@ class RunFolder:
             if match:
                 step = int(match["step"])
                 self.found[step] = self.found.get(step, False) or match["torn"] is None
-        try:
-            self.listed: set[str] | None = {*map(os.path.basename, tensorbundle.listed(directory))}
-        except CheckpointError:
-            self.listed = None
+        self.listed: set[str] | None = None  # the names in the state file; None if it is damaged
+        with contextlib.suppress(CheckpointError):
+            self.listed = {os.path.relpath(prefix, directory) for prefix in tensorbundle.listed(directory)}
 
     def prefix(self, step: int) -> str:
         """The prefix of a checkpoint."""
         return os.path.join(self.directory, f"{NAME}-{step}")
 
     def holds_a_run(self) -> bool:
-        """Whether a new run would lose or mix up something here: a checkpoint, whole or not, or a state file."""
-        return any(self.found.values()) or self.listed is None or bool(self.listed) or self._whole_torn()
-
-    def _whole_torn(self) -> bool:
-        """Whether temporary files hold a whole checkpoint, whose save was cut short at its very end."""
-        return any(_fault(self.prefix(step)) is None for step in self.found)
+        """Whether a new run would lose or mix up something: a checkpoint, whole or not, or a damaged state file."""
+        if self.listed is None or any(self.found.values()):
+            return True
+        # Temporary files may hold a whole checkpoint, whose save was cut short at its very end.
+        others = [os.path.join(self.directory, name) for name in self.listed]
+        return any(map(_opens, [*others, *map(self.prefix, self.found)]))
 
     def newest(self) -> Checkpoint | None:
         """Read the newest whole checkpoint that `fit` wrote; None if there is no run here.
@@ -68,7 +68,7 @@ class RunFolder:
         foreign: str | None = None
         for step in sorted(self.found, reverse=True):
             try:
-                loaded = load_checkpoint(self.prefix(step))
+                loaded = load_silently(self.prefix(step))
             except (CheckpointError, FileNotFoundError) as error:
                 skipped += [f"model.ckpt-{step} ({error})"] if self.found[step] else []
                 continue
@@ -81,11 +81,23 @@ class RunFolder:
                 f"fit: {self.directory}: there is a run, but none of its checkpoints is whole, so nothing was changed; "
                 f"move the folder away to start again: {'; '.join(skipped)}"
             )
-        if foreign is None and self.listed is not None:
-            foreign = next((os.path.join(self.directory, name) for name in sorted(self.listed)), None)
-        if foreign is not None:
-            raise CheckpointError(f"fit: {foreign} was not written by fit: minilstm/training does not say so")
-        return None
+        if foreign is None:
+            self._refuse_lost()
+            return None
+        raise CheckpointError(f"fit: {foreign} was not written by fit: minilstm/training does not say so")
+
+    def _refuse_lost(self) -> None:
+        """Raise CheckpointError if the state file is damaged, or names checkpoints that are gone or not of fit."""
+        if self.listed is None:
+            tensorbundle.listed(self.directory)
+        for name in sorted(self.listed or ()):
+            if _FILE.fullmatch(f"{name}.index"):
+                raise CheckpointError(
+                    f"fit: {self.directory}: its state file {tensorbundle.STATE_FILE!r} names {name}, which is not "
+                    "there, so nothing was changed; move the folder away to start again"
+                )
+            prefix = os.path.join(self.directory, name)
+            raise CheckpointError(f"fit: {prefix} was not written by fit: minilstm/training does not say so")
 
     def _say(self, step: int, skipped: list[str]) -> None:
         """Warn if the checkpoint of this step was not to be expected."""
@@ -104,9 +116,11 @@ class RunFolder:
             text = f"fit: {self.directory}: the run goes on from model.ckpt-{step}, the newest whole checkpoint ({why})"
             warnings.warn(text, UserWarning, stacklevel=5)  # the caller of fit
 
-    def take_stock(self) -> None:
+    def take_stock(self, max_to_keep: int | None) -> None:
         """Find out what may be removed later, before the run adds to it: `own` and `leftovers`."""
         for step in self.found:
+            if not max_to_keep and os.path.exists(f"{self.prefix(step)}.index"):
+                continue  # it will not be removed, so it need not be read
             try:
                 bundle = tensorbundle.open(self.prefix(step))
             except FileNotFoundError:
@@ -147,10 +161,12 @@ def _is_own(bundle: tensorbundle.Bundle) -> bool:
         return True
 
 
-def _fault(prefix: str) -> Exception | None:
-    """Why a checkpoint cannot be opened, or None."""
+def _opens(prefix: str) -> bool:
+    """Whether there is a checkpoint, whole as far as its index tells, or damaged."""
     try:
         tensorbundle.open(prefix)
-    except (CheckpointError, FileNotFoundError) as error:
-        return error
-    return None
+    except FileNotFoundError:
+        return False
+    except CheckpointError:
+        pass
+    return True

@@ -18,7 +18,7 @@ NAME = "history.csv"
 class HistoryFile:
     """Append the newest entries of a history to ``history.csv`` in `directory`; without one, do nothing.
 
-    The checkpoint is the source: the file is written anew from `history`, the lists of the epochs that the checkpoint
+    The checkpoint is the source: the file is written again from `history`, the lists of the epochs that the checkpoint
     holds, and `steps`, the step at the end of each. From an old file come the seconds of these epochs, and nothing
     else. An old file that is no such file, or that says something else, is kept as ``history.csv.kept``.
 

@@ -157,6 +157,8 @@ def shapes(tree: Tree, place: str = "") -> dict[str, str]:
 
 def shown(value: Any) -> str:
     """A part of a record for an error message."""
+    if isinstance(value, float):
+        return repr(float(f"{value:.7g}"))  # a float32, as it was given
     if not isinstance(value, dict):
         return value if isinstance(value, str) else repr(value)
     if "schedule" in value:

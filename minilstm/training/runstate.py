@@ -132,7 +132,7 @@ class RunState:
             opt_state = opt_state._replace(**{name: _tree_like(last, name, like) for name in opt_state._fields[1:]})
         elif len(self.opt_state) == 1:  # no slots
             opt_state = self.opt_state
-        self.opt_state = _checked_state(opt_state, self.opt_state)._replace(step=loaded.step)
+        self.opt_state = _checked_state(opt_state, self.opt_state, loaded.notes)._replace(step=loaded.step)
         averaged = None if loaded.averaged is None else flatten_names(loaded.averaged)
         self.averaged = None if averaged is None else unflatten_names(arranged(averaged, like))
         self.best = unflatten_names(arranged(best, like)) if best else None
@@ -177,10 +177,10 @@ def _tree_like(tensors: dict[str, Any], folder: str, like: Tree) -> Any:
     return unflatten_names({name: tensors[f"{folder}/{name}"] for name in flatten_names(like)})
 
 
-def _checked_state(opt_state: Any, like: Any) -> Any:
+def _checked_state(opt_state: Any, like: Any, notes: tuple[str, ...]) -> Any:
     """The state of an optimizer in the order and with the dtypes of a new one; ValueError if it is of another kind."""
     if type(opt_state) is not type(like):
-        raise ValueError(f"there is no whole {type(like).__name__}")
+        raise ValueError(f"there is no whole {type(like).__name__}{''.join(f'; {note}' for note in notes)}")
     for field in like._fields[1:]:
         value, wanted = getattr(opt_state, field), getattr(like, field)
         if isinstance(wanted, dict):

@@ -30,7 +30,7 @@ from test_lstm import (  # noqa: F401 - collected here again: float32 is compile
 from test_optimizers import steps_of_adam
 
 import minilstm
-from minilstm import LSTM, value_and_grad
+from minilstm import LSTM, LSTMState, value_and_grad
 from minilstm.fast import compiled, loans
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.adam import PIECE
@@ -122,6 +122,36 @@ def test_the_compiled_pass_is_as_exact_as_numpys(sizes, forget_bias, seed):
     assert_trees_close(found, exact, 1e-6)
     assert_trees_close(numpys, exact, 1e-6)
     assert largest(exact[1]) > 1e-3
+
+
+@given(SIZES, st.integers(0, 999))
+def test_lengths_are_as_exact_as_in_numpys_pass(sizes, seed):
+    """And the c of a sequence that has ended is carried to the last bit."""
+    params, inputs, state = moderate(*sizes, seed=seed)
+    lengths = np.random.default_rng(seed).integers(0, sizes[1] + 1, sizes[0])
+    layer, call = LSTM(sizes[3]), {"sequence_length": lengths}
+    (_, (outputs, final)), grads = layer_gradients(layer, params, inputs, state, seed, **call)
+    exact = layer_gradients(LSTM(sizes[3], backprop="readable"), *in_float64((params, inputs, state)), seed, **call)
+    assert_trees_close(((outputs, final), grads), (exact[0][1], exact[1]), 2e-5)
+    dirty = inputs.copy()
+    for row, length in enumerate(lengths):
+        dirty[row, length:] = np.nan
+        alone = LSTM(sizes[3]).apply(params, inputs[row : row + 1], LSTMState(*(part[row : row + 1] for part in state)),
+                                     [length])[1]  # fmt: skip
+        assert_trees_equal(alone.c[0], final.c[row])
+    assert_trees_equal(layer_gradients(layer, params, dirty, state, seed, **call)[0][1], (outputs, final))
+
+
+def test_a_gate_past_its_bound_is_shut_to_the_last_bit():
+    """In vectors and in what is left of them."""
+    units = 3 * COLUMNS + 1
+    c_before = np.linspace(-3, 3, units, dtype=np.float32)
+    c, h = np.empty_like(c_before), np.empty_like(c_before)
+    for beyond in (np.nextafter(np.float32(BOUND), np.float32(10)), 1e20, 1e30, np.inf):
+        z = np.repeat(np.array([-beyond, 0.3, beyond, -beyond], np.float32), units)
+        functions.step_forward(z, c_before, c, h)
+        assert_trees_equal(c, c_before)
+        assert not h.any()
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -104,6 +104,7 @@ results.update({f"further/{name}": value for name, value in further.items()})
 results.update({f"back/{v.op.name}": session.run(v) for v in tf.trainable_variables()})
 """
 OPTIMIZER_INSIDE = """
+from minilstm.tensorbundle import list_variables
 with tf.Graph().as_default(), tf.Session() as session:
     x = tf.placeholder(tf.float32, [None, 5, 3])
     with tf.variable_scope("net"):
@@ -112,9 +113,10 @@ with tf.Graph().as_default(), tf.Session() as session:
         tf.train.AdamOptimizer(0.01).minimize(tf.reduce_mean(y**2))
     session.run(tf.global_variables_initializer())
     wanted = session.run(y, {x: inputs})
-    tensors = tensorbundle.read(tf.train.Saver().save(session, "inside/model.ckpt"))
-params = unflatten_names({name: tensors[f"net/{name}"] for name in names})
-results.update(inside=plain(params, inputs), wanted=wanted, slots=[name for name in tensors if "Adam" in name])
+    tf.train.Saver().save(session, "inside/model.ckpt")
+inside = load_checkpoint("inside", like=plain, scope="net")
+slots = [name for name, *_ in list_variables("inside/model.ckpt") if "Adam" in name]
+results.update(inside=plain(inside.params, inputs), wanted=wanted, slots=slots, state=type(inside.opt_state).__name__)
 """
 
 
@@ -138,6 +140,7 @@ def test_the_page_about_loading_runs_on_a_file_of_tensorflow(tmp_path):
     assert len(back) == 4
     assert_close(found["inside"], found["wanted"], 1e-6, "outputs of the file with its optimizer in the scope")
     assert "net/net/rnn/basic_lstm_cell/kernel/Adam" in found["slots"]
+    assert found["state"] == "AdamState"
 
 
 def sweep(folder, arguments):

@@ -10,7 +10,8 @@ import pytest
 
 from minilstm import LSTM, clip_by_global_norm, gradient_flow, value_and_grad
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "_static" / "gradient_flow.js"
+SCRIPT = Path(__file__).parents[2] / "docs" / "_static" / "lstm.js"
+PAGE = SCRIPT.with_name("gradient_flow.js")
 SLIDERS = {"forget-bias": 1.0, "length": 200, "clip": 2.0}  # their first positions; the last value of clip is "off"
 
 
@@ -32,9 +33,10 @@ PLANTED = [  # a line of the script, and a mistake in it
 
 @pytest.fixture
 def script(browser):
-    """An empty page with the functions of the script."""
+    """An empty page with the functions of both scripts."""
     page = browser.new_page()
     page.add_script_tag(path=SCRIPT)
+    page.add_script_tag(path=PAGE)
     yield page
     page.close()
 

@@ -1,11 +1,17 @@
 """Every page of the site, as a reader's browser shows it on a screen and on a phone."""
 
 import html.parser
+import re
+import subprocess
+import sys
 import urllib.parse
 import zlib
+from pathlib import Path
 
 import pytest
 from conftest import WIDTHS
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 # Checks of a page that has loaded. Each returns a list of what is wrong.
 IMAGES = """async () => {
@@ -28,6 +34,17 @@ TOO_WIDE = """() => document.documentElement.scrollWidth <= window.innerWidth ? 
         .slice(0, 3).map(e => e.outerHTML.slice(0, 120))
         .concat([`${document.documentElement.scrollWidth} > ${window.innerWidth}`])"""
 
+CUT_OFF = """() => [...document.querySelectorAll('article div.highlight pre')]
+    .filter(pre => getComputedStyle(pre).whiteSpace === 'pre')
+    .map(pre => { pre.closest('details')?.setAttribute('open', ''); return pre; })
+    .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
+    .map(pre => `${pre.scrollWidth} > ${pre.clientWidth}: ` +
+        pre.textContent.split('\\n').reduce((a, b) => a.length > b.length ? a : b))"""
+
+
+def test_no_line_of_code_is_cut_off_on_a_screen(page_name, visit):
+    assert visit(page_name, 1280).page.evaluate(CUT_OFF) == []
+
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_page_loads_whole_and_fits(page_name, width, visit):
@@ -37,6 +54,48 @@ def test_a_page_loads_whole_and_fits(page_name, width, visit):
         assert visited.page.evaluate(check) == []
     assert visited.faults == []
     assert visited.page.title()
+
+
+SMALL_LETTERS = """() => [...document.querySelectorAll('article svg.drawing')].flatMap(svg => {
+    const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+    return [...svg.querySelectorAll('text, tspan')].filter(text => text.textContent.trim())
+        .filter(text => parseFloat(getComputedStyle(text).fontSize) * scale < 11).map(text => text.textContent);
+})"""
+
+
+def test_letters_in_drawings_are_legible_on_a_phone(page_name, visit):
+    assert visit(page_name, 390).page.evaluate(SMALL_LETTERS) == []
+
+
+def test_every_promised_picture_is_there(site):
+    """A cell that describes its picture has one, also if the environment of the build sets MPLBACKEND."""
+    total = 0
+    for source in DOCS.rglob("*.md"):
+        promised = len(re.findall(r"^  image:\n    alt:", source.read_text(encoding="utf-8"), re.MULTILINE))
+        if promised:
+            page = (site / source.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8")
+            assert len(re.findall(r'<img alt="[^"]{20,}"[^>]* src="[^"]*_images/', page)) == promised, source
+        total += promised
+    assert total > 30
+
+
+def test_a_build_fails_where_a_promised_picture_is_missing(tmp_path):
+    cell = "```{code-cell} ipython3\n---\nmystnb:\n  image:\n    alt: A line.\n---\nprint(1)\n```\n"
+    header = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: Python 3}\n---\n"
+    (tmp_path / "index.md").write_text(f"{header}# A page\n\n{cell}")
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(DOCS / '_extensions')!r})\n"
+        "extensions = ['myst_nb', 'promised_pictures']\n"
+    )
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", tmp_path, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "this cell describes a picture, but shows none" in done.stderr
+
+
+def test_code_can_be_copied(visit):
+    page = visit("tutorial/01_one_step.html").page
+    assert page.locator("button.copybtn").count() >= page.locator(".cell_input").count() > 5
 
 
 def test_formulas_are_there_at_all(visit):

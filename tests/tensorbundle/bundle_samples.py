@@ -17,7 +17,8 @@ FOLDERS = sorted(path.name for path in CHECKPOINTS.iterdir() if path.is_dir())
 FULL = os.environ.get("MINILSTM_FULL") == "1"  # long counts instead of short ones
 
 # TensorFlow's object-based savers order the data by their object graph, and parts and shards are not written here.
-NOT_BY_NAME = {"partitioned", "sharded2", "snappy_index", "tf2_manager", "tf2_object"}
+FIRST_FORMAT = {"v1_adam", "v1_dtypes", "v1_partitioned", "v1_sharded"}
+NOT_BY_NAME = {"partitioned", "sharded2", "snappy_index", "tf2_manager", "tf2_object"} | FIRST_FORMAT
 WITH_BFLOAT16 = {"dtypes", "dtypes_nostring"}
 
 

@@ -226,3 +226,15 @@ class TestHostileStateFiles:
         (folder / "checkpoint").mkdir()
         with pytest.raises(CheckpointError, match="not a regular file"):
             tensorbundle.latest(folder)
+
+
+def test_a_file_of_the_first_format_is_not_removed(tmp_path):
+    """Any file could have that name; and a state file may be hostile."""
+    (tmp_path / "m-1").write_bytes(b"mine")
+    (tmp_path / "m-1.meta").write_bytes(b"mine, too")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m-1"\n')
+    tensorbundle.write(tmp_path / "m-2", {"a": 1.0})
+    tensorbundle.publish(tmp_path / "m-2", max_to_keep=1)
+    assert (tmp_path / "m-1").read_bytes() == b"mine"
+    assert (tmp_path / "m-1.meta").exists()
+    assert tensorbundle.all_checkpoints(tmp_path) == [str(tmp_path / "m-2")]

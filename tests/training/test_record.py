@@ -95,7 +95,7 @@ CHANGES = {
     **{f"model: {name}": ({}, {"model": model}, f"model: started with {line}")
        for name, (model, line) in MODELS.items()},
     "rate": ({}, {"optimizer": Adam(0.1)}, "learning_rate: started with 0.01, now 0.1"),
-    "beta": ({}, {"optimizer": Adam(0.01, beta2=0.5)}, "beta2: started with 0.9990000128746033, now 0.5"),
+    "beta": ({}, {"optimizer": Adam(0.01, beta2=0.5)}, "beta2: started with 0.999, now 0.5"),
     "class": ({}, {"optimizer": AdamW(0.01)}, "optimizer: started with Adam, now AdamW"),
     "its own option": ({}, {"optimizer": AdamW(0.01)}, "weight_decay: started with nothing, now 0.004"),
     "rule": ({}, {"optimizer": Shifted(0.01)}, "optimizer: started with Adam, now test_record.Shifted"),

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..loops import SCALE
 from ..memory import aligned, recycled
-from ..workspace import FOLD_INPUTS, whole_bias
+from ..padding import column_past_end
+from ..workspace import FOLD_INPUTS, PAST_END, whole_bias
 from . import workers
 from .functions import backward, forward, pack, pack_transposed, unpack
 from .tile import COLUMNS
@@ -25,28 +26,33 @@ LEAST_ROWS = 8  # in a part; with fewer, a core waits for the kernel's numbers
 class Part:
     """The arrays of some sequences of a batch."""
 
-    def __init__(self, rows: slice, time: int, input_dim: int, units: int) -> None:
+    def __init__(self, rows: slice, time: int, input_dim: int, units: int, padded: bool) -> None:
         count = rows.stop - rows.start
         self.rows = rows
-        self.columns = _zeros(time + 1, count, input_dim + units + 1)  # [x_t, h_{t-1}, 1]
+        width = input_dim + units + padded + 1
+        self.columns = _zeros(time + 1, count, width)  # [x_t, h_{t-1}, (past the end), 1]
         self.columns[:, :, -1] = 1
         self.gates = _zeros(time, count, _panels(4 * units) * COLUMNS)
         self.c = _zeros(time + 1, count, units)
         self.dc, self.dh = _zeros(count, units), _zeros(count, units)
         self.d_columns = _zeros(count, _panels(input_dim + units) * COLUMNS)
-        self.d_kernel = _zeros(_panels(4 * units), input_dim + units + 1, COLUMNS)
+        self.d_kernel = _zeros(_panels(4 * units), width, COLUMNS)
 
 
 class CompiledWorkspace:
     """The arrays of one float32 pass, and the pass, with the methods of `minilstm.fast.workspace.ColumnWorkspace`."""
 
-    def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any) -> None:
+    def __init__(
+        self, time: int, batch: int, input_dim: int, units: int, dtype: Any, padded: bool = False
+    ) -> None:
+        self.past = np.zeros((time, batch), np.float32) if padded else None
+        self.past_end = column_past_end(PAST_END, units, np.float32)[None]
         self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
-        rows = input_dim + units + 1
+        rows = input_dim + units + padded + 1
         parts = 1
         if time * batch * rows * 4 * units >= SHARED:
             parts = max(1, min(workers.count(), batch // LEAST_ROWS))
-        self.parts = [Part(slice(*ends), time, input_dim, units) for ends in _pieces(batch, parts)]
+        self.parts = [Part(slice(*ends), time, input_dim, units, padded) for ends in _pieces(batch, parts)]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
         self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
         self.scale = np.repeat(np.array(SCALE, dtype), units)
@@ -59,10 +65,14 @@ class CompiledWorkspace:
         time, batch, first_h = len(inputs), len(c), self.input_dim
         last = whole_bias(bias, forget_bias)[None]
         pack(_plain(kernel), self.scale, self.kernel, 0)
-        pack(last, self.scale, self.kernel, len(kernel))
+        pack(last, self.scale, self.kernel, self.kernel.shape[1] - 1)
+        if self.past is not None:
+            pack(self.past_end, self.scale, self.kernel, len(kernel))
         for part in self.parts:
             np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
-            np.copyto(part.columns[0, :, first_h:-1], h[part.rows])
+            np.copyto(part.columns[0, :, first_h : first_h + self.units], h[part.rows])
+            if self.past is not None:
+                np.copyto(part.columns[:time, :, -2], self.past[:, part.rows])
             np.copyto(part.c[0], c[part.rows])
         outputs = recycled((batch, time, self.units), np.float32)
         self._forward(outputs)
@@ -103,7 +113,7 @@ class CompiledWorkspace:
             )
             for p in self.parts
         )  # fmt: skip
-        d_kernel = recycled((self.input_dim + units + 1, 4 * units), np.float32)
+        d_kernel = recycled((self.kernel.shape[1], 4 * units), np.float32)
         for number, part in enumerate(self.parts):  # in a fixed order: the same bits whichever thread was first
             unpack(part.d_kernel, d_kernel, number > 0)
         return (

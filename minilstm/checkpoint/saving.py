@@ -1,0 +1,168 @@
+"""Parameter trees and training state as TensorFlow checkpoints.
+
+What has a name in TensorFlow is stored under that name: the variables, an optimizer's slots ``<variable>/<slot>``,
+``beta1_power``, ``beta2_power`` and ``global_step``. The rest is stored under ``minilstm/`` as JSON in string tensors,
+which ``tf.compat.v1.train.Saver`` ignores: ``minilstm/model`` (the model's description), ``minilstm/extra`` (the
+caller's own, such as data scaling) and ``minilstm/training`` (where `fit` resumes).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from .. import tensorbundle
+from ..arguments import check_whole
+from ..layers import Sequential, from_config
+from ..params import Tree, flatten_names
+from ..reading import from_json
+from .contents import AVERAGE, EXTRA, MODEL, OWN, SCALARS, SLOTS, STEP, TRAINING
+from .past_names import cell_folders, old_name
+
+NAMINGS = ("tf", "tf1.0")
+
+
+def save_checkpoint(
+    prefix: str | os.PathLike[str],
+    params: Tree,
+    *,
+    opt_state: Any = None,
+    step: int | None = None,
+    model: Sequential | None = None,
+    extra: Any = None,
+    training: Any = None,
+    averaged: Tree = None,
+    own: dict[str, Any] | None = None,
+    max_to_keep: int | None = 5,
+    names: str = "tf",
+    publish: bool = True,
+) -> str:
+    """Write a checkpoint that TensorFlow's Saver restores.
+
+    Parameters
+    ----------
+    prefix : path
+        Such as ``runs/demo/model.ckpt``; ``-<step>`` is added if there is a step.
+    params : dict
+        A parameter tree; the paths are the variables' names.
+    opt_state : optional
+        An optimizer's state; its slots are stored beside the variables.
+    step : int, optional
+        Default ``opt_state.step``. Stored as ``global_step`` (int64).
+    model : Sequential, optional
+        Its description is stored, so that the checkpoint opens without its script.
+    extra, training : optional
+        Anything JSON can hold; `training` is for `fit`.
+    averaged : dict, optional
+        Moving averages of the parameters, in their structure; stored as TensorFlow's ``ExponentialMovingAverage``.
+    own : dict, optional
+        Further arrays, stored under ``minilstm/<key>``; loading returns them in `others`.
+    max_to_keep : int or None, default 5
+        Older checkpoints that the ``checkpoint`` file lists are removed once this one is complete. 0 or None keeps all.
+    names : {"tf", "tf1.0"}
+        "tf1.0" writes a cell's ``kernel`` and ``bias`` as TensorFlow 1.0 and 1.1 named them: ``weights``, ``biases``.
+    publish : bool, default True
+        Whether to name the checkpoint as the newest in the folder's ``checkpoint`` file.
+
+    Returns
+    -------
+    str
+        The prefix of the files written.
+
+    Raises
+    ------
+    ValueError
+        For names that clash, an unknown naming, a model that holds functions without a registered name, or a `step` or
+        `max_to_keep` that is no whole number. Nothing is written then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from minilstm import LSTM, Dense, Sequential, load_checkpoint
+    >>> model = Sequential(LSTM(8), Dense(1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     prefix = save_checkpoint(f"{folder}/m", model.init(seed=0, input_dim=1), step=600, model=model)
+    ...     loaded = load_checkpoint(folder)
+    >>> os.path.basename(prefix), loaded.step, loaded.model.names
+    ('m-600', 600, ['rnn', 'dense'])
+    """
+    if names not in NAMINGS:
+        raise ValueError(f"save_checkpoint: names must be one of {NAMINGS}, got {names!r}")
+    if opt_state is not None and step is None:
+        step = opt_state.step
+    if step is not None:
+        step = check_whole(step, "step", "save_checkpoint", least=0)
+    if max_to_keep is not None:
+        max_to_keep = check_whole(max_to_keep, "max_to_keep", "save_checkpoint", least=0)
+    variables = flatten_names(params)
+    reserved = [name for name in variables if name.startswith(OWN) or name in (STEP, *SCALARS)]
+    if reserved:
+        raise ValueError(f"save_checkpoint: these names are taken by training state: {reserved}")
+    tensors = {name: np.asarray(value) for name, value in variables.items()}
+    if opt_state is not None:
+        tensors.update(_slot_tensors(opt_state, variables))
+    if averaged is not None:
+        tensors.update({f"{name}/{AVERAGE}": np.asarray(value) for name, value in flatten_names(averaged).items()})
+    if names == "tf1.0":
+        folders = cell_folders(model)
+        tensors = {old_name(name, folders): value for name, value in tensors.items()}
+    if step is not None:
+        tensors[STEP] = np.asarray(step, np.int64)
+    tensors.update({OWN + key: np.asarray(value) for key, value in (own or {}).items()})
+    for name, value in ((MODEL, _description(model, variables)), (EXTRA, extra), (TRAINING, training)):
+        if value is not None:
+            text = as_json(value, f"save_checkpoint: {name.removeprefix(OWN)}")
+            tensors[name] = np.asarray(text.encode(), object)
+    path = os.fspath(prefix) if step is None else f"{os.fspath(prefix)}-{step}"
+    tensorbundle.write(path, tensors)
+    if publish:
+        tensorbundle.publish(path, max_to_keep)
+    return path
+
+
+def check_describable(model: Sequential | None, extra: Any) -> None:
+    """Raise the ValueError that `save_checkpoint` would raise for a model or an `extra` that cannot be stored."""
+    _description(model, {})
+    as_json(extra, "save_checkpoint: extra")
+
+
+def as_json(value: Any, what: str) -> str:
+    """A value as JSON, the same text for equal values; ValueError, which begins with `what`, if JSON cannot hold it."""
+    try:
+        text = json.dumps(value, sort_keys=True)
+        from_json(text)  # what is written must be what is read
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} must be what JSON can hold: {error}") from error
+    return text
+
+
+def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[str, Any] | None:
+    """What `from_config` builds the model from again, and the parameters' dtype; ValueError for a user's own cell."""
+    if model is None:
+        return None
+    config = model.config()
+    try:
+        from_config(config)
+    except ValueError as error:
+        raise ValueError(
+            f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({error}); save "
+            "the parameters of others without model=, and train them with fit(loss_fn=...)"
+        ) from error
+    dtypes = {str(value.dtype) for value in variables.values()}
+    return {**config, "dtype": dtypes.pop() if len(dtypes) == 1 else None}
+
+
+def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    tensors: dict[str, np.ndarray] = {}
+    for field, slot in SLOTS.get(type(opt_state), {}).items():
+        values = flatten_names(getattr(opt_state, field))
+        if values.keys() != variables.keys():
+            raise ValueError("save_checkpoint: opt_state must belong to params, but its names differ")
+        tensors.update({f"{name}/{slot}": np.asarray(value) for name, value in values.items()})
+    for scalar in SCALARS:
+        if hasattr(opt_state, scalar):
+            tensors[scalar] = np.asarray(getattr(opt_state, scalar), np.float32)
+    return tensors

@@ -1,0 +1,86 @@
+"""The table of docs/howto/load_tensorflow.md: every line runs here, on a file of the kind that its row names."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import GOLDEN
+
+import minilstm
+from minilstm import Adam, save_checkpoint, tensorbundle
+from minilstm.checkpoint.past_names import old_name
+from minilstm.params import flatten_names
+
+PAGE = Path(__file__).parent.parent / "docs" / "howto" / "load_tensorflow.md"
+CODE = re.compile(r"`([^`]+)`")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in PAGE.read_text().splitlines()
+    if line.startswith("| ") and "`" in line
+]
+RUN = [(row[0], CODE.findall(row[1]), row[2].strip("`")) for row in ROWS if CODE.fullmatch(row[2])]
+
+
+def names_of_0x(name):
+    name = name.replace("rnn/basic_lstm_cell", "RNN/BasicLSTMCell")
+    return name.replace("Cell/kernel", "Cell/Linear/Matrix").replace("Cell/bias", "Cell/Linear/Bias")
+
+
+# The folder in a row's line, and what its names are for those of the row's model.
+WRITTEN = {
+    "theirs": lambda name: name,
+    "old": lambda name: old_name(name, set()),
+    "older": names_of_0x,
+    "colons": lambda name: f"{name}:0",
+    "scoped": lambda name: f"net/net/{name}" if "/Adam" in name else f"net/{name}",
+    "named": lambda name: old_name(name, {"hidden2"}),
+    "cudnn": lambda name: f"cudnn_lstm/{name}".replace("lstm_cell", "cudnn_compatible_lstm_cell"),
+    "ptb": lambda name: name.replace("dense/kernel", "softmax_w").replace("dense/bias", "softmax_b"),
+    "ruled": lambda name: name.replace("rnn/lstm_cell/", "core/"),
+    "more": lambda name: name,
+}
+
+
+def write(folder, model):
+    """A trained model in a folder; its parameters."""
+    params = model.init(1, 3)
+    adam = Adam(0.01)
+    params, state = adam.update(params, model.init(2, 3), adam.init(params))
+    params, state = adam.update(params, model.init(3, 3), state)
+    ours = save_checkpoint("ours/m", params, opt_state=state)
+    more = {"frozen/table": np.zeros((2, 2), np.float32)} if folder == "more" else {}
+    tensors = {WRITTEN[folder](name): array for name, array in {**tensorbundle.read(ours), **more}.items()}
+    tensorbundle.write(f"{folder}/model.ckpt-2", tensors)
+    tensorbundle.publish(f"{folder}/model.ckpt-2")
+    return params
+
+
+@pytest.mark.parametrize("row", RUN, ids=lambda row: row[0])
+def test_the_line_of_a_row_runs(row, tmp_path, monkeypatch):
+    _, models, line = row
+    monkeypatch.chdir(tmp_path)
+    for folder in ("v1", "shards"):
+        shutil.copytree(GOLDEN / "checkpoints" / {"v1": "v1_adam", "shards": "v1_sharded"}[folder], folder)
+    names = {**vars(minilstm), "np": np}
+    model = names["model"] = eval(models[0], names) if models else minilstm.Sequential(minilstm.LSTM(4))
+    folder = re.search(r'"(\w+)', line)[1]
+    params = write(folder, model) if folder in WRITTEN else None
+    found = eval(line, names)
+    if isinstance(found, minilstm.checkpoint.Checkpoint):
+        if params is not None:
+            wanted, flat = flatten_names(params), flatten_names(found.params)
+            assert {name: array.tobytes() for name, array in flat.items()} == {
+                name: array.tobytes() for name, array in wanted.items()
+            }
+        assert type(found.opt_state).__name__ == "AdamState"
+        assert (found.step, found.notes) == (5 if folder == "v1" else 2, ())
+    else:
+        assert found
+
+
+def test_there_is_a_row_for_everything_and_each_is_run():
+    assert len(ROWS) == 16
+    assert len(RUN) == 15  # the other is a link
+    assert {re.search(r'"(\w+)', line)[1] for _, _, line in RUN} == {*WRITTEN, "v1", "shards"}
