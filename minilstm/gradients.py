@@ -207,7 +207,7 @@ def _grads(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[An
     """The gradients from the node `end` back to every root; 0 where nothing arrives."""
     found = [None] * len(roots) if end is None else sweep(end, vspace(value).ones(), roots)
     return [
-        np.zeros(np.shape(leaf), np.asarray(leaf).dtype) if grad is None else _like_leaf(grad, leaf)
+        np.zeros(np.shape(leaf), np.asarray(getval(leaf)).dtype) if grad is None else _like_leaf(grad, leaf)
         for grad, leaf in zip(found, leaves, strict=True)
     ]
 
