@@ -12,9 +12,9 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd import grad
-from autograd.core import JVPNode
+from autograd.core import JVPNode, add_outgrads
 from autograd.extend import VSpace, defjvp, defvjp, primitive
-from autograd.tracer import getval, isbox
+from autograd.tracer import getval, isbox, toposort
 
 Array = Any
 
@@ -89,3 +89,18 @@ def pulled_by_trace(
 
     places = tuple(range(len(argnums)))
     return list(grad(product, places)(*(args[argnum] for argnum in argnums)))
+
+
+def sweep(end: Any, cotangent: Any, roots: list[Any]) -> list[Any]:
+    """Autograd's backward pass for many variables: what arrives at each root from the node `end`, or None."""
+    found: dict[Any, Any] = {}
+    root_set = set(roots)
+    outgrads = {end: (cotangent, False)}
+    for node in toposort(end):
+        outgrad = outgrads.pop(node)
+        if node in root_set:
+            found[node] = outgrad[0]
+            continue
+        for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
+            outgrads[parent] = add_outgrads(outgrads.get(parent), ingrad)
+    return [found.get(root) for root in roots]

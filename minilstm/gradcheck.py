@@ -22,7 +22,7 @@ from .arguments import as_generator, check_function, check_has
 from .arrays import as_array
 from .cells import LSTMState
 from .first_fault import TRACE_TOLERANCE, RandomLoss, error, first_difference, first_wrong, traced_dz
-from .gradients import value_and_grad
+from .gradients import hessian_vector_product, value_and_grad
 from .layers import RNN, Bidirectional, Embedding, Sequential
 from .layers.base import Layer
 from .params import Tree, flatten_names, tree_leaves, tree_map, tree_unflatten
@@ -32,7 +32,11 @@ CENTRAL_STEP = 1e-5  # near the cube root of float64's rounding, where rounding 
 
 
 class Row(NamedTuple):
-    """One row of the table: the errors of one weight, or one gate of it, against the trace and central differences."""
+    """One row of the table: the errors of one weight, or one gate of it, against the trace and central differences.
+
+    `second_error` is that of a product of the Hessian with a random vector, against the trace's; None if a part of the
+    model has no second derivatives, or a backward pass was checked that has none.
+    """
 
     name: str
     gate: str
@@ -40,11 +44,13 @@ class Row(NamedTuple):
     central_error: float
     largest: float
     entries: int
+    second_error: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether both errors are within tolerance."""
-        return self.trace_error <= TRACE_TOLERANCE and self.central_error <= CENTRAL_TOLERANCE
+        """Whether all errors are within tolerance."""
+        first = self.trace_error <= TRACE_TOLERANCE and self.central_error <= CENTRAL_TOLERANCE
+        return first and (self.second_error is None or self.second_error <= TRACE_TOLERANCE)
 
 
 class Report(NamedTuple):
@@ -65,11 +71,12 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
-        head = f"{'gradient of':<{width}}  gate   vs trace   vs central   largest  checked  verdict"
+        head = f"{'gradient of':<{width}}  gate   vs trace   vs central     second   largest  checked  verdict"
         lines = [head, "-" * len(head)]
         for row in self.rows:
+            second = "-" if row.second_error is None else f"{row.second_error:.1e}"
             lines.append(
-                f"{row.name:<{width}}  {row.gate:<4}  {row.trace_error:9.1e}  {row.central_error:11.1e}  "
+                f"{row.name:<{width}}  {row.gate:<4}  {row.trace_error:9.1e}  {row.central_error:11.1e}  {second:>9}  "
                 f"{row.largest:8.1e}  {row.entries:7d}  {'ok' if row.agrees else 'WRONG'}"
             )
         lines += ["", f"worst entry: {self.worst}", *self.first_wrong]
@@ -143,6 +150,8 @@ def report(
     layers = {name: layer for name, layer in zip(model.names, model.layers, strict=True) if isinstance(layer, RNN)}
     gated = _gated_weights({f"{name}/{layer.cell.name}/": layer.cell for name, layer in layers.items()})
     table = _compare(lambda: run(model, variables), variables, derived, traced, gated, entries, rng)
+    losses = (lambda tree: run(model, tree)), (lambda tree: run(traced_model, tree))
+    table = table._replace(rows=_with_second(table.rows, *losses, variables, gated, rng))
     wrong = [] if table.agrees else first_wrong(model, params, inputs, sequence_length, rng)
     return table._replace(first_wrong=wrong)
 
@@ -258,6 +267,29 @@ def _compare(
             errors = error(hand, reference), error([hand[p] for p in places], central)
             rows.append(Row(name, gate, *errors, float(np.max(np.abs(reference))), len(places)))
     return Report(rows, worst[1], [])
+
+
+def _with_second(rows: list[Row], loss: Any, traced_loss: Any, variables: Tree, gated: Tree, rng: Any) -> list[Row]:
+    """The rows with the errors of one product of the Hessian with a random vector of length 1."""
+    vector = tree_map(lambda x: rng.normal(size=x.shape), variables)
+    size = np.sqrt(sum(np.sum(v * v) for v in tree_leaves(vector)))
+    vector = tree_map(lambda v: v / size, vector)
+
+    def slope(tree: Tree) -> Any:
+        grads = value_and_grad(traced_loss)(tree)[1]
+        pairs = zip(tree_leaves(grads), tree_leaves(vector), strict=True)
+        return sum((g * v).sum() for g, v in pairs)
+
+    try:
+        derived, traced = hessian_vector_product(loss)(variables, vector)[2], value_and_grad(slope)(variables)[1]
+    except NotImplementedError:  # a primitive of a user's own layer or cell
+        return rows
+    errors = []
+    for hand, reference in zip(_flatten(derived).items(), _flatten(traced).values(), strict=True):
+        gates = gated.get(hand[0], ("",))
+        parts = (np.split(whole, len(gates), axis=-1) for whole in (hand[1], reference))
+        errors += [error(*pair) for pair in zip(*parts, strict=True)]
+    return [row._replace(second_error=found) for row, found in zip(rows, errors, strict=True)]
 
 
 def _flatten(tree: Tree) -> dict[str, np.ndarray]:

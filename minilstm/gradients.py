@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from autograd.core import JVPNode, VJPNode, add_outgrads, vspace
-from autograd.tracer import getval, isbox, new_box, toposort, trace_stack
+from autograd.core import JVPNode, VJPNode, vspace
+from autograd.tracer import getval, isbox, new_box, trace_stack
 
 from .arguments import check_function, check_number
 from .arrays import as_array
+from .cotangents import sweep
 from .params import Tree, tree_leaves, tree_map, tree_rows, tree_unflatten
 
 
@@ -64,7 +65,7 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
         if plain.ndim or plain.dtype.kind not in "fiu":
             what = f"shape {plain.shape}" if plain.ndim else repr(getval(value))
             raise ValueError(f"value_and_grad: the loss that function returns must be a scalar, got {what}")
-        grads = tree_unflatten(params, iter(_sweep(end, value, roots, leaves)))
+        grads = tree_unflatten(params, iter(_grads(end, value, roots, leaves)))
         return ((value, aux), grads) if has_aux else (value, grads)
 
     return value_and_gradient
@@ -202,22 +203,12 @@ def _is_plain(leaf: Any) -> bool:
     return not isinstance(leaf, np.ma.MaskedArray) and getattr(leaf, "dtype", np.dtype(float)).isnative
 
 
-def _sweep(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
-    """Accumulate the gradients from the node `end` back to every root: autograd's backward pass for many variables."""
-    found: dict[Any, Any] = {}
-    if end is not None:
-        root_set = set(roots)
-        outgrads = {end: (vspace(value).ones(), False)}
-        for node in toposort(end):
-            outgrad = outgrads.pop(node)
-            if node in root_set:
-                found[node] = outgrad[0]
-                continue
-            for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
-                outgrads[parent] = add_outgrads(outgrads.get(parent), ingrad)
+def _grads(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
+    """The gradients from the node `end` back to every root; 0 where nothing arrives."""
+    found = [None] * len(roots) if end is None else sweep(end, vspace(value).ones(), roots)
     return [
-        _like_leaf(found[root], leaf) if root in found else np.zeros(np.shape(leaf), np.asarray(leaf).dtype)
-        for root, leaf in zip(roots, leaves, strict=True)
+        np.zeros(np.shape(leaf), np.asarray(getval(leaf)).dtype) if grad is None else _like_leaf(grad, leaf)
+        for grad, leaf in zip(found, leaves, strict=True)
     ]
 
 

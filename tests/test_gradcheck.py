@@ -20,6 +20,7 @@ from minilstm import (
     bptt,
     gradcheck,
 )
+from minilstm.second import tangents
 
 MODELS = {
     "plain": Sequential(LSTM(4), Dense(1)),
@@ -258,3 +259,23 @@ def test_a_derivative_of_the_wrong_shape_is_an_error_that_names_it(k, name):
 
     with pytest.raises(ValueError, match=f"the derivative of {name} must be"):
         gradcheck.report_backward(BasicLSTMCell(4), own_backward(change), time=5)
+
+
+def test_a_wrong_second_derivative_is_caught(monkeypatch):
+    """The gradient is right; the table says which column is not."""
+    original = tangents.step_back_tangent
+
+    def wrong(*args):
+        back, moved = original(*args)
+        moved.weights["bias"] = moved.weights["bias"] * 1.0005
+        return back, moved
+
+    layer = LSTM(3, use_peepholes=True, backprop="readable")
+    fine = gradcheck.report(layer, input_dim=2)
+    assert fine.agrees
+    assert all(0 <= row.second_error < 1e-12 for row in fine.rows)
+    monkeypatch.setattr(tangents, "step_back_tangent", wrong)
+    found = gradcheck.report(layer, input_dim=2)
+    assert {row.name for row in found.rows if not row.agrees} == {"rnn/lstm_cell/bias"}
+    assert all(row.trace_error < 1e-12 for row in found.rows)
+    assert "second" in str(found).splitlines()[0]

@@ -36,7 +36,7 @@ RECIPES = [
     DropoutWrapper(LSTMCell(3), input_keep_prob=0.5, variational_recurrent=True),
     ResidualWrapper(LSTMCell(3)),
     MultiRNNCell([LSTMCell(3), GRUCell(2)], name="stack"),
-    RNN(LSTMCell(3), backprop="readable", reverse=True, learn_initial_state=True, name="runner"),
+    RNN(LSTMCell(3), backprop="readable", reverse=True, learn_initial_state=True, recompute=5, name="runner"),
     Bidirectional(LSTMCell(3), GRUCell(2), name="both"),
     Dense(2, activation="tanh", initializer="orthogonal"),
     Embedding(7, 3, initializer="zeros"),

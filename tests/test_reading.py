@@ -22,6 +22,7 @@ from minilstm import CheckpointError, load_checkpoint, save_checkpoint, tensorbu
 from minilstm.cli import main
 from minilstm.export import convert, npz, safetensors, tf2, torch
 from minilstm.export.arrays import from_npy, unzipped, zipped
+from minilstm.layers.sequential import MOST_LAYERS
 from minilstm.reading import LIMITS, READERS, Limits, content, from_json, printable, reading
 from minilstm.training import replay
 
@@ -185,6 +186,15 @@ def test_errors_of_the_disk_and_those_with_the_path_stay():
         assert raised(error) is error
     assert str(raised(RecursionError("r"))) == "the/path: damaged: it is nested too deeply"
     assert str(raised(MemoryError("9 GiB"))) == "the/path: too large for the memory there is: 9 GiB"
+
+
+def test_the_page_about_files_states_the_limits():
+    page = (Path(__file__).parent.parent / "docs" / "files.md").read_text()
+    table = page.split("<!-- begin: limits -->")[1].split("<!-- end: limits -->")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", table, re.MULTILINE)
+    stated = {name: int(number.replace(",", "")) for name, number in rows}
+    assert stated == LIMITS._asdict()
+    assert f"at most {MOST_LAYERS:,} layers" in page
 
 
 # --- limits ---------------------------------------------------------------------------------------------------

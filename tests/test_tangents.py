@@ -391,6 +391,56 @@ def test_third_derivatives_are_refused_and_name_the_trace(backprop):
     assert largest(value_and_grad(product)(params)[1]) > 1e-6
 
 
+def test_a_leaf_that_the_loss_does_not_use_has_a_product_of_zeros():
+    params = {"used": np.array([1.0, 2.0], np.float32), "unused": np.ones((2, 3), np.float32)}
+    value, grads, product = hessian_vector_product(lambda p: anp.sum(p["used"] ** 3))(params, params)
+    assert value == 9
+    assert_trees_equal(grads, {"used": np.array([3.0, 12.0], np.float32), "unused": np.zeros((2, 3), np.float32)})
+    assert_trees_equal(product, {"used": np.array([6.0, 24.0], np.float32), "unused": np.zeros((2, 3), np.float32)})
+
+
+def test_aux_comes_back_as_it_is_and_random_draws_are_made_once():
+    layer, x = Sequential(LSTM(3), Dropout(0.5)), np.ones((2, 4, 1))
+    params, rng = layer.init(0, 1, np.float64), np.random.default_rng(0)
+
+    def loss(params):
+        outputs, state = layer.apply(params, x, rng=rng)
+        return anp.sum(outputs**2), (state, "text")
+
+    (value, (state, text)), grads, _ = hessian_vector_product(loss, has_aux=True)(params, params)
+    rng = np.random.default_rng(0)
+    (wanted, (wanted_state, _)), wanted_grads = value_and_grad(loss, has_aux=True)(params)
+    assert value == wanted
+    assert text == "text"
+    assert type(state["rnn"].c) is np.ndarray
+    assert_trees_close(state, wanted_state, 1e-15)
+    assert_trees_close(grads, wanted_grads, 1e-14)
+
+
+@pytest.mark.parametrize("product", [hessian_vector_product, jvp])
+def test_vectors_that_do_not_fit_are_refused(product):
+    params = {"w": np.ones(2), "b": np.ones((1, 2))}
+    find = product(lambda p: anp.sum(p["w"] * p["b"]))
+    for vector, message in (
+        ({"w": np.ones(2)}, "vector does not fit params: trees differ"),
+        ({"w": np.ones(2), "b": np.ones(2)}, r"vector has a leaf \(2,\) where params has \(1, 2\)"),
+        ({"w": np.ones(2), "b": np.ones((1, 2), int)}, "vector: every leaf must be a floating array"),
+    ):
+        with pytest.raises(ValueError, match=f"{product.__name__}: {message}"):
+            find(params, vector)
+    with pytest.raises(ValueError, match=f"{product.__name__}: params: every parameter must be a floating array"):
+        find({"w": np.ones(2, int), "b": np.ones((1, 2))}, params)
+
+
+def test_the_tangent_of_a_result_that_does_not_move_is_zero_and_that_of_a_whole_number_is_none():
+    value, tangent = jvp(lambda w: {"moves": 2 * w, "still": np.ones(3), "count": 7, "label": np.array([1])})(
+        np.array(3.0), np.array(1.0)
+    )
+    assert (value["moves"], tangent["moves"], value["count"]) == (6, 2, 7)
+    assert tangent["still"].tolist() == [0, 0, 0]
+    assert tangent["count"] is tangent["label"] is None
+
+
 def test_the_product_itself_may_be_used_where_something_else_is_derived():
     """A second derivative inside of another trace is an error only if its own derivative is asked for."""
     layer = LSTM(2)

@@ -138,16 +138,21 @@ function drawMachine(machine, svg) {
       arrow(`cc${t + 1}`, `M${x + big / 2},${cTop + 35}H${x + column - big / 2 - 2}`);
       arrow(`w${t + 1}`, `M${x + big / 2},${hTop + 35}H${right}V${gTop + 74}H${x + column - 52}`);
       const f = machine.done(false, t + 1, 4) ? run.steps[t + 1].f.map(number) : ["f", ""];
-      f.forEach((value, u) => label((x + big / 2 + right) / 2 - 1, cTop + 18 + 12 * u, value, { class: "factor" }));
+      const gap = (right + x + column - big / 2) / 2; // between the line of W and the next c
+      f.forEach((value, u) => label(gap, cTop + 18 + 12 * u, value, { class: "factor" }));
       label(right - 3, hTop + 28, "Wᵀ", { class: "factor", "text-anchor": "end" });
     }
     arrow(`ch${t}`, `M${x},${cTop}V${hTop + 72}`);
-    const factor = machine.done(false, t, 7) ? s.a.map((a, u) => number(s.o[u] * (1 - a * a))).join("  ") : "o(1−a²)";
-    label(x + 4, cTop - 8, factor, { class: "factor", "text-anchor": "start" });
+    const factors = machine.done(false, t, 7) ? s.a.map((a, u) => number(s.o[u] * (1 - a * a))) : ["", "o(1−a²)"];
+    label(x - 4, cTop - 8, factors[0], { class: "factor", "text-anchor": "end" });
+    label(x + 4, cTop - 8, factors[1], { class: "factor", "text-anchor": "start" });
     arrow(`f${t}`, `M${gateX.f},${gTop}L${x - 8},${cTop + 72}`, "f");
     arrow(`i${t}`, `M${gateX.i - 4},${gTop}L${x + 8},${cTop + 72}`, "i");
     arrow(`j${t}`, `M${gateX.j + 22},${gTop + 78}L${x},${cTop + 72}`, "j");
     arrow(`o${t}`, `M${gateX.o + 14},${gTop + 76}V${gTop + 73}H${x + 49}V${hTop + 50}H${x + big / 2 + 2}`, "o");
+    const uses = [[-40, "c₋₁"], [30, "j"], [5, "i"]]; // the factors of f, i and j on their way to c
+    uses.forEach(([dx, text], k) => label(x + dx, gTop - (k === 2 ? 16 : 8), text, { class: "factor" }));
+    label(x + 41, cTop + 60, "a", { class: "factor" }); // and of o on its way to h
     arrow(`x${t}`, `M${x},${xTop}V${gTop + 150}`);
     box(`h${t}`, x, hTop, big, name("h"), seen(8, s.h), felt(0, run.flow.dh[t]));
     box(`c${t}`, x, cTop, big, name("c"), seen(5, s.c), felt(3, run.flow.dc[t]));

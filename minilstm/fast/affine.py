@@ -3,13 +3,14 @@
 The readable twin is the formula itself, which autograd could trace; `tests/fast/test_affine.py` compares both.
 
 - All leading dimensions together are the rows of one matrix product. NumPy would make a product for each.
-- If passes are compiled, products with a vector avoid BLAS: its threads stay awake for a tenth of a second and slow
-  the threads of the passes more than BLAS saves.
+- If passes are compiled, products avoid BLAS: its threads stay awake for a tenth of a second and slow the threads of
+  the passes more than BLAS saves. Products with a vector are sums; others are compiled, up to a size.
 - The derivative of x is stored in the order in which the backward pass of an LSTM below reads it.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ def _product(x: Array, kernel: Array) -> Array:
     rows, units = _rows(x), kernel.shape[1]
     if rows.size * units < SMALL_PRODUCT:
         return np.dot(rows, kernel).reshape(*x.shape[:-1], units)
+    if _is_compiled(rows, kernel, kernel.shape):
+        from .compiled.dense import rows_times
+
+        return rows_times(rows, kernel).reshape(*x.shape[:-1], units)
     outputs = recycled((*x.shape[:-1], units), np.result_type(x, kernel))
     out = outputs.reshape(-1, units)
     if units == 1 and _avoids_blas(outputs.dtype):
@@ -49,6 +54,11 @@ def _product(x: Array, kernel: Array) -> Array:
 
 def _avoids_blas(dtype: Any) -> bool:
     return compiled.is_wanted(dtype)
+
+
+def _is_compiled(a: Array, b: Array, shape: tuple[int, ...]) -> bool:
+    """Whether the product of both is compiled, where the kernel or its gradient has this shape."""
+    return min(shape) > 1 and a.dtype == b.dtype and compiled.can_compile(a.dtype, math.prod(shape))
 
 
 linear = primitive(_product)  # affine without its bias
@@ -78,6 +88,11 @@ def kernel_gradient(x: Array, g: Array) -> Array:
     rows, g_rows = _rows(x), _rows(g)
     if g_rows.shape[1] == 1 and rows.size >= SMALL_PRODUCT and _avoids_blas(g.dtype):
         return np.einsum("nk,n->k", rows, g_rows[:, 0])[:, None]
+    shape = rows.shape[1], g_rows.shape[1]
+    if rows.size * shape[1] >= SMALL_PRODUCT and _is_compiled(rows, g_rows, shape):
+        from .compiled.dense import transposed_times
+
+        return transposed_times(rows, g_rows)
     return np.dot(rows.T, g_rows)
 
 

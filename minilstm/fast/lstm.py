@@ -108,7 +108,7 @@ class Loan(loans.Loan):
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
         if self.twice:
             return self.take(SecondWorkspace, *inputs.shape, kernel.shape[1] // 4, inputs.dtype)
-        if self.lengths is not None and min(self.lengths) < len(inputs):
+        if self.lengths is not None and np.min(self.lengths) < len(inputs):
             self.padding = Padding(np.asarray(self.lengths), len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None

@@ -40,7 +40,7 @@ class VariantLoan(Loan):
     def workspace_for(self, inputs: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
         masks = self.h_masks
-        if self.lengths is not None and min(self.lengths) < len(inputs):
+        if self.lengths is not None and np.min(self.lengths) < len(inputs):
             self.padding = Padding(np.asarray(self.lengths), len(inputs))
             live = ~self.padding.past[..., None]
             masks = live if masks is None else masks * live

@@ -146,7 +146,7 @@ def pick_steps(x: Array, steps: np.ndarray) -> Array:
 
 @primitive
 def place_steps(g: Array, steps: np.ndarray, time: int) -> Array:
-    """The transpose of `pick_steps`: zeros ``[time, batch, ...]`` except at one step of each sequence."""
+    """The transpose of `pick_steps`: one step of each sequence, and zeros in all others."""
     x = np.zeros((time, *g.shape), g.dtype)
     x[steps, np.arange(len(g))] = g
     return x

@@ -13,6 +13,7 @@ from ..arguments import as_generator
 from ..options import describe_parts, flag, option
 from ..params import set_path, tree_leaves
 from ..wrappers import check_cell, draw_masks, input_dim_of
+from . import recompute
 from .base import (
     Array,
     Layer,
@@ -27,6 +28,7 @@ from .base import (
     reverse_time,
     time_major,
 )  # fmt: skip
+from .recompute import recompute_option
 
 BACKPROPS = ("fast", "readable", "autograd")
 OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config` for older versions
@@ -64,6 +66,10 @@ class RNN(Layer):
         Inputs and outputs are ``[time, batch, features]``.
     learn_initial_state : bool, default False
         Add the parameters ``initial_state/c`` and ``initial_state/h``, used if no state is given; they start at 0.
+    recompute : {None, "auto"} or int, default None
+        For sequences whose steps do not fit in memory: keep only the states between segments of this many steps, and
+        compute each segment again in the backward pass (`minilstm.layers.recompute`). "auto" is about the square root
+        of the number of steps. It takes a third more time.
 
     Raises
     ------
@@ -82,6 +88,7 @@ class RNN(Layer):
     reverse: bool = flag(False)
     time_major: bool = flag(False)
     learn_initial_state: bool = flag(False)
+    recompute: Any = recompute_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,16 +152,26 @@ class RNN(Layer):
         masks = None
         if rng is not None and self.is_random:
             masks = draw_masks(self.cell, as_generator(rng, where, "rng"), batch, time, dtype, features)
-        if self.backprop == "autograd":
-            outputs, state = sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
-        else:
-            outputs, state = sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=self.is_fast)
+        last = None
         if not self.return_sequences:
             last = np.full(batch, time - 1) if lengths is None else np.maximum(lengths, 1) - 1
-            return pick_steps(outputs, last), state
+        if self.recompute is not None:
+            outputs, state = recompute.sequence(
+                self._run, self.recompute, cell_params, inputs, state, lengths, masks, last
+            )
+        else:
+            outputs, state = self._run(cell_params, inputs, state, lengths, masks)
+        if last is not None:
+            return (outputs if self.recompute is not None else pick_steps(outputs, last)), state
         if self.reverse:
             outputs = reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
+
+    def _run(self, cell_params: Params, inputs: Array, state: Any, lengths: Any, masks: Any) -> tuple[Array, Any]:
+        """Run the cell over inputs ``[time, batch, features]``, with the pass that `backprop` names."""
+        if self.backprop == "autograd":
+            return sequences.traced(self.cell, cell_params, inputs, state, lengths, masks)
+        return sequences.run(self.cell, cell_params, inputs, state, lengths, masks, fast=self.is_fast)
 
     @property
     def is_random(self) -> bool:  # type: ignore[override]
@@ -196,7 +213,10 @@ class RNN(Layer):
 
     def config(self) -> dict[str, Any]:
         """Return every option as JSON-able values, the cell's under "cell"; an `LSTM` is described as its RNN."""
-        return {**super().config(), "layer": "RNN"}
+        config = {**super().config(), "layer": "RNN"}
+        if self.recompute is None:  # versions that do not know the option read all other models
+            del config["recompute"]
+        return config
 
     def __repr__(self) -> str:
         derived = [False] if self.backprop == "autograd" else sequences.derived_parts(self.cell)

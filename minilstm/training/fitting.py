@@ -103,9 +103,9 @@ def fit(
     max_to_keep : int or None, default 5
         How many checkpoints to keep; None keeps all.
     resume : bool, default False
-        Resume from the newest checkpoint in `checkpoint_dir`, and ignore `params`. Without one, start a new run. The
-        call must say what the run was started with; only epochs, validation data, early stopping, callbacks, progress,
-        `extra`, and how often to save and how many to keep may differ.
+        Resume from the newest whole checkpoint of fit in `checkpoint_dir`, and ignore `params`. Without a run there,
+        start one. The call must say what the run was started with; only epochs, validation data, early stopping,
+        callbacks, progress, `extra`, and how often to save and how many to keep may differ.
     resume_changes : names, default ()
         What else may differ on resume: arguments of `fit`, options of the optimizer, ``"model"``, ``"data"``. The
         checkpoints from then on say what the run goes on with.
@@ -121,9 +121,11 @@ def fit(
     Raises
     ------
     ValueError
-        For arguments that do not fit together, before anything is written.
+        For arguments that do not fit together, before anything is written; and if another process, or this one, trains
+        in `checkpoint_dir`.
     CheckpointError
-        On resume, if the run was started with something else: every difference is listed. Nothing is written.
+        On resume, if the run was started with something else: every difference is listed. Also if none of the
+        checkpoints is whole. Nothing is written in both cases.
     FloatingPointError
         If the loss or a gradient is not finite; the message names the step and the parameter. Earlier checkpoints stay
         untouched. ``failed-<step>`` in `checkpoint_dir` keeps the step for ``minilstm replay``.

@@ -114,7 +114,7 @@ class RunFolder:
             why = f"its state file names model.ckpt-{max(lost)}, which is not there"
         if why is not None:
             text = f"fit: {self.directory}: the run goes on from model.ckpt-{step}, the newest whole checkpoint ({why})"
-            warnings.warn(text, UserWarning, stacklevel=5)  # the caller of fit
+            warnings.warn(text, UserWarning, stacklevel=4)  # the caller of fit
 
     def take_stock(self, max_to_keep: int | None) -> None:
         """Find out what may be removed later, before the run adds to it: `own` and `leftovers`."""

@@ -156,7 +156,7 @@ def _as_place(stored: Any) -> Place:
         value = getattr(place, name)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not (_is_count(value) if isinstance(default, int) else is_number):
-            raise ValueError(f"place: {name} must be a number, got {value!r}")
+            raise ValueError(f"place: {name} must be a number, got {value!r:.80}")
     return place
 
 
@@ -188,7 +188,7 @@ def _checked_state(opt_state: Any, like: Any, notes: tuple[str, ...]) -> Any:
                 opt_state = opt_state._replace(**{field: unflatten_names(arranged(flatten_names(value), wanted))})
             except ValueError as error:
                 raise ValueError(f"{field} of the optimizer: {error}") from error
-        elif np.shape(value) != () or not 0 <= value < 1:  # a power of beta
+        elif np.shape(value) != () or np.asarray(value).dtype.kind != "f" or not 0 <= value < 1:  # a power of beta
             raise ValueError(f"{field} must be a number in [0, 1), got {value}")
         else:
             opt_state = opt_state._replace(**{field: type(wanted)(value)})

@@ -30,11 +30,11 @@ from test_lstm import (  # noqa: F401 - collected here again: float32 is compile
 from test_optimizers import steps_of_adam
 
 import minilstm
-from minilstm import LSTM, LSTMState, value_and_grad
+from minilstm import LSTM, Dense, LSTMState, value_and_grad
 from minilstm.fast import compiled, loans
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.adam import PIECE
-from minilstm.fast.compiled import functions, workers, workspace
+from minilstm.fast.compiled import dense, functions, workers, workspace
 from minilstm.fast.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
 from minilstm.fast.compiled.tile import COLUMNS, ROWS, tile
 from minilstm.fast.workspace import FOLD_INPUTS
@@ -152,6 +152,48 @@ def test_a_gate_past_its_bound_is_shut_to_the_last_bit():
         functions.step_forward(z, c_before, c, h)
         assert_trees_equal(c, c_before)
         assert not h.any()
+
+
+@given(
+    st.integers(1, 200),
+    st.sampled_from([1, 2, DEPTH, DEPTH + 3]),
+    st.sampled_from([1, COLUMNS - 1, COLUMNS, 2 * COLUMNS + 1]),
+    st.booleans(),
+    st.integers(0, 999),
+)
+def test_products_of_a_dense_layer(n, depth, columns, shared, seed):
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    x, kernel, g = draw(n, depth), draw(depth, columns), draw(n, columns)
+    exact = lambda a, b: a.astype(np.float64) @ b.astype(np.float64)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "count", lambda: 3)
+        patch.setattr(dense, "SHARED", 0 if shared else 1 << 40)
+        found = dense.rows_times(x, kernel), dense.rows_times(g, kernel.T), dense.transposed_times(x, g)
+    wanted = exact(x, kernel), exact(g, kernel.T), exact(x.T, g)
+    for a, b in zip(found, wanted, strict=True):
+        assert_close(a, b, 1e-6 * max(n, depth, columns) ** 0.5)  # the errors of a sum add up like a random walk
+        assert a.dtype == np.float32
+        assert a.flags.c_contiguous
+
+
+def test_a_dense_layer_next_to_compiled_passes_does_not_wake_blas(monkeypatch):
+    """Its products are compiled, and equal to NumPy's."""
+    made = []
+    for name in ("rows_times", "transposed_times"):
+        original = getattr(dense, name)
+        monkeypatch.setattr(dense, name, lambda *a, n=name, f=original: made.append(n) or f(*a))
+    rng = np.random.default_rng(0)
+    x, layer = rng.normal(size=(9, 40, 30)).astype(np.float32), Dense(50)
+    params = layer.init(0, 30)
+    run = lambda tree: (layer(tree["params"], tree["x"]) ** 2).sum()  # noqa: E731
+    found = value_and_grad(run)({"params": params, "x": x})
+    assert sorted(made) == ["rows_times", "rows_times", "transposed_times"]
+    monkeypatch.setenv("MINILSTM_COMPILED", "0")
+    wanted = value_and_grad(run)({"params": params, "x": x})
+    assert_trees_close(found[1], wanted[1], 2e-6)
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -224,3 +224,26 @@ results["bytes"] = np.frombuffer(graph.SerializeToString(deterministic=True), np
     graph = np.asarray(tensors[tf2.GRAPH], object).item()
     assert found["bytes"].tobytes() == graph
     assert set(found["keys"]) == {name for name in tensors if name.endswith("VARIABLE_VALUE")}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("Bidirectional(tf.keras.layers.LSTM(3)), tf.keras.layers.Dense(1)", "a layer holds .*, which is of no LSTM"),
+        ("GRU(3), tf.keras.layers.Dense(1)", r"has shape \(5, 9\), .* wants \(5, 12\): 3 x 3 columns: a GRU"),
+        ("SimpleRNN(4), tf.keras.layers.Dense(1)", r"wants \(5, 16\): 1 x 4 columns: a plain RNN"),
+    ],
+)
+def test_other_layers_in_a_checkpoint_are_never_read_as_something_else(tmp_path, keras3, legacy, layers, message):
+    """A Bidirectional has no weights of its own, so a model of it and a Dense was once read as the Dense alone."""
+    prefix = str(tmp_path / "theirs.ckpt")
+    code = f"""
+import tensorflow as tf
+model = tf.keras.Sequential([tf.keras.Input((None, 5)), tf.keras.layers.{layers}])
+tf.train.Checkpoint(model=model).write({prefix!r})
+"""
+    for worker in (keras3, legacy):
+        worker.run(code)
+        with pytest.raises(ValueError, match=message):
+            convert(prefix, tmp_path / "ours.npz", options=Options(activation="tanh", dense_activation="linear"))
+    assert not (tmp_path / "ours.npz").exists()

@@ -46,9 +46,10 @@ def test_no_line_of_code_is_cut_off_on_a_screen(page_name, visit):
     assert visit(page_name, 1280).page.evaluate(CUT_OFF) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_page_loads_whole_and_fits(page_name, width, visit):
-    visited = visit(page_name, width)
+def test_a_page_loads_whole_and_fits(page_name, width, scheme, visit):
+    visited = visit(page_name, width, scheme)
     assert visited.faults == []
     for check in (IMAGES, DRAWINGS, FORMULAS, RAW_TABLES, TOO_WIDE):
         assert visited.page.evaluate(check) == []
@@ -76,7 +77,7 @@ def test_every_promised_picture_is_there(site):
             page = (site / source.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8")
             assert len(re.findall(r'<img alt="[^"]{20,}"[^>]* src="[^"]*_images/', page)) == promised, source
         total += promised
-    assert total > 30
+    assert total >= 30
 
 
 def test_a_build_fails_where_a_promised_picture_is_missing(tmp_path):
@@ -164,6 +165,15 @@ def test_every_link_inside_the_site_leads_somewhere(site):
             if not target.exists() or (found and anchor and anchor not in found.anchors and anchor not in ("", "#")):
                 broken.append(f"{name}: {address}")
     assert broken == []
+
+
+def test_a_name_that_a_page_refers_to_is_a_link(site):
+    """Sphinx shows a role whose target it does not find as plain code, without a warning."""
+    plain = []
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        plain += [(path.name, name) for name in re.findall(r'(?<!">)<code class="xref py [^>]*>(.*?)</code>', text)]
+    assert plain == []
 
 
 def test_every_name_of_the_package_can_be_looked_up(site):

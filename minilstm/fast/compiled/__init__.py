@@ -13,8 +13,9 @@ What NumPy cannot do, and what is done instead:
 
 numba is imported by the first pass that can use it, and caches what it compiled for the next process.
 ``MINILSTM_COMPILED=0`` in the environment turns all of this off. The number of threads is BLAS's
-(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A large product of another layer wakes
-BLAS's own threads, which keep their cores busy for a tenth of a second after it; until then the second core is shared.
+(``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS``), otherwise one for each core. A product of BLAS wakes its own threads,
+which keep their cores busy for a tenth of a second after it; until then the second core is shared. So the products of a
+`Dense` next to compiled passes are compiled too (`dense`), unless its kernel is too large.
 """
 
 from __future__ import annotations

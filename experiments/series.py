@@ -1,0 +1,253 @@
+"""A series from a CSV file: separators, decimal commas, dates, gaps. What is not understood is refused by name."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import itertools
+import re
+import sys
+from calendar import monthrange
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+MOST_MISSING = 0.2  # of the rows
+DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y%m%d")
+TIMES = ("", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S", "T%H:%M:%SZ")
+MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y%m", "%b %Y", "%Y %b", "%B %Y", "%Y %B", "%b-%Y")
+FORMATS = (*(day + time for day, time in itertools.product(DAYS, TIMES)), *MONTHS)
+MISSING = re.compile(r"|n/?a|#n/a|nan|null|none|[-.?]", re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+LIKE_A_NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*([eE][-+]?\d+)?")
+QUARTER = re.compile(r"(\d{4})([- ]?[Qq])([1-4])")
+DAY = 86400  # seconds
+
+
+class Calendar(NamedTuple):
+    """How rows step: their places (whole numbers), the label of a place, and the usual season (of months: 12)."""
+
+    places: np.ndarray
+    label: Callable[[int], str]
+    season: int
+
+
+class Series(NamedTuple):
+    """A series without gaps: its numbers [time], the label of a row, also of later rows, and what was mended."""
+
+    name: str
+    values: np.ndarray
+    label: Callable[[int], str]
+    date: str | None  # the name of the column of dates; None if rows are only counted
+    usual_season: int
+    notes: list[str]
+
+
+def read_series(path: str, column: str | None = None, date: str | None = None) -> Series:
+    """Read one column of a CSV file; ``-`` is the standard input.
+
+    Raises ValueError, which begins with the path, for what is not an evenly spaced series of numbers.
+    """
+    where = "standard input" if path == "-" else path
+    header, rows, separator = read_table(path, where)
+    columns = list(zip(*rows, strict=True))
+    known = [k for k, cells in enumerate(columns) if not all(map(MISSING.fullmatch, cells))]
+    able = [k for k in known if all(MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) for c in columns[k])]
+    chosen = able[0] if column is None and len(able) == 1 else find(header, column, "--column", where)
+    dated = find(header, date, "--date", where)
+    if dated is None and len(known) > 1:
+        others = (k for k in known if k != chosen)
+        dated = next((k for k in others if calendar(columns[k], f"{where}: column {header[k]!r}")), None)
+    if chosen is None:
+        left = [k for k in able or known if k != dated]
+        if len(left) != 1:
+            raise ValueError(f"{where}: --column is missing, wanted one of {', '.join(header[k] for k in left)}")
+        chosen = left[0]
+    values = numbers(columns[chosen], separator, f"{where}: column {header[chosen]!r}")
+    if dated is None:
+        counted = Calendar(np.arange(len(values)), lambda place: str(place + 1), 1)
+        return complete(header[chosen], values, counted, None, where)
+    found = calendar(columns[dated], f"{where}: column {header[dated]!r}")
+    if found is None or chosen == dated:
+        some = ", ".join(columns[dated][:3])
+        raise ValueError(f"{where}: --date {header[dated]!r} holds {some}; wanted a column of dates beside the numbers")
+    return complete(header[chosen], values, found, header[dated], where)
+
+
+def read_table(path: str, where: str) -> tuple[list[str], list[list[str]], str]:
+    """Return the names of the columns (1, 2, ... without a header), the rows of cells, and the separator."""
+    try:
+        text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{where}: is not UTF-8 text, wanted a CSV file") from None
+    except OSError as error:
+        raise ValueError(f"{where}: {error.strerror}") from None
+    lines = [line for line in text.splitlines() if line.strip(" \t;,|")]
+    if len(lines) < 3:
+        raise ValueError(f"{where}: has {len(lines)} rows, wanted a CSV file with a row for each time step")
+    tables = {mark: [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)] for mark in ";\t|,"}
+    even = [mark for mark, rows in tables.items() if {len(row) for row in rows} == {len(rows[0])} != {1}]
+    single = [mark for mark, rows in tables.items() if max(map(len, rows)) == 1 and len(tables[","][0]) == 1]  # of 1,5
+    separator = (even or single or sorted(tables, key=lambda mark: -len(tables[mark][0])))[0]
+    rows = tables[separator]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            what = f"row {number} has {len(row)} cells, the first row {len(rows[0])}"
+            raise ValueError(f"{where}: {what} (separator {separator!r}): {lines[number - 1]!r}")
+    if any(not (MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) or calendar([c], where)) for c in rows[0]):
+        return [cell or f"column {k}" for k, cell in enumerate(rows[0], 1)], rows[1:], separator
+    if separator == "," and len(rows[0]) == 2 and not calendar([row[0] for row in rows], where):
+        raise ValueError(f"{where}: {lines[0]!r} may be one number or two, wanted a header line above")
+    return [str(k) for k in range(1, len(rows[0]) + 1)], rows, separator
+
+
+def find(header: Sequence[str], name: str | None, flag: str, where: str) -> int | None:
+    """Return the place of the column with this name."""
+    if name is None or header.count(name) == 1:
+        return None if name is None else header.index(name)
+    near = difflib.get_close_matches(name, header, 1, 0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    what = "is a column twice in" if name in header else "is none of the columns"
+    raise ValueError(f"{where}: {flag} {name!r} {what} {', '.join(header)}{hint}")
+
+
+def numbers(cells: Sequence[str], separator: str, where: str) -> np.ndarray:
+    """Return cells as float64, NaN where missing."""
+    decimal = decimal_mark([cell for cell in cells if not MISSING.fullmatch(cell)], separator, where)
+    values = np.full(len(cells), np.nan)
+    for row, cell in enumerate(cells):
+        if not MISSING.fullmatch(cell):
+            plain = cell.replace("," if decimal == "." else ".", "").replace(",", ".")
+            if not NUMBER.fullmatch(plain) or not np.isfinite(float(plain)):
+                raise ValueError(f"{where}: value {row + 1} is {cell!r}, wanted a number")
+            values[row] = float(plain)
+    return values
+
+
+def decimal_mark(cells: Sequence[str], separator: str, where: str) -> str:
+    """Return what separates decimals, ``.`` or ``,``; the other mark may group thousands. One spelling must hold."""
+    marked = {mark: [cell for cell in cells if mark in cell] for mark in ".,"}
+    grouped = {}  # whether all numbers with a mark may be groups of three digits, such as 1,234,567.8
+    for mark, other in (".,", ",."):
+        pattern = rf"[-+]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+(\{other}\d*)?"
+        grouped[mark] = bool(marked[mark]) and all(re.fullmatch(pattern, cell) for cell in marked[mark])
+        if grouped[mark] and (marked[other] or any(cell.count(mark) > 1 for cell in marked[mark])):
+            return other
+    if marked["."] and marked[","]:
+        raise ValueError(f"{where} holds {marked['.'][0]!r} and {marked[','][0]!r}, wanted one spelling of numbers")
+    decimal = "," if marked[","] else "."
+    if grouped[decimal] and decimal == separator:  # "1,234" in quotes, as people write who separate columns by commas
+        return "."
+    if grouped[decimal] and (decimal == "," or separator == ";") and len(marked[decimal]) < len(cells):
+        raise ValueError(f"{where}: {marked[decimal][0]!r} may be thousands or decimals, wanted no such mark")
+    return decimal
+
+
+def calendar(cells: Sequence[str], where: str) -> Calendar | None:
+    """How dates, quarters such as 2001-Q3, or numbers with one step go on; None for anything else.
+
+    Raises ValueError for dates that can be read in two ways.
+    """
+    quarters = [match.groups() for cell in cells if (match := QUARTER.fullmatch(cell))]
+    if len(quarters) == len(cells):
+        places = np.array([int(year) * 4 + int(k) - 1 for year, _, k in quarters])
+        return Calendar(places, lambda place: f"{place // 4}{quarters[0][1]}{place % 4 + 1}", 4)
+    found = {}
+    for text in FORMATS:
+        if text not in ("%Y%m%d", "%Y%m") or {len(cell) for cell in cells} == {8 if "d" in text else 6}:
+            try:
+                found[text] = stepping([datetime.strptime(cell, text) for cell in cells], text)
+            except ValueError:
+                continue
+    if len({(one.season, *one.places) for one in found.values()}) > 1 and len(cells) > 1:
+        raise ValueError(f"{where}: {cells[0]!r} may be {' or '.join(found)}, wanted dates such as 2001-12-31")
+    if found or len(cells) < 2 or not all(map(NUMBER.fullmatch, cells)):
+        return next(iter(found.values()), None)
+    times = np.array([float(cell) for cell in cells])  # years, or months as R writes them: 1949.083
+    step = float(np.median(np.diff(times)))
+    if step <= 0 or np.diff(times).min() < 0.9 * step or times[-1] - times[0] > len(times) * step / (1 - MOST_MISSING):
+        return None
+    per_unit = max(1, round(1 / step))
+    step = 1 / per_unit if abs(1 / per_unit - step) < 1e-3 else step
+    places = (times - times[0]) / step
+    digits = max(len(cell.partition(".")[2]) for cell in cells)
+    return Calendar(np.rint(places).astype(int), lambda place: f"{times[0] + place * step:.{digits}f}", per_unit)
+
+
+def stepping(dates: Sequence[datetime], text: str) -> Calendar:
+    """Months (also quarters and years), working days, or steps of a constant time."""
+    first, same_time = dates[0], len({date.time() for date in dates}) == 1
+    ends = all((date + timedelta(1)).day == 1 for date in dates)
+    months = np.array([date.year * 12 + date.month - 1 for date in dates])
+    if (ends or len({date.day for date in dates}) == 1) and same_time and np.ptp(months) > 0:
+        step = int(np.gcd.reduce(np.diff(months)))
+
+        def month(place: int) -> str:
+            year, k = divmod(place * step + int(months[0]), 12)
+            day = monthrange(year, k + 1)[1] if ends else first.day
+            return first.replace(year=year, month=k + 1, day=day).strftime(text)
+
+        return Calendar((months - months[0]) // step, month, 12 // step if 12 % step == 0 else 1)
+    stamps = np.array(dates, "datetime64[s]")
+    days = stamps.astype("datetime64[D]")
+    working = np.busday_count(days[0], days)
+    if same_time and 5 < len(days) > (1 - MOST_MISSING) * (np.ptp(working) + 1) and np.is_busday(days).all():
+
+        def weekday(place: int) -> str:
+            return (first + (np.busday_offset(days[0], place) - days[0]).item()).strftime(text)
+
+        return Calendar(working, weekday, 5)
+    step = int(np.gcd.reduce(np.diff(stamps).astype(int))) if len(dates) > 1 else DAY
+    step = step or DAY
+    season = {DAY: 7, 7 * DAY: 52}.get(step, max(DAY // step, 1))
+    places = (stamps - stamps[0]).astype(int) // step
+    return Calendar(places, lambda place: (first + timedelta(seconds=place * step)).strftime(text), season)
+
+
+def complete(name: str, values: np.ndarray, rows: Calendar, date: str | None, where: str) -> Series:
+    """Put the rows in the order of their dates and fill gaps; the notes say what was done."""
+    order = np.argsort(rows.places, kind="stable")
+    places, values = rows.places[order], values[order]
+    notes = ["the rows were put in the order of their dates"] if (np.diff(order) < 0).any() else []
+    start, length = int(places[0]), int(places[-1] - places[0]) + 1
+    twice = np.flatnonzero(np.diff(places) == 0)
+    if len(twice):
+        raise ValueError(f"{where}: date {rows.label(int(places[twice[0]]))} comes twice, wanted one row for each")
+    if len(places) < (1 - MOST_MISSING) * length:
+        span = f"{rows.label(start)} to {rows.label(start + length - 1)}"
+        raise ValueError(f"{where}: {len(places)} dates from {span}, wanted evenly spaced ones: {length}")
+    grid = np.full(length, np.nan)
+    grid[places - start] = values
+    known = np.flatnonzero(np.isfinite(grid))
+    if len(known) < (1 - MOST_MISSING) * (known[-1] + 1 - known[0] if len(known) else 1):
+        raise ValueError(f"{where}: column {name!r} has {len(known)} numbers in {length} rows, wanted four in five")
+    start, filled = start + int(known[0]), np.arange(known[0], known[-1] + 1)
+    if len(filled) < length:
+        notes.append(f"rows without a value at the ends were left out: {length - len(filled)}")
+    holes = np.setdiff1d(filled, known)
+    if len(holes):
+        which = ", ".join(rows.label(int(places[0] + hole)) for hole in holes[:3]) + ", ..." * (len(holes) > 3)
+        notes.append(f"missing values were filled on a straight line between their neighbours: {len(holes)} ({which})")
+    grid = np.interp(filled, known, grid[known])
+    return Series(name, grid, lambda row: rows.label(start + row), date, rows.season, notes)
+
+
+def find_season(values: np.ndarray, usual: int, longest: int) -> int:
+    """Return the season of a series, or 1: a lag at which its differences repeat, and again at two and three times it.
+
+    The least of the three autocorrelations must be 0.5, but 0.2 is enough for the `usual` season of the calendar.
+    """
+    changes = np.diff(values) - np.mean(np.diff(values))
+    least = [1.0, 0.0]
+    for lag in range(2, longest + 1):
+        multiples = [k * lag for k in (1, 2, 3) if k * lag < len(changes) - 3]
+        least.append(min(np.mean(changes[k:] * changes[:-k]) / np.mean(changes**2) for k in multiples))
+    if 1 < usual <= longest and least[usual] > 0.2:
+        return usual
+    longest = min(longest, len(changes) // 4)  # three multiples, each seen at least once more
+    peaks = [k for k in range(2, longest) if least[k] >= max(0.5, least[k - 1], least[k + 1])]
+    most = max((least[k] for k in peaks), default=1.0)
+    return next((k for k in peaks if 1 - least[k] <= 1.3 * (1 - most) + 0.01), 1)  # not twice the season

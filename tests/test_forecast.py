@@ -1,0 +1,265 @@
+"""The forecast command: its files, its methods, what it refuses, and how it resumes."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilstm import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from experiments import forecast, forecast_lstm, sunspots  # noqa: E402
+from experiments import forecast_methods as ways  # noqa: E402
+
+SUNSPOTS = sunspots.DATA
+FILES = {"config.json", "history.csv", "forecast.csv", "results.json", "loss.png", "forecast.png", "checkpoint"}
+SHORT = ["--epochs", "1", "--seeds", "2", "--quiet"]
+KINDS = ["last_value", "drift", "seasonal_naive", "ar", "smoothing", "lstm", "average"]
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def monthly(rows=72, start=2015):
+    """Lines of a CSV file: a trend, a season of twelve months, noise."""
+    rng = np.random.default_rng(0)
+    months = np.arange(rows)
+    values = 50 + months / 4 + 12 * np.sin(2 * np.pi * months / 12) + rng.normal(size=rows)
+    return ["month,units", *(f"{start + k // 12}-{k % 12 + 1:02d},{v:.3f}" for k, v in enumerate(values))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short run on a real series: (folder, what main returned, what it printed)."""
+    out = tmp_path_factory.mktemp("forecast")
+    (out / "results.json").write_text("of a run before")
+    printed = []
+    results = forecast.main([str(SUNSPOTS), "--horizon", "5", "--out", str(out), *SHORT[:-1]], report=printed.append)
+    return out, results, "\n".join(printed)
+
+
+def test_a_run_on_a_real_series_writes_its_files(finished):
+    out, results, printed = finished
+    found = {path.name for path in out.iterdir() if not path.name.startswith("model.ckpt-")}
+    assert found == FILES | {"members"}
+    assert json.loads((out / "results.json").read_text()) == results
+    assert results["season"] == 1
+    assert set(results["test"]) == set(KINDS) - {"seasonal_naive"}  # no season
+    assert all(set(one) == {"mase", "rmse"} for one in results["test"].values())
+    assert 0 <= results["coverage"] <= 1
+    assert results["sentence"] in printed
+    assert re.search(r"LSTM (is \d+ % better than|adds nothing)", results["sentence"])
+    assert (out / "forecast.png").stat().st_size > 10_000
+
+
+def test_the_file_holds_the_future_rows_alone(finished):
+    out, results, _ = finished
+    rows = read(out / "forecast.csv")
+    assert [row["date"] for row in rows] == ["2009", "2010", "2011", "2012", "2013"]
+    assert list(rows[0]) == ["date", "forecast", "lower", "upper", *results["test"]]
+    for row in rows:
+        assert float(row["lower"]) <= float(row["forecast"]) <= float(row["upper"])
+        assert row["forecast"] == row["average"]
+        assert float(row["last_value"]) == 2.9  # of 2008
+
+
+def test_every_member_opens_with_its_transform(finished):
+    out, _, _ = finished
+    folders = [out, *sorted((out / "members").iterdir())]
+    assert len(folders) == 2 * 4  # two seeds: validated with two noises, for the held-out part, for the future
+    for folder in folders:
+        opened = load_checkpoint(folder)
+        assert {"log", "differences", "mean", "std", "window", "autoregression"} == set(opened.extra)
+        assert opened.model(opened.params, np.zeros((1, 3, 1))).shape == (1, 3, 1)
+
+
+def test_a_checkpoint_forecasts_without_the_command(finished):
+    """The first member of the final fit, from its extra alone, as the how-to page says."""
+    out, results, _ = finished
+    values = sunspots.sunspots()[1]
+    change = results["validation"]["lstm"]["change"]
+    transform = next(one for one in ways.transforms(values, 1, 100) if str(one) == change)
+    noise = next(n for n in forecast.NOISES if (out / "members" / f"final-{n:g}-1").exists())
+    member = forecast_lstm.train(values, transform, noise, 0, epochs=1)
+    opened = load_checkpoint(out)
+    assert opened.extra["mean"] == member.mean
+    np.testing.assert_array_equal(opened.params["dense"]["kernel"], member.result.params["dense"]["kernel"])
+
+
+def test_what_is_held_out_chooses_nothing():
+    """Other held-out rows change the scores, but neither the plan nor the forecast of these rows."""
+    values = sunspots.sunspots()[1][-120:] + 1
+    other = np.concatenate([values[:-6], np.linspace(500, 900, 6)])
+    options = {"season": 1, "seeds": 1, "epochs": 1}
+    (first, before, _), (second, after, _) = (forecast.forecast(one, 6, **options) for one in (values, other))
+    for key in ("validation", "weights", "chosen", "season"):
+        assert first[key] == second[key]
+    np.testing.assert_array_equal(before.chosen, after.chosen)
+    np.testing.assert_array_equal(before.upper, after.upper)
+    assert first["test"] != second["test"]
+
+
+def test_a_killed_run_resumes_to_the_same_forecast(tmp_path):
+    (tmp_path / "units.csv").write_text("\n".join(monthly()))
+    command = [sys.executable, "-m", "experiments.forecast", str(tmp_path / "units.csv"), "--horizon", "6", *SHORT]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    forecast.main([*command[3:], "--out", str(whole)])
+    process = subprocess.Popen([*command, "--out", str(killed)], cwd=ROOT)
+    while not list(killed.glob("members/test-*/checkpoint")):  # after the validation
+        assert process.poll() is None, "ended before it was killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "forecast.csv").exists()
+    forecast.main([*command[3:], "--out", str(killed), "--resume"])
+    for name in ("forecast.csv", "results.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_resume_refuses_another_run(tmp_path, capsys):
+    path, out = tmp_path / "units.csv", tmp_path / "out"
+    path.write_text("\n".join(monthly()))
+    command = [str(path), "--horizon", "6", *SHORT, "--out", str(out)]
+    forecast.main(command)
+    with pytest.raises(SystemExit):
+        forecast.main([*command, "--resume", "--horizon", "7"])
+    assert "of a run with horizon 6, got 7" in capsys.readouterr().err
+    path.write_text("\n".join(monthly(73)))
+    with pytest.raises(SystemExit):
+        forecast.main([*command, "--resume"])
+    assert "of a run with data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "wanted"),
+    [
+        (monthly(20), ["--horizon", "12"], "units.csv: has 20 values, wanted at least 34 for a horizon of 12"),
+        (monthly(40), ["--horizon", "12", "--season", "12"], "wanted at least 48 for .* a season of 12"),
+        (["units", *["7"] * 40], ["--horizon", "4"], "all values before the held-out rows are 7, wanted a series that"),
+        (["units", *["7"] * 36, "1", "2", "3", "4"], ["--horizon", "4"], "all values before the held-out rows are 7"),
+        (monthly(), ["--horizon", "0"], "--horizon: must be at least 1"),
+        (monthly(), ["--horizon", "3", "--interval", "80"], "--interval must be above 0 and below 1, got 80.0"),
+        (monthly(), ["--horizon", "3", "--season", "year"], "--season must be auto or a whole number of at least 1"),
+        (monthly(), ["--horizon", "3", "--column", "unit"], "units.csv: --column 'unit' .*did you mean 'units'"),
+    ],
+)
+def test_what_cannot_be_forecast_is_refused_before_anything_is_written(tmp_path, capsys, lines, options, wanted):
+    (tmp_path / "units.csv").write_text("\n".join(lines))
+    with pytest.raises(SystemExit) as stopped:
+        forecast.main([str(tmp_path / "units.csv"), *options, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert re.search(wanted, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_mase_and_rmse_by_hand():
+    found = forecast.score(np.array([1.0, 2, 4, 1, 5, 5]), np.array([2.0, 2]), np.array([3.0, 5]), 3)
+    # a season before: 1 -> 1, 2 -> 5, 4 -> 5: a mean of 4 / 3
+    assert found == pytest.approx({"mase": 2 / (4 / 3), "rmse": np.sqrt(5)})
+
+
+# --- the methods ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans(), st.integers(2, 5), st.integers(1, 7))
+def test_a_change_is_undone(seed, log, seasonal, first, season, horizon):
+    values = np.exp(np.random.default_rng(seed).normal(size=30))
+    transform = ways.Transform(log, seasonal, first, season)
+    changed = transform.stages(values)[-1]
+    back = transform.undo(values[:-horizon], changed[len(changed) - horizon :])
+    np.testing.assert_allclose(back, values[-horizon:], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_autoregression_has_the_lowest_aic_of_all(seed):
+    rng = np.random.default_rng(seed)
+    series = np.zeros(120)
+    for t in range(2, 120):
+        series[t] = 2 + 1.2 * series[t - 1] - 0.6 * series[t - 2] + rng.normal()
+    found = ways.fit_linear(series, 1)
+    aics = {}
+    for order in range(17):
+        rows = np.column_stack([np.ones(104), *(series[16 - lag : 120 - lag] for lag in range(1, order + 1))])
+        solution, *_ = np.linalg.lstsq(rows, series[16:], rcond=None)
+        squares, used = np.sum((series[16:] - rows @ solution) ** 2), order + 2
+        aics[order] = 104 * np.log(squares / 104) + 2 * used * 104 / (104 - used - 1)
+        if order == len(found.coefficients):
+            np.testing.assert_allclose([found.constant, *found.coefficients], solution, rtol=1e-8)
+    assert len(found.coefficients) == min(aics, key=aics.get)
+    latest = series[::-1][: len(found.coefficients)]
+    assert found.next(series) == pytest.approx(found.constant + latest @ found.coefficients)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_trend_and_season_without_noise_go_on(log):
+    time_ = np.arange(72)
+    series = 10 + 0.1 * time_ + 2 * np.tile([1.0, -2, 3, -2], 18)
+    values = np.exp(series / 5) if log else series
+    for method in (
+        lambda v: ways.smoothing(v, 8, season=4, log=log, trend=True),
+        lambda v: ways.autoregression(v, 8, ways.Transform(log, True, False, 4)),
+    ):
+        np.testing.assert_allclose(method(values[:64]), values[64:], rtol=2e-3)
+
+
+def test_the_season_is_found():
+    rng = np.random.default_rng(0)
+    walk = rng.normal(size=240).cumsum()
+    assert ways.find_season(walk, 1, 60) == 1
+    assert ways.find_season(walk, 12, 60) == 1
+    assert ways.find_season(sunspots.sunspots()[1], 1, 60) == 1  # a cycle of no fixed length
+    for season in (4, 7, 12):
+        values = walk / 3 + 10 * np.tile(rng.normal(size=season), 240 // season + 1)[:240]
+        assert ways.find_season(values, 1, 60) == season
+    weak = 2 * np.tile(rng.normal(size=12), 20) + 3 * rng.normal(size=240)
+    assert (ways.find_season(weak, 1, 60), ways.find_season(weak, 12, 60)) == (1, 12)  # the calendar helps
+
+
+def test_origins_end_before_what_they_forecast():
+    assert ways.origins(100, 10, 1) == [90, 85, 80, 75, 70, 65, 60, 55]
+    assert ways.origins(60, 12, 12) == [48, 42, 36, 30]
+    assert ways.origins(40, 1, 1) == [39, 38, 37, 36, 35, 34, 33, 32]
+
+
+def test_the_average_weighs_by_the_sixth_power_and_is_a_median():
+    weight = ways.weights(np.array([1.0, 2.0, np.inf]))
+    np.testing.assert_allclose(weight, [64 / 65, 1 / 65, 0])
+    forecasts = np.array([[1.0, 9], [2, 8], [3, 7], [np.nan, np.inf]])
+    assert ways.weighted_median(forecasts, np.array([0.2, 0.25, 0.55, 0])).tolist() == [3, 7]
+    assert ways.weighted_median(forecasts, np.array([0.3, 0.3, 0.4, 0])).tolist() == [2, 8]
+
+
+def test_the_interval_holds_the_wanted_part_of_the_errors():
+    errors = np.arange(1.0, 10)[:, None]  # nine errors of one step: 80 % of ten is the eighth
+    assert ways.conformal(errors, 0.8) == [8]
+    growing = np.sqrt(np.arange(1, 5)) * np.ones((6, 1))
+    np.testing.assert_allclose(ways.conformal(growing, 0.8), growing[0], rtol=1e-9)
+    rng = np.random.default_rng(0)
+    for power in (0.0, 0.5):
+        scale = np.arange(1, 13) ** power
+        width = ways.conformal(np.abs(rng.normal(size=(400, 12))) * scale, 0.8)
+        np.testing.assert_allclose(width, 1.2816 * scale, rtol=0.1)  # the normal distribution's
+
+
+def test_the_lstm_is_chosen_where_no_line_can_follow():
+    """A logistic map: the next value is a parabola of the last, so that no linear method comes near."""
+    values = [0.3]
+    for _ in range(199):
+        values.append(3.8 * values[-1] * (1 - values[-1]))
+    noisy = np.array(values) + 0.01 * np.random.default_rng(0).normal(size=200)
+    results, _, _ = forecast.forecast(noisy, 1, season=1, test=1, seeds=1)
+    errors = {kind: one["mae"] for kind, one in results["validation"].items()}
+    assert results["chosen"] == "lstm"
+    assert errors["lstm"] < min(errors[kind] for kind in ("last_value", "drift", "ar", "smoothing")) * 0.6
