@@ -147,6 +147,14 @@ def test_both_directions_have_their_own_names(tmp_path):
     assert_trees_equal(load_checkpoint(path, like=model).params, params)
 
 
+def test_a_cell_that_has_the_name_of_another_keeps_it(tmp_path):
+    """The description in the file tells, and so does `like`."""
+    model = cell_model(LSTMCell(4, name="lstm_fused_cell"))
+    prefix = save_checkpoint(tmp_path / "m", weights_of(model), model=model)
+    for like in (None, model, weights_of(model)):
+        assert_trees_equal(load_checkpoint(prefix, like=like).params, weights_of(model))
+
+
 def test_cudnn_weights_in_a_cell_that_adds_a_forget_bias_are_told(tmp_path):
     model = cell_model(BasicLSTMCell(4))
     path = written_as(tmp_path, lambda n: n.replace("basic_lstm", "cudnn_compatible_lstm"), weights_of(model))

@@ -21,6 +21,7 @@ from .past_names import CUDNN, cell_folders, cells_of, todays_names
 from .renaming import Rename, checked_scope, renamed, suggestions
 from .slots import Slots, find_powers, find_slots, is_power, named_adam, optimizer_state
 
+SAVED_MODEL = "saved_model.pb"  # what makes a directory a SavedModel of TensorFlow
 Arrays = dict[str, Any]  # by name
 
 
@@ -31,6 +32,8 @@ def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
 
 def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
     """A prefix as it is, of one of its files the prefix, of a directory its newest complete checkpoint.
+
+    A SavedModel of TensorFlow is such a directory, too: its ``variables/`` hold one checkpoint.
 
     If the directory names newer ones that are not complete, a UserWarning says so. Raises FileNotFoundError if it has
     no complete one.
@@ -46,6 +49,8 @@ def _found(prefix_or_directory: str | os.PathLike[str]) -> tuple[str, list[str]]
     if not os.path.isdir(path):
         return as_prefix(path), []
     prefix, incomplete = tensorbundle.find_latest(path)
+    if prefix is None and os.path.exists(os.path.join(path, SAVED_MODEL)):
+        return os.path.join(path, "variables", "variables"), []
     if prefix is None:
         why = f": {incomplete[0]}" if incomplete else ""
         raise FileNotFoundError(f"no checkpoint in the directory {path!r}{why}")
@@ -74,7 +79,7 @@ def load_checkpoint(
     ----------
     prefix_or_directory : path
         A prefix such as ``runs/demo/model.ckpt-600``, a file of TensorFlow's first format, or a directory, which means
-        its newest checkpoint.
+        its newest checkpoint, or its variables if it is a SavedModel.
     like : dict or Sequential, optional
         What the parameters have to fit: a parameter tree (names, shapes, dtypes) or a model (names, shapes, and if the
         file describes its model, every option that changes outputs: forget bias, activations, clips, dropout, ...).
@@ -171,15 +176,16 @@ def _sorted_out(
     model = None if own[MODEL] is None else _described(own[MODEL])
     folders = cell_folders(model, like)
     wanted: list[str] = []
-    for _ in range(1 if like is None else 2):  # the second time, it is known which names `like` wants
+    described = model if like is None else like
+    for _ in range(1 if described is None else 2):  # the second time, it is known which names the model has
         today = todays_names(new.values(), [scope + name for name in wanted], folders)
         in_file = {today[name]: old for old, name in new.items()}  # what the file calls them
         arrays = {name: tensors[old] for name, old in in_file.items()}
         slots = find_slots(arrays, [scope + name for name in wanted])
         variables, nested = _variables(arrays, slots, [scope + name for name in wanted])
         below = {name.removeprefix(scope): name for name in variables if name.startswith(scope)}
-        if like is not None:
-            wanted = list(wanted_like(like, {name: arrays[full] for name, full in below.items()}))
+        if described is not None:
+            wanted = _names_of(described, {name: arrays[full] for name, full in below.items()}, like is not None)
     if scope and not below:
         raise ValueError(f"scope: no variable is below {scope[:-1]!r}; there is {_some(variables)}")
     step_name = _step_name(arrays, scope)
@@ -262,6 +268,16 @@ def _step_name(arrays: Arrays, scope: str) -> str | None:
             return name
     whole = [name for name in found if arrays[name].shape == () and arrays[name].dtype.kind in "iu"]
     return whole[0] if len(whole) == 1 else None
+
+
+def _names_of(model: Any, flat: Arrays, needed: bool) -> list[str]:
+    """The names that the parameters of a model have; none if they cannot be told and are not `needed`."""
+    try:
+        return list(wanted_like(model, flat))
+    except ValueError:
+        if needed:
+            raise
+        return []
 
 
 def _adds_no_forget_bias(like: Any) -> bool:

@@ -32,6 +32,10 @@ def layers_with_weights(
             raise ValueError(f"{where}: two layers of the checkpoint share their weights")
         if weighted:
             models[tuple(weighted)] = numbers
+    if not models:
+        exported = _exported(nodes, tensors, where)
+        if exported:
+            return exported
     if len(models) != 1:
         raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
     (weighted_holders, numbers) = models.popitem()
@@ -44,6 +48,31 @@ def layers_with_weights(
     if missing:
         raise ValueError(f"{where}: the checkpoint has no {', '.join(missing[:5])}, which its graph names")
     return [{name: tensors[key] for name, key in layer.items()} for layer in keys]
+
+
+def _exported(nodes: list[Node], tensors: Mapping[str, Any], where: str) -> list[dict[str, np.ndarray]]:
+    """The arrays of each layer in what Keras 3's ``model.export`` wrote: it has no layers, but names of variables.
+
+    The root holds the list ``variables``, in the order of the layers, named such as ``stack/lstm/lstm_cell/kernel``.
+    """
+    places = nodes[nodes[0].children.get("variables", 0)].children if nodes else {}
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for place in sorted((place for place in places if place.isdecimal()), key=int):
+        variable = nodes[places[place]].variable
+        if variable is None or "seed_generator" in variable[0]:
+            continue
+        folder, _, array = variable[0].rpartition("/")
+        *outer, inner = folder.split("/")
+        is_known = array in ("kernel", "recurrent_kernel", "bias", "embeddings")
+        is_of_other_cell = inner != "lstm_cell" and (inner.endswith("_cell") or array == "recurrent_kernel")
+        if not is_known or is_of_other_cell or any(name.startswith(("forward_", "backward_")) for name in outer):
+            raise ValueError(f"{where}: {variable[0]} is of no LSTM, Dense or Embedding")
+        if variable[1] not in tensors:
+            raise ValueError(f"{where}: the checkpoint has no {variable[1]}, which its graph names")
+        if array in layers.setdefault(folder, {}):
+            raise ValueError(f"{where}: there are two variables named {variable[0]}")
+        layers[folder][array] = tensors[variable[1]]
+    return list(layers.values())
 
 
 def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:

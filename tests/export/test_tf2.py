@@ -6,7 +6,9 @@ from export.cases import assert_one_rounding, cases, make
 from hypothesis import given
 
 from minilstm import LSTM, Dense, Dropout, Sequential, tensorbundle
-from minilstm.export import tf2
+from minilstm.cli import main
+from minilstm.export import npz, tf2
+from minilstm.export.infer import Options
 from minilstm.export.object_graph import Node, decode, encode
 
 
@@ -62,3 +64,53 @@ def test_a_checkpoint_must_hold_one_model(tmp_path):
         tf2.load(tmp_path / "m.ckpt", Sequential(LSTM(1)))
     with pytest.raises(ValueError, match="no description of the model"):
         tf2.load(tmp_path / "m.ckpt")
+
+
+# --- the folder of a SavedModel ---------------------------------------------------------------------------------
+
+
+def exported(folder, names, arrays):
+    """A SavedModel as Keras 3 exports one: a list of variables with names, and no layers."""
+    keys = [f"variables/{k}/.ATTRIBUTES/VARIABLE_VALUE" for k in range(len(names))]
+    variables = [Node({}, pair) for pair in zip(names, keys, strict=True)]
+    nodes = [Node({"variables": 1}), Node({str(k): 2 + k for k in range(len(names))}), *variables]
+    graph = {tf2.GRAPH: np.asarray(encode(nodes), object)}
+    tensorbundle.write(folder / "variables" / "variables", {**dict(zip(keys, arrays, strict=True)), **graph})
+    (folder / "saved_model.pb").write_bytes(b"")
+
+
+def keras_arrays(units=4):
+    rng = np.random.default_rng(0)
+    shapes = [(3, 4 * units), (units, 4 * units), (4 * units,), (2,), (units, 2), (2,)]
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+KERAS_NAMES = ["s/a/lstm_cell/kernel", "s/a/lstm_cell/recurrent_kernel", "s/a/lstm_cell/bias",
+               "seed_generator/seed_generator_state", "s/b/kernel", "s/b/bias"]  # fmt: skip
+
+
+def test_the_folder_of_a_saved_model_is_a_source(tmp_path, capsys):
+    exported(tmp_path, KERAS_NAMES, keras_arrays())
+    flags = ["--activation", "tanh", "--dense-activation", "linear"]
+    assert main(["convert", str(tmp_path), str(tmp_path / "m.npz"), *flags]) == 0
+    assert "verified" in capsys.readouterr().out
+    found = npz.load(tmp_path / "m.npz").params
+    arrays = keras_arrays()
+    assert np.array_equal(found["layer_1"]["kernel"], arrays[4])
+    assert found["layer_0"]["lstm_cell"]["kernel"].shape == (7, 16)
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'variables' / 'variables'}: step unknown")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("lstm_cell", "gru_cell"), ("s/a/", "s/forward_a/"), ("s/a/", "s/backward_a/"), ("b/kernel", "b/gamma"),
+        ("a/lstm_cell", "a"),
+    ],
+)  # fmt: skip
+def test_what_a_saved_model_holds_besides_is_refused(tmp_path, old, new):
+    exported(tmp_path, [name.replace(old, new) for name in KERAS_NAMES], keras_arrays())
+    options = Options(activation="tanh", dense_activation="linear")
+    with pytest.raises(ValueError, match=r"variables: s/.* is of no LSTM, Dense or Embedding"):
+        tf2.load(tmp_path / "variables" / "variables", options=options)

@@ -1,0 +1,71 @@
+"""The folder of a SavedModel as a source of `inspect` and `convert`: what TensorFlow and Keras 3 export."""
+
+import os
+
+os.environ["TF_USE_LEGACY_KERAS"] = "0"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import assert_close
+
+from minilstm import load_checkpoint
+from minilstm.cli import main
+from minilstm.export import npz
+
+pytestmark = pytest.mark.interop
+INPUTS = np.random.default_rng(0).normal(size=(4, 7, 3)).astype(np.float32)
+FLAGS = ["--activation", "tanh", "--dense-activation", "linear"]
+
+
+def stack(first=keras.layers.LSTM):
+    layers = keras.layers
+    return keras.Sequential(
+        [layers.Input((7, 3)), first(4, return_sequences=True, name="mine"), layers.Dropout(0.3), layers.LSTM(5),
+         layers.Dense(6), layers.Dense(2)]
+    )  # fmt: skip
+
+
+def test_what_keras_3_exports(tmp_path, capsys):
+    model = stack()
+    for weights in model.trainable_variables:
+        weights.assign(np.random.default_rng(1).normal(0, 0.5, weights.shape))
+    model.export(str(tmp_path / "theirs"), verbose=False)
+    assert main(["inspect", str(tmp_path / "theirs")]) == 0
+    assert "variables/10/.ATTRIBUTES/VARIABLE_VALUE" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "m.npz"), *FLAGS]) == 0
+    assert "verified" in capsys.readouterr().out
+    ours = npz.load(tmp_path / "m.npz")
+    found = ours.model(ours.params, INPUTS)
+    assert_close(found[:, -1] if found.ndim == 3 else found, model(INPUTS, training=False).numpy(), 2e-6)
+
+
+def both_directions(units, *, name, **options):
+    return keras.layers.Bidirectional(keras.layers.LSTM(units, **options), name=name)
+
+
+@pytest.mark.parametrize("first", [keras.layers.GRU, keras.layers.SimpleRNN, both_directions])
+def test_what_is_no_lstm_is_refused(first, tmp_path, capsys):
+    stack(first).export(str(tmp_path / "theirs"), verbose=False)
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "m.npz"), *FLAGS]) == 2
+    assert "is of no LSTM, Dense or Embedding" in capsys.readouterr().err
+
+
+def test_what_a_program_of_tensorflow_1_exports(tmp_path, capsys):
+    v1 = tf.compat.v1
+    values = {"rnn/basic_lstm_cell/kernel": (7, 16), "rnn/basic_lstm_cell/bias": (16,), "dense/kernel": (4, 2),
+              "dense/bias": (2,)}  # fmt: skip
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3])
+        for name, shape in values.items():
+            v1.get_variable(name, shape, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        wanted = session.run({v.op.name: v for v in v1.global_variables()})
+        v1.saved_model.simple_save(session, str(tmp_path / "theirs"), {"x": x}, {"y": x + 1})
+    assert main(["inspect", str(tmp_path / "theirs")]) == 0
+    assert "rnn/basic_lstm_cell/kernel" in capsys.readouterr().out
+    loaded = load_checkpoint(tmp_path / "theirs")
+    assert np.array_equal(loaded.params["rnn"]["basic_lstm_cell"]["kernel"], wanted["rnn/basic_lstm_cell/kernel"])
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "m.npz"), *FLAGS, "--forget-bias", "1"]) == 0
