@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     gallery = sorted((row for row in found.values() if names[row["series"]] == "3"), key=lambda row: row["series"])
     last = [found[name, 0] for name in names]
     about = f"MASE, by `python -m experiments.forecast_gallery` on {datetime.date.today()}, {os.cpu_count()} cores."
-    text = f"{about}\n\nTen series from three origins:\n\n{table(gallery)}\n\nAll from the last origin:\n\n{table(last)}\n"
+    text = f"{about}\n\nTen from three origins:\n\n{table(gallery)}\n\nAll from the last origin:\n\n{table(last)}\n"
     common.files.write_text(str(PAGE), text)
     report(text)
     return text
