@@ -2,9 +2,9 @@
 
     python -m experiments.forecast sales.csv --column units --horizon 12
 
-The last rows are held out for the report alone. Before them, every method forecasts from several origins; the average
-that is returned weighs the methods by their errors there. An LSTM takes part only if it is validated better than all
-simple methods. Then everything is fitted again on all rows. The intervals come from the validation, too.
+The last rows are held out for the report alone. Before them every method forecasts from several origins, and its errors
+there are its weight in the average that is returned. The LSTMs take part only if they are validated better than all
+simple methods. Then everything is fitted again on all rows. The intervals, too, come from the validation.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Plan(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """Forecasts [steps]: by kind of method; the chosen one with its interval."""
+    """Forecasts [steps]: by kind of method; the chosen one with its interval. And the first LSTM."""
 
     by_kind: dict[str, np.ndarray]
     chosen: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
-    history: dict[str, list[float]]  # of the first LSTM
+    first: Member
 
 
 def validate(values: np.ndarray, steps: int, season: int, level: float, trainer: Trainer) -> Plan:
@@ -72,9 +72,7 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
     taking_part = [np.inf if name == lstm and errors[lstm] > min(errors.values()) else errors[name] for name in found]
     weight = dict(zip(found, ways.weights(np.array(taking_part)).tolist(), strict=True))
     average = ways.weighted_median(np.stack(list(found.values())), np.array(list(weight.values())))
-    best: dict[str, str] = {}
-    for name in sorted(found, key=lambda name: errors[name]):
-        best.setdefault(name.partition(":")[0], name)
+    best = {name.partition(":")[0]: name for name in sorted(found, key=lambda name: -errors[name])}
     by_kind = {kind: errors[best[kind]] for kind in dict.fromkeys(name.partition(":")[0] for name in found)}
     by_kind["average"] = error_of(average)
     chosen = min(by_kind, key=lambda kind: by_kind[kind] * (1 if kind == "average" else ways.CLEARLY))
@@ -98,7 +96,7 @@ def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: 
     chosen = by_kind[plan.chosen] if np.isfinite(by_kind[plan.chosen]).all() else average
     width = plan.widths[:steps]
     lower, upper = (chosen * np.exp(side * width) if plan.log else chosen + side * width for side in (-1, 1))
-    return Forecast(by_kind, chosen, lower, upper, members[0].result.history)
+    return Forecast(by_kind, chosen, lower, upper, members[0])
 
 
 def check(values: np.ndarray, horizon: int, test: int, season: int | None, where: str = "forecast: values") -> None:
@@ -183,7 +181,8 @@ def write_files(out: Path, series: Series, results: dict[str, Any], held_out: Fo
     columns = [column.tolist() for column in (future.chosen, future.lower, future.upper, *future.by_kind.values())]
     header = ("date" if series.date else "step", "forecast", "lower", "upper", *future.by_kind)
     common.write_csv(out / "forecast.csv", header, zip(steps, *columns, strict=True))
-    plotting.save(plotting.plot_loss(future.history, baselines={"the mean": 1.0}), out / "loss.png")
+    baselines = {"the autoregression alone": future.first.alone}
+    plotting.save(plotting.plot_loss(future.first.result.history, baselines=baselines), out / "loss.png")
     ax = common.panels(1, 11.0, 4.0)[0]
     start = max(0, rows - test - max(10 * horizon, 60))
     for label, colour, part in (("held out", plotting.FORECAST, held_out), ("future", plotting.FREE, future)):

@@ -3,8 +3,7 @@
     pip install '.[forecast]' && python -m experiments.forecast_gallery
 
 The defaults of `experiments.forecast` were chosen on AirPassengers, co2, lynx, Nile, UKgas and nottem. The series here
-chose nothing. Ten of them are forecast from three origins, one horizon apart, the others from the last. results.csv in
---out keeps what was measured, so that the same command goes on where it was stopped.
+chose nothing. results.csv in --out keeps what was measured, so that the same command continues after a stop.
 """
 
 from __future__ import annotations
@@ -77,7 +76,6 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     """Measure what is not in --out yet, and write the page; returns its text."""
     flags = common.program("experiments.forecast_gallery", "Forecast public series beside AutoETS and AutoARIMA.")
     flags.add_argument("--out", type=Path, default=Path("runs") / "forecast_gallery", help="folder of results.csv")
-    flags.add_argument("--page", type=Path, default=PAGE, help="page to write")
     args = flags.parse_args(argv)
     path, found = args.out / "results.csv", {}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -95,9 +93,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     gallery = sorted((row for row in found.values() if names[row["series"]] == "3"), key=lambda row: row["series"])
     last = [found[name, 0] for name in names]
     about = f"MASE, by `python -m experiments.forecast_gallery` on {datetime.date.today()}, {os.cpu_count()} cores."
-    parts = [about, "Ten series from three origins:", table(gallery), "All series from the last origin:", table(last)]
-    text = "\n\n".join(parts) + "\n"
-    common.files.write_text(str(args.page), text)
+    text = f"{about}\n\nTen from three origins:\n\n{table(gallery)}\n\nAll from the last origin:\n\n{table(last)}\n"
+    common.files.write_text(str(PAGE), text)
     report(text)
     return text
 

@@ -29,6 +29,7 @@ class Member(NamedTuple):
     std: float
     window: int
     linear: Linear
+    alone: float  # the loss of the autoregression without the LSTM
 
 
 def train(
@@ -69,7 +70,7 @@ def train(
         optimizer=Adam(schedules.cosine(rate, steps=epochs * each)), clip_norm=1.0, progress=False,
         checkpoint_dir=folder, checkpoint_every=5 * each, max_to_keep=1, resume=resume, extra=extra,
     )  # fmt: skip
-    return Member(model, result, transform, mean, std, window, linear)
+    return Member(model, result, transform, mean, std, window, linear, float(np.mean(left[order:] ** 2)))
 
 
 def ensemble(members: Sequence[Member], histories: Sequence[np.ndarray], horizon: int) -> np.ndarray:
