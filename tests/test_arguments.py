@@ -44,7 +44,9 @@ from minilstm import (
     global_norm,
     gradcheck,
     gradient_flow,
+    hessian_vector_product,
     initializers,
+    jvp,
     losses,
     pack_gates,
     predict,
@@ -212,6 +214,8 @@ CALLS = {
     "clip_by_global_norm": (clip_by_global_norm, {"grads": GRADS, "clip_norm": 1.0}, {"clip_norm": BOUND}),
     "global_norm": (global_norm, {}, {"tree": TREE}),
     "value_and_grad": (value_and_grad, {}, {"function": FUNCTION}),
+    "hessian_vector_product": (hessian_vector_product, {}, {"function": FUNCTION}),
+    "jvp": (jvp, {}, {"function": FUNCTION}),
     "sliding_windows": (sliding_windows, {"series": np.arange(9.0), "length": 3}, {
         "series": NEVER, "length": SIZE, "stride": SIZE,
     }),

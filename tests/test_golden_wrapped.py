@@ -31,7 +31,8 @@ def test_every_golden_cell_case_runs_on_every_path():
     run = {mark.args[0]: set(mark.args[1]) for mark in test.pytestmark if mark.name == "parametrize"}
     assert run["name"] == {name for name, case in golden_cases().items() if case["kind"] == "cell"}
     assert run["backprop"] == set(BACKPROPS)
-    assert {path.name for path in GOLDEN.glob("*.npz")} == {case["file"] for case in golden_cases().values()}
+    files = {path.name for path in GOLDEN.glob("*.npz")} - {"second.npz"}  # test_tangents compares that one
+    assert files == {case["file"] for case in golden_cases().values()}
     assert len(run["name"]) >= 30
     assert {"h_multi", "h_multi_f64", "h_multi_mixed", "i_multi_dynamic_batch_major", "j_residual"} == set(WRAPPED)
 

@@ -35,7 +35,11 @@ DOORS = {
     "export.arrays.unzipped": "zip files",
     "export.hdf5.read_hdf5": "HDF5",
     "export.onnx.load": "ONNX",
-    "training.history.HistoryFile.__init__": "a file of fit's own",
+    "training.history._read": "a file of fit's own, whose bytes `content` returned",
+    "training.lock.RunLock.__exit__": "the lock of a run's folder, as far as the lock of fit's own is long",
+    "training.lock.RunLock._read": "the same",
+    "training.lock.RunLock._take_away": "the same",
+    "training.lock._started": "the system's file about a process",
 }
 RAW = {
     "open", "json.load", "json.loads", "np.load", "np.fromfile", "np.memmap", "zipfile.ZipFile", "h5py.File",

@@ -7,7 +7,6 @@ or a second save by the user, may have named something else in it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import warnings
@@ -15,6 +14,7 @@ from typing import Any
 
 from .. import tensorbundle
 from ..checkpoint import TRAINING, Checkpoint, CheckpointError, load_silently
+from ..reading import from_json
 
 NAME = "model.ckpt"
 NEEDED = {"place", "history", "carried", "state"}  # in the record `minilstm/training` of every checkpoint of fit
@@ -156,8 +156,8 @@ def _is_own(bundle: tensorbundle.Bundle) -> bool:
     if TRAINING not in bundle:
         return False
     try:
-        return is_of_fit(json.loads(bundle[TRAINING].item()))
-    except (CheckpointError, ValueError, TypeError, RecursionError):
+        return is_of_fit(from_json(bundle[TRAINING].item()))
+    except (ValueError, TypeError, AttributeError):
         return True
 
 

@@ -11,6 +11,7 @@ import stat
 from typing import Any
 
 from .. import files
+from ..reading import content
 
 NAME = "history.csv"
 
@@ -72,7 +73,7 @@ class HistoryFile:
     def _write(self) -> None:
         """Write the whole file, unless it is there as it should be."""
         text = _as_csv(self.rows)
-        if not (_is_file(self.path) and _content(self.path) == text.encode()):
+        if self.path is not None and not (_is_file(self.path) and content(self.path) == text.encode()):
             files.write_text(str(self.path), text)
 
 
@@ -104,11 +105,6 @@ def _is_file(path: Any) -> bool:
         return False
 
 
-def _content(path: Any) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
 def _read(path: str, history: dict[str, list[float]]) -> tuple[list[dict[str, str]], bool]:
     """The rows of an old file as far as they can be read, and whether it is as this module writes it.
 
@@ -117,7 +113,7 @@ def _read(path: str, history: dict[str, list[float]]) -> tuple[list[dict[str, st
     if not _is_file(path):
         return [], not os.path.lexists(path)
     try:
-        lines = _content(path).decode("utf-8").split("\n")[:-1]
+        lines = content(path).decode("utf-8").split("\n")[:-1]
         fields, *table = list(csv.reader(lines, strict=True)) or [["epoch"]]
     except (ValueError, csv.Error):
         return [], False

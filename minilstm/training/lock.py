@@ -10,6 +10,7 @@ import stat
 from typing import Any
 
 from .. import files
+from ..reading import from_json
 
 LOCK_FILE = "fit.lock"
 
@@ -46,7 +47,7 @@ class RunLock:
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):
             with open(self.path, encoding="utf-8") as file:
-                is_mine = file.read() == self.text
+                is_mine = file.read(4096) == self.text
             if is_mine:
                 files.remove(self.path)
             if self._is_new_folder:  # nothing was saved: the folder is empty, or this fails
@@ -81,7 +82,7 @@ class RunLock:
         except FileNotFoundError:
             return None
         try:
-            holder = json.loads(text)
+            holder = from_json(text)
             pid, host, started = holder["pid"], holder["host"], holder["started"]
         except (ValueError, TypeError, KeyError):
             raise ValueError(f"fit: {self.path} is not a lock of fit; remove it if no run uses the folder") from None

@@ -50,10 +50,11 @@ def shapes(arrays):
 
 @pytest.mark.parametrize(("looks_like", "blocks"), KINDS.items())
 def test_without_a_model_the_units_are_the_width_of_the_recurrent_array(looks_like, blocks):
-    with pytest.raises(ValueError, match=rf"f: rnn.weight_ih_l0 .* wants \(32, 5\): {blocks} x 8 rows: a {looks_like}"):
-        in_state_dict(shapes(torch_arrays(blocks)), "f")
-    with pytest.raises(ValueError, match=rf"f: l/kernel .* wants \(5, 32\): {blocks} x 8 columns: a {looks_like}"):
-        in_keras_layers({"l": shapes(keras_arrays(blocks))}, "f")
+    message = rf"a/f: rnn.weight_ih_l0 .* wants \(32, 5\): {blocks} x 8 rows: a {looks_like}"
+    with pytest.raises(ValueError, match=message):
+        in_state_dict(shapes(torch_arrays(blocks)), "a/f")
+    with pytest.raises(ValueError, match=rf"a/f: l/kernel .* wants \(5, 32\): {blocks} x 8 columns: a {looks_like}"):
+        in_keras_layers({"l": shapes(keras_arrays(blocks))}, "a/f")
 
 
 @pytest.mark.parametrize(("looks_like", "blocks"), KINDS.items())
@@ -63,12 +64,12 @@ def test_a_model_of_other_units_that_has_as_many_rows_is_no_excuse(library, look
     model = Sequential(LSTM(8 * blocks // 4))
     if library == "keras":
         arrays = {f"layers/lstm/cell/vars/{k}": array for k, array in enumerate(keras_arrays(blocks).values())}
-        places = keras._places(model, "f")
+        places = keras._places(model, "a/f")
     else:
         module, arrays = (torch, torch_arrays(blocks)) if library == "torch" else (onnx, onnx_arrays(blocks))
-        places = module._places(model, "f")
-    with pytest.raises(ValueError, match=rf"f: (rnn[./]|layers/lstm).* has shape .*{blocks} x 8 .*: a {looks_like}"):
-        assembled(model, places, arrays, "f")
+        places = module._places(model, "a/f")
+    with pytest.raises(ValueError, match=rf"a/f: (rnn[./]|layers/lstm).* has shape .*{blocks} x 8 .*: a {looks_like}"):
+        assembled(model, places, arrays, "a/f")
 
 
 def test_a_tf2_graph_of_a_gru_is_refused(tmp_path):
@@ -90,12 +91,12 @@ def test_a_tf2_graph_of_a_gru_is_refused(tmp_path):
 @pytest.mark.parametrize("damaged", [(), (32,), (31, 3), (32, 4), (8,), (3, 9)])
 def test_every_array_of_a_pytorch_lstm_is_compared_and_named(array, damaged):
     right = shapes(torch_arrays(4)) | {"rnn.weight_hh_l0": (32, 3), "rnn.weight_hr_l0": (3, 8)}
-    in_state_dict(right, "f")
+    in_state_dict(right, "a/f")
     name = f"rnn.{array}_l0"
     if damaged == right[name] or (array == "weight_ih" and damaged == (32, 4)):
         return
-    with pytest.raises(ValueError, match=r"f: rnn\.\w+_l0 has shape .*, and an LSTM of \d units wants"):
-        in_state_dict(right | {name: damaged}, "f")
+    with pytest.raises(ValueError, match=r"a/f: rnn\.\w+_l0 has shape .*, and an LSTM of \d units wants"):
+        in_state_dict(right | {name: damaged}, "a/f")
 
 
 @pytest.mark.parametrize("array", ["kernel", "bias", "w_i_diag", "projection/kernel"])
@@ -105,24 +106,24 @@ def test_every_array_of_a_checkpoint_is_compared_and_named(array, damaged):
     params = Sequential(RNN(cell)).init(0, 5)["rnn"]["lstm_cell"]
     right = {f"rnn/lstm_cell/{name}": (8, 2) if name == "projection" else a.shape for name, a in params.items()}
     right["rnn/lstm_cell/projection/kernel"] = right.pop("rnn/lstm_cell/projection")
-    in_checkpoint(right, "f")
-    with pytest.raises(ValueError, match=r"f: rnn: lstm_cell/\S+ has (shape|\d rows)"):
-        in_checkpoint(right | {f"rnn/lstm_cell/{array}": damaged}, "f")
+    in_checkpoint(right, "a/f")
+    with pytest.raises(ValueError, match=r"a/f: rnn: lstm_cell/\S+ has (shape|\d rows)"):
+        in_checkpoint(right | {f"rnn/lstm_cell/{array}": damaged}, "a/f")
 
 
 def test_peepholes_are_all_there_or_none():
     right = {"rnn/lstm_cell/kernel": (5, 8), "rnn/lstm_cell/bias": (8,), "rnn/lstm_cell/w_i_diag": (2,)}
     with pytest.raises(ValueError, match=r"no peepholes or w_f_diag, w_i_diag, w_o_diag, got \['w_i_diag'\]"):
-        in_checkpoint(right, "f")
+        in_checkpoint(right, "a/f")
 
 
 def test_cells_that_do_not_fit_each_other_and_backward_weights_are_named():
     stack = torch_arrays(4) | torch_arrays(4, features=7, depth=1)
-    with pytest.raises(ValueError, match="f: cell 0 of rnn gives 8 features, and cell 1 takes 7"):
-        in_state_dict(shapes(stack), "f")
+    with pytest.raises(ValueError, match="a/f: cell 0 of rnn gives 8 features, and cell 1 takes 7"):
+        in_state_dict(shapes(stack), "a/f")
     both = torch_arrays(4) | {f"{name}_reverse": array for name, array in torch_arrays(4).items()}
-    with pytest.raises(ValueError, match=r"f: rnn\.weight_ih_l0_reverse belongs to a bidirectional layer"):
-        in_state_dict(shapes(both), "f")
+    with pytest.raises(ValueError, match=r"a/f: rnn\.weight_ih_l0_reverse belongs to a bidirectional layer"):
+        in_state_dict(shapes(both), "a/f")
 
 
 # --- names of files -------------------------------------------------------------------------------------------
