@@ -224,7 +224,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags.add_argument("--horizon", type=common.positive, required=True, help="rows to forecast")
     flags.add_argument("--test", type=common.positive, help="rows held out for the report, if not one horizon")
     flags.add_argument("--seeds", type=common.positive, default=3, help="LSTMs in an ensemble, from --seed on")
-    flags.add_argument("--interval", type=float, default=0.8, help="part of the future that the interval shall hold")
+    flags.add_argument("--interval", type=float, default=0.8, help="part of the future that the interval should hold")
     args = common.parse(flags, argv)
     if not 0 < args.interval < 1:
         flags.error(f"--interval must be above 0 and below 1, got {args.interval}")
