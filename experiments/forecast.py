@@ -3,8 +3,8 @@
     python -m experiments.forecast sales.csv --column units --horizon 12
 
 The last rows are held out for the report alone. Before them every method forecasts from several origins, and its errors
-there are its weight in the average that is returned. The LSTMs take part only if they are validated better than all
-simple methods. Then everything is fitted again on all rows. The intervals, too, come from the validation.
+there are its weight in the average that is returned. Then everything is fitted again on all rows. The intervals, too,
+come from the validation.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
     by_noise = {one: ensemble(trainer(histories[-1], transform, one, "validation"), histories, steps) for one in NOISES}
     noise = min(NOISES, key=lambda one: error_of(by_noise[one]))
     found[lstm], errors[lstm] = by_noise[noise], error_of(by_noise[noise])
-    taking_part = [np.inf if name == lstm and errors[lstm] > min(errors.values()) else errors[name] for name in found]
-    weight = dict(zip(found, ways.weights(np.array(taking_part)).tolist(), strict=True))
+    weight = dict(zip(found, ways.weights(np.array(list(errors.values()))).tolist(), strict=True))
     average = ways.weighted_median(np.stack(list(found.values())), np.array(list(weight.values())))
     best = {name.partition(":")[0]: name for name in sorted(found, key=lambda name: -errors[name])}
     by_kind = {kind: errors[best[kind]] for kind in dict.fromkeys(name.partition(":")[0] for name in found)}
@@ -224,7 +223,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     flags.add_argument("--horizon", type=common.positive, required=True, help="rows to forecast")
     flags.add_argument("--test", type=common.positive, help="rows held out for the report, if not one horizon")
     flags.add_argument("--seeds", type=common.positive, default=3, help="LSTMs in an ensemble, from --seed on")
-    flags.add_argument("--interval", type=float, default=0.8, help="share of values that the interval should hold")
+    flags.add_argument("--interval", type=float, default=0.8, help="part of the future that the interval should hold")
     args = common.parse(flags, argv)
     if not 0 < args.interval < 1:
         flags.error(f"--interval must be above 0 and below 1, got {args.interval}")

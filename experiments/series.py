@@ -241,10 +241,11 @@ def find_season(values: np.ndarray, usual: int, longest: int) -> int:
     The least of the three autocorrelations must be 0.5, but 0.2 is enough for the `usual` season of the calendar.
     """
     changes = np.diff(values) - np.mean(np.diff(values))
-    least = [1.0, 0.0]
-    for lag in range(2, longest + 1):
+    spread = float(np.mean(changes**2)) or 1.0
+    least = [1.0]
+    for lag in range(1, longest + 1):
         multiples = [k * lag for k in (1, 2, 3) if k * lag < len(changes) - 3]
-        least.append(min(np.mean(changes[k:] * changes[:-k]) / np.mean(changes**2) for k in multiples))
+        least.append(min(np.mean(changes[k:] * changes[:-k]) / spread for k in multiples))
     if 1 < usual <= longest and least[usual] > 0.2:
         return usual
     longest = min(longest, len(changes) // 4)  # three multiples, each seen at least once more

@@ -247,6 +247,7 @@ def test_the_season_is_found():
     assert find_season(walk, 1, 60) == 1
     assert find_season(walk, 12, 60) == 1
     assert find_season(sunspots.sunspots()[1], 1, 60) == 1  # a cycle of no fixed length
+    assert find_season(np.exp(np.arange(60) / 10), 1, 20) == 1  # differences that are alike at every lag
     for season in (4, 7, 12):
         values = walk / 3 + 10 * np.tile(rng.normal(size=season), 240 // season + 1)[:240]
         assert find_season(values, 1, 60) == season
