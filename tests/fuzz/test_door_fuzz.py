@@ -17,16 +17,24 @@ FORMATS = ("npz", "safetensors", "tf2", "description", "dump", "sweep")  # the o
 MEGABYTES = 400
 
 
-def python(*arguments):
-    """A process of its own, which has its own limits and may die."""
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=14_000
-    )
+# Some libraries install a package named tests, which would win over this folder, since it has no __init__.py.
+OUR_TESTS = f"""
+import runpy, sys, types
+sys.modules["tests"] = types.ModuleType("tests")
+sys.modules["tests"].__path__ = [{str(ROOT / "tests")!r}]
+"""
+
+
+def python(code, *arguments):
+    """Run code in a process of its own, which has its own limits and may die."""
+    command = [sys.executable, "-c", OUR_TESTS + code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=14_000)
 
 
 def fuzz(module, formats, seed=0):
     """Run the fuzz; assert that it finds nothing wrong, sees files of both kinds and stays within its memory."""
-    found = python("-m", module, *formats, "--count", str(COUNT), "--seed", str(seed))
+    code = f"runpy.run_module({module!r}, run_name='__main__')"
+    found = python(code, *formats, "--count", str(COUNT), "--seed", str(seed))
     assert found.returncode == 0, found.stderr[-3000:]
     for name in formats:
         line = re.search(rf"^{name}: (.*)$", found.stdout, re.MULTILINE)[1]
@@ -77,7 +85,7 @@ door_fuzz.main()
 
 
 def test_planted_faults_are_found():
-    found = python("-c", PLANTED.format(faults=list(FAULTS))).stdout.splitlines()
+    found = python(PLANTED.format(faults=list(FAULTS))).stdout.splitlines()
     assert len(found) == len(FAULTS)
     for line, message in zip(found, FAULTS.values(), strict=True):
         assert line.startswith(message)
