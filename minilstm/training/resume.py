@@ -102,7 +102,7 @@ def _adapt(run: RunState, options: Any, with_average: bool) -> None:
         run.averaged = run.params if with_average else None
     if options.early_stopping is None or options.validation_data is None:
         run.best = None
-    if run.best is None:
+    elif run.best is None:
         run.counted_from = epochs
 
 

@@ -74,7 +74,7 @@ def test_the_page_about_exporting_runs_in_every_library(tmp_path):
         code = program(tmp_path / "page", modern)
         found = worker.run(code + "\nresults.update(printed='\\n'.join(printed), cases=len(cases))")
     printed = str(found["printed"])
-    assert printed.count("\nverified: a random batch") == 10  # seven formats, the average, and two commands that the site runs too
+    assert printed.count("\nverified: a random batch") == 10  # seven formats, the average, two that the site runs too
     assert "not verified" not in printed
     assert "DIFFERENT" not in printed
     assert {path.name for path in (tmp_path / "page").iterdir()} >= {"model.onnx", "model.keras", "model.weights.h5"}

@@ -459,3 +459,20 @@ def test_save_checkpoint_refuses_them_too(name, value, tmp_path):
 def test_whole_numbers_of_any_kind_are_taken(run_dir):
     result = run(run_dir, epochs=np.int64(2), batch_size=4.0, seed=np.uint8(3), max_to_keep=np.int32(1))
     assert_trees_equal(result.params, run(seed=3).params)
+
+
+@pytest.mark.parametrize("options", [{}, {"validation_data": (INPUTS[:4], TARGETS[:4]), "early_stopping": 5}], ids=len)
+def test_a_resumed_run_ends_with_the_files_of_one_that_never_stopped(tmp_path, options):
+    """All bytes, what is under minilstm/ too."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+
+    def leave(result):
+        if len(result.history["loss"]) == 3:
+            raise SystemExit
+
+    run(whole, epochs=4, checkpoint_every=3, **options)
+    with pytest.raises(SystemExit):
+        run(resumed, epochs=4, checkpoint_every=3, callbacks=[leave], **options)
+    run(resumed, epochs=4, checkpoint_every=3, resume=True, **options)
+    for path in whole.glob("model.ckpt*"):
+        assert path.read_bytes() == (resumed / path.name).read_bytes(), path.name
