@@ -91,9 +91,8 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
                 found[place] = measure(one["package"], one["series"], int(one["season"]), origin)
                 common.write_csv(path, list(found[place]), [list(row.values()) for row in found.values()])
                 report(str(found[place]))
-    names = {one["series"]: one["origins"] for one in series}
-    gallery = sorted((row for row in found.values() if names[row["series"]] == "3"), key=lambda row: row["series"])
-    last = [found[name, 0] for name in names]
+    ten = {one["series"] for one in series if one["origins"] == "3"}
+    gallery, last = [row for row in found.values() if row["series"] in ten], [found[one["series"], 0] for one in series]
     about = f"MASE, by `python -m experiments.forecast_gallery` on {datetime.date.today()}, {os.cpu_count()} cores."
     text = f"{about}\n\nTen from three origins:\n\n{table(gallery)}\n\nAll from the last origin:\n\n{table(last)}\n"
     common.files.write_text(str(PAGE), text)
