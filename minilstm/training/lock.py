@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 from .. import files
@@ -36,12 +37,13 @@ class RunLock:
     def __enter__(self) -> RunLock:
         self._is_new_folder = not os.path.isdir(self.directory)
         files.make_directory(self.directory)
-        for _ in range(100):  # each turn, another process has taken over a stale lock a moment before
-            if self._created():
-                return self
-            held = self._read()
-            if held is not None:
-                self._take_away(held)
+        with _alone(self.directory):
+            for _ in range(100):  # each turn, another process has taken over a stale lock a moment before
+                if self._created():
+                    return self
+                held = self._read()
+                if held is not None:
+                    self._take_away(held)
         raise ValueError(f"fit: {self.path}: many runs try to start here at once")
 
     def __exit__(self, *exception: object) -> None:
@@ -107,6 +109,26 @@ class RunLock:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self.path)
         files.remove(aside)
+
+
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Let one process, or thread, at a time look at the lock of a folder: two could take over a stale one at once.
+
+    The system releases this when a process dies. Where it has no such locks, `_take_away` alone has to do.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _started(pid: int) -> Any:
