@@ -31,7 +31,8 @@ BLOCK = 64  # rows that are transposed together
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
 _Q0, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in DENOMINATOR)
-_BOUND, _BOUND_SQUARE, _HALF, _ONE = np.float32(BOUND), np.float32(BOUND**2), np.float32(0.5), np.float32(1)
+_BOUND, _HALF, _ONE = np.float32(BOUND), np.float32(0.5), np.float32(1)
+_SHUT = np.float32(1000)  # gates past the end of a sequence are beyond it, those of no trained network
 
 # Not `fastmath=True`: with it the compiler assumes that no number is NaN, but a diverged run must be seen.
 EXACT = {"nogil": True, "error_model": "numpy"}
@@ -52,15 +53,16 @@ def compiled(options: dict[str, Any]) -> Callable[[Any], Any]:
 
 @numba.njit(inline="always", **FAST)
 def tanh(x):  # type: ignore[no-untyped-def]
-    """The fraction above, and beyond the bound exactly 1: a gate that is shut lets nothing through.
+    """The fraction above; far beyond its bound exactly 1, so that a gate that is shut lets nothing through.
 
     These comparisons pass a NaN on; min and max would not.
     """
-    s = x * x
-    s = _BOUND_SQUARE if s > _BOUND_SQUARE else s
-    y = x * ((((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0) / ((((_Q4 * s + _Q3) * s + _Q2) * s + _Q1) * s + _Q0)
-    y = _ONE if x > _BOUND else y
-    return -_ONE if x < -_BOUND else y
+    t = _BOUND if x > _BOUND else x
+    t = -_BOUND if t < -_BOUND else t
+    s = t * t
+    y = t * ((((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0) / ((((_Q4 * s + _Q3) * s + _Q2) * s + _Q1) * s + _Q0)
+    y = _ONE if x > _SHUT else y
+    return -_ONE if x < -_SHUT else y
 
 
 @compiled(FAST)
