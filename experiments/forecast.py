@@ -52,7 +52,7 @@ class Forecast(NamedTuple):
 
 
 def validate(values: np.ndarray, steps: int, season: int, level: float, trainer: Trainer, lowest: float) -> Plan:
-    """Let all methods forecast from several origins inside `values`, and choose; `lowest` is the lowest of all values."""
+    """Let all methods forecast from several origins inside `values`, and choose. `lowest` is that of all rows."""
     known = ways.origins(len(values), steps, season)
     histories = [values[:origin] for origin in known]
     truth = np.stack([values[origin : origin + steps] for origin in known])
