@@ -51,12 +51,12 @@ class Forecast(NamedTuple):
     first: Member
 
 
-def validate(values: np.ndarray, steps: int, season: int, level: float, trainer: Trainer) -> Plan:
-    """Let all methods forecast from several origins inside `values`, and choose."""
+def validate(values: np.ndarray, steps: int, season: int, level: float, trainer: Trainer, lowest: float) -> Plan:
+    """Let all methods forecast from several origins inside `values`, and choose. `lowest` is that of all rows."""
     known = ways.origins(len(values), steps, season)
     histories = [values[:origin] for origin in known]
     truth = np.stack([values[origin : origin + steps] for origin in known])
-    methods = ways.simple_methods(values, season, min(known))
+    methods = ways.simple_methods(lowest, season, min(known))
     found = {name: np.stack([ways.attempt(one, past, steps) for past in histories]) for name, one in methods.items()}
 
     def error_of(forecasts: np.ndarray) -> float:
@@ -64,7 +64,7 @@ def validate(values: np.ndarray, steps: int, season: int, level: float, trainer:
 
     errors = {name: error_of(forecasts) for name, forecasts in found.items()}
     change = min((name for name in errors if name.startswith("ar: ")), key=lambda name: errors[name])[4:]
-    transform = next(one for one in ways.transforms(values, season, min(known)) if str(one) == change)
+    transform = next(one for one in ways.transforms(lowest, season, min(known)) if str(one) == change)
     lstm = f"lstm: {change}"  # trained once, on what all origins know
     by_noise = {one: ensemble(trainer(histories[-1], transform, one, "validation"), histories, steps) for one in NOISES}
     noise = min(NOISES, key=lambda one: error_of(by_noise[one]))
@@ -125,7 +125,6 @@ def forecast(
     Without `season` it is looked for, first `usual_season`. With `out`, the checkpoints of all members go there. Other
     options go to `train`.
     """
-    test = horizon if test is None else test
     test = test or horizon
     check(values, horizon, test, season)
     rows, truth, steps = values[:-test], values[-test:], max(horizon, test)
@@ -142,7 +141,7 @@ def forecast(
                 bar.update()
             return members
 
-        plan = validate(rows, steps, season, interval, trainer)
+        plan = validate(rows, steps, season, interval, trainer, values.min())
         held_out = follow(plan, rows, test, trainer, "test")
         future = follow(plan, values, horizon, trainer, "final")
     scores = {kind: score(rows, truth, ahead, season) for kind, ahead in held_out.by_kind.items()}

@@ -75,9 +75,9 @@ class Transform(NamedTuple):
         return ", ".join(parts + [f"difference {lag}" for lag in self.lags]) or "as it is"
 
 
-def transforms(values: np.ndarray, season: int, shortest: int) -> list[Transform]:
-    """Return the changes that the series allows. A seasonal difference must leave some of the `shortest` rows."""
-    logs = (False, True) if values.min() > 0 else (False,)
+def transforms(lowest: float, season: int, shortest: int) -> list[Transform]:
+    """Return the changes that a series allows by its lowest value, its season, and the rows that are known at least."""
+    logs = (False, True) if lowest > 0 else (False,)
     seasonals = ("", "difference", "means") if season > 1 and shortest >= 2 * season + 4 else ("",)
     return [Transform(*choice, season) for choice in itertools.product(logs, seasonals, (False, True))]
 
@@ -194,9 +194,9 @@ def smoothing(values: np.ndarray, horizon: int, season: int, log: bool, trend: b
     return np.exp(np.minimum(ahead, 700)) if log else ahead
 
 
-def simple_methods(values: np.ndarray, season: int, shortest: int) -> dict[str, Method]:
+def simple_methods(lowest: float, season: int, shortest: int) -> dict[str, Method]:
     """Return all candidates; their names begin with the kind, and a colon before the change of the series."""
-    changes = transforms(values, season, shortest)
+    changes = transforms(lowest, season, shortest)
     found: dict[str, Method] = {"last_value": repeat, "drift": drift}
     if season > 1:
         found["seasonal_naive"] = partial(repeat, season=season)

@@ -92,7 +92,7 @@ def test_a_checkpoint_forecasts_without_the_command(finished):
     out, results, _ = finished
     values = sunspots.sunspots()[1]
     change = results["validation"]["lstm"]["change"]
-    transform = next(one for one in ways.transforms(values, 1, 100) if str(one) == change)
+    transform = next(one for one in ways.transforms(values.min(), 1, 100) if str(one) == change)
     noise = next(n for n in forecast.NOISES if (out / "members" / f"final-{n:g}-1").exists())
     member = forecast_lstm.train(values, transform, noise, 0, epochs=1)
     opened = load_checkpoint(out)
@@ -111,6 +111,14 @@ def test_what_is_held_out_chooses_nothing():
     np.testing.assert_array_equal(before.chosen, after.chosen)
     np.testing.assert_array_equal(before.upper, after.upper)
     assert first["test"] != second["test"]
+
+
+def test_a_held_out_part_that_has_no_logarithm():
+    """The rows before it are positive: without its sign, the forecast of all rows would take their logarithm."""
+    values = np.concatenate([np.exp(np.arange(40) / 20), [-1.0, 0, 2, 3]])
+    results, _, future = forecast.forecast(values, 4, season=1, seeds=1, epochs=1)
+    assert np.isfinite(future.chosen).all()
+    assert not [name for name in results["weights"] if "log" in name]
 
 
 def test_a_killed_run_resumes_to_the_same_forecast(tmp_path):
