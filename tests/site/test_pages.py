@@ -77,7 +77,7 @@ def test_every_promised_picture_is_there(site):
             page = (site / source.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8")
             assert len(re.findall(r'<img alt="[^"]{20,}"[^>]* src="[^"]*_images/', page)) == promised, source
         total += promised
-    assert total >= 29  # so many there are; a page may not lose its promise with its picture
+    assert total >= 29  # a page may not lose its promise with its picture
 
 
 def test_a_build_fails_where_a_promised_picture_is_missing(tmp_path):
