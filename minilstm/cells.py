@@ -42,7 +42,7 @@ from .activations import registered_name as registered_name
 from .activations import relu as relu
 from .activations import sigmoid as sigmoid
 from .activations import tanh as tanh
-from .arguments import check_init
+from .arguments import check_init, check_whole
 from .gates import GATES as GATES
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
@@ -51,7 +51,6 @@ from .options import (
     check_bound,
     check_finite,
     check_optional_size,
-    check_size,
     fixed,
     flag,
     option,
@@ -184,7 +183,7 @@ class LSTMCell(Cell):
 
     default_name = "lstm_cell"
 
-    units: Any = option(None, check_size)
+    units: Any = option(None, check_whole)
     _: KW_ONLY
     forget_bias: float = option(1.0, check_finite)
     use_peepholes: bool = flag(False)

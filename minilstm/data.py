@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from .arguments import check_whole
+from .arguments import check_whole, did_you_mean
 from .arrays import as_array
 from .params import tree_leaves, tree_map
 
@@ -33,8 +32,7 @@ def as_batch(data: Any, where: str = "data") -> Batch:
     if isinstance(data, dict) and "inputs" in data:
         for key in data:
             if key not in KEYS:
-                near = [OTHER_WORDS[key]] if key in OTHER_WORDS else difflib.get_close_matches(str(key), KEYS, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(OTHER_WORDS.get(key, str(key)), KEYS)
                 raise ValueError(f"{where}: unknown key {key!r}, the known ones are {', '.join(KEYS)}{hint}")
         return data
     kind = f"a dict with keys {sorted(data)}" if isinstance(data, dict) else type(data).__name__

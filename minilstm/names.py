@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from typing import Any
 
+from .arguments import nearest
 from .layers import Sequential
 from .params import flatten_names, unflatten_names
 
-# Bounds of the help in an error: to compare two names takes 20 microseconds, and a file may hold thousands.
-MOST_HELPED, MOST_COMPARED, LONGEST_COMPARED = 20, 100, 200
+MOST_HELPED = 20  # missing names for which an error lists the nearest: a file may lack thousands
 
 
 def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = (), *, strict: bool = True) -> dict[str, Any]:
@@ -54,23 +53,6 @@ def arranged(flat: dict[str, Any], like: Any, other: Iterable[str] = (), *, stri
 def wanted_like(like: Any, flat: dict[str, Any]) -> dict[str, Any]:
     """The arrays of a parameter tree, or what those of a model look like for as many inputs as `flat` has, by name."""
     return flatten_names(_shapes(like, flat) if isinstance(like, Sequential) else like)
-
-
-def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """At most `n` known names that are spelled like `name`, of the `MOST_COMPARED` that begin or end most like it."""
-    import difflib  # only needed to help after a failure
-
-    def alike(other: str) -> int:
-        return _shared(name, other) + _shared(name[::-1], other[::-1])
-
-    short = [other for other in known if len(other) <= LONGEST_COMPARED]
-    close = heapq.nlargest(MOST_COMPARED, short, alike)
-    return difflib.get_close_matches(name[:LONGEST_COMPARED], close, n)
-
-
-def _shared(a: str, b: str) -> int:
-    """The number of characters with which both begin."""
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _shapes(model: Sequential, flat: dict[str, Any]) -> dict[str, Any]:

@@ -96,13 +96,8 @@ def describe_parts(value: Any, where: str) -> Any:
 # --- checks ---------------------------------------------------------------------------------------------------
 
 
-def check_size(value: Any, name: str, where: str) -> int:
-    """Return `value` as an int if it is a positive whole number, else raise ValueError."""
-    return check_whole(value, name, where)
-
-
 def check_optional_size(value: Any, name: str, where: str) -> int | None:
-    """As `check_size`, or None."""
+    """As `check_whole`, or None."""
     return None if value is None else check_whole(value, name, where)
 
 

@@ -13,9 +13,9 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import initializers
-from .arguments import check_init
+from .arguments import check_init, check_whole
 from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
-from .options import check_finite, check_size, option, refuse_num_units
+from .options import check_finite, option, refuse_num_units
 
 
 @dataclass(eq=False, repr=False)
@@ -24,7 +24,7 @@ class _PlainCell(Cell):
 
     columns = 1  # blocks of `units` columns in the kernel
 
-    units: Any = option(None, check_size)
+    units: Any = option(None, check_whole)
     _: KW_ONLY
     activation: Any = activation_option("tanh")
     initializer: Any = initializers.option()

@@ -7,7 +7,7 @@ from pathlib import Path
 import autograd.numpy as anp
 import numpy as np
 
-from minilstm import BasicLSTMCell, LSTMCell, LSTMState, MultiRNNCell, ResidualWrapper, value_and_grad
+from minilstm import RNN, BasicLSTMCell, LSTMCell, LSTMState, MultiRNNCell, ResidualWrapper, value_and_grad
 from minilstm.params import tree_leaves, unflatten_names
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -144,6 +144,20 @@ class RandomLoss:
             p, q = (rng.normal(size=leaf.shape).astype(leaf.dtype) for _ in range(2))
             total = total + anp.sum(p * leaf + 0.5 * q * leaf * leaf)
         return total
+
+
+def golden_layer(name, backprop):
+    """The description of a golden case of a cell, its arrays, the layer, what that is given, and the cotangents of all
+    it returns.
+    """
+    case, arrays = golden(name)
+    layer = RNN(golden_cell(case["cell"]), time_major=True, backprop=backprop)
+    tree = {
+        "params": golden_variables(arrays)["rnn"],
+        "inputs": arrays["inputs"],
+        "state": golden_state(arrays, "init/"),
+    }
+    return case, arrays, layer, tree, [arrays["cot/out"], *tree_leaves(golden_state(arrays, "cot/"))]
 
 
 def layer_gradients(layer, params, inputs, state=None, seed=0, **options):

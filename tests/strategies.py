@@ -94,3 +94,14 @@ def by_name(values, grads, others):
     """One dict of the results, the weights' gradients, and the gradients of inputs and state."""
     names = ("outputs", "c", "h"), ("gradient of x", "gradient of c", "gradient of h")
     return dict(zip(names[0], values, strict=True)) | grads | dict(zip(names[1], others, strict=True))
+
+
+def named_tensors(rng, pieces, count, make):
+    """`count` tensors ``make(rng)``, whose names are put together from a few pieces, so that they share beginnings."""
+    tensors = {}
+    while len(tensors) < count:
+        name = "".join(piece + rng.choice(["/", "_", ""]) for piece in rng.choice(pieces, rng.integers(1, 5)))
+        if name in tensors:
+            name += f"{rng.integers(1000)}"
+        tensors[name] = make(rng)
+    return tensors

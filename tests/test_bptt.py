@@ -10,7 +10,7 @@ from helpers import (
     assert_trees_equal,
     cell_cases,
     golden,
-    golden_cell,
+    golden_layer,
     golden_state,
     golden_tolerance,
     golden_variables,
@@ -30,14 +30,7 @@ BACKPROPS = ("fast", "readable", "autograd")
 
 def run_golden(name, backprop):
     """What a golden case records: loss, outputs, final state and gradients, computed here."""
-    case, arrays = golden(name)
-    layer = RNN(golden_cell(case["cell"]), time_major=True, backprop=backprop)
-    tree = {
-        "params": golden_variables(arrays)["rnn"],
-        "inputs": arrays["inputs"],
-        "state": golden_state(arrays, "init/"),
-    }
-    cotangents = [arrays["cot/out"], *tree_leaves(golden_state(arrays, "cot/"))]
+    case, arrays, layer, tree, cotangents = golden_layer(name, backprop)
 
     def loss(tree):
         results = layer.apply(

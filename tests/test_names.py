@@ -27,7 +27,8 @@ from minilstm import (
     save_checkpoint,
     tensorbundle,
 )
-from minilstm.names import arranged, nearest
+from minilstm.arguments import nearest
+from minilstm.names import arranged
 from minilstm.params import flatten_names, unflatten_names
 
 # D = 3 input features and H = 4 units everywhere, so a kernel of an LSTM is [7, 16].

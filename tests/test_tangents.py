@@ -10,10 +10,7 @@ from helpers import (
     assert_close,
     assert_trees_close,
     assert_trees_equal,
-    golden,
-    golden_cell,
-    golden_state,
-    golden_variables,
+    golden_layer,
     largest,
     named_leaves,
 )
@@ -207,14 +204,7 @@ def test_products_of_nested_cells_equal_the_trace(backprop, network):
 @pytest.mark.parametrize("name", GOLDEN_CASES)
 def test_products_are_tensorflows(name, backprop):
     """Committed numbers; tests/interop/test_second_tensorflow.py makes them again."""
-    case, arrays = golden(name)
-    layer = RNN(golden_cell(case["cell"]), time_major=True, backprop=backprop)
-    tree = {
-        "params": golden_variables(arrays)["rnn"],
-        "inputs": arrays["inputs"],
-        "state": golden_state(arrays, "init/"),
-    }
-    cotangents = [arrays["cot/out"], *tree_leaves(golden_state(arrays, "cot/"))]
+    _, arrays, layer, tree, cotangents = golden_layer(name, backprop)
 
     def loss(tree):
         results = layer.apply(tree["params"], tree["inputs"], tree["state"], arrays.get("sequence_length"))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..arguments import MOST_COMPARED, nearest
 from ..layers import Sequential
-from ..names import nearest, wanted_like
+from ..names import MOST_HELPED, wanted_like
 from ..tensorbundle import CheckpointError
 from .slots import slot_of
-
-_MOST_HELPED, _MOST_COMPARED = 20, 100  # bounds of the help in an error: a file may hold thousands of names
 
 Rename = Mapping[str, str] | Callable[[str], str]
 
@@ -101,6 +99,8 @@ def suggestions(
     scope : str
         With a slash at its end, or nothing.
     """
+    import difflib  # only needed to help after a failure
+
     wanted = wanted_like(like, flat)
     missing = {name: array.shape for name, array in wanted.items() if name not in flat}
     if not missing:
@@ -110,11 +110,11 @@ def suggestions(
             return [f"all of them are below a scope: try scope={other[:-1]!r}"]
     spare = [name for name in arrays if name.removeprefix(scope) not in wanted and slot_of(name) is None]
     fitting = {}
-    for name, shape in list(missing.items())[:_MOST_HELPED]:
+    for name, shape in list(missing.items())[:MOST_HELPED]:
         same = [other for other in spare if arrays[other].shape == shape]
         if not same and isinstance(like, Sequential) and len(shape) > 1:  # it may not know the number of its inputs
             same = [other for other in spare if arrays[other].shape[1:] == shape[1:]]
-        same = same[:_MOST_COMPARED]
+        same = same[:MOST_COMPARED]
         if same:
             best = max(same, key=lambda other: difflib.SequenceMatcher(None, name[-200:], other[-200:]).ratio())
             spare.remove(best)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..arguments import nearest
 from ..checkpoint import EXTRA, MODEL, as_json
 from ..layers import Sequential, from_config
-from ..names import MOST_HELPED, arranged, nearest
+from ..names import MOST_HELPED, arranged
 from ..optional import library
 from ..params import flatten_names, set_path, unflatten_names
 from ..reading import LIMITS, Limits, from_json

@@ -137,21 +137,7 @@ class Loops:
 
     def forward(self, factor: Array) -> None:
         """Compute gates, c and h from the columns; `factor` ``[4 * units, rows]`` is the copy of the kernel."""
-        product, multiply, add, tanh, from_h = self.product, np.multiply, np.add, np.tanh, self.from_h
-        for column, z, gates, sigmoids, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in self.forward_views:
-            if from_h is None:
-                product(factor, column, z)
-            else:
-                add(z, product(factor, column, from_h), z)
-            tanh(gates, gates)
-            for part, scale, shift in sigmoids:
-                multiply(part, scale, part)
-                add(part, shift, part)
-            multiply(i, j, i_j)
-            multiply(f, c_before, f_c)
-            add(i_j, f_c, c)
-            tanh(c, tanh_c)
-            multiply(o, tanh_c, h)
+        forward_steps(self.product, factor, self.forward_views, self.from_h)
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """Compute dz from the gates; return dc and dh ``[units, batch]`` before the first step.
@@ -187,6 +173,28 @@ class Loops:
                     product(recurrent, dz, next_dh)
                 dc, dc_before = dc_before, dc
         return dc.reshape(self.dc.shape), self.dh
+
+
+def forward_steps(product: Any, factor: Array, views: list[tuple[Any, ...]], from_h: Array | None = None) -> None:
+    """Run the forward loop over the views of all steps, as `Loops` makes them.
+
+    With `from_h`, room for a product, z holds the share of the inputs already, and that of h is added.
+    """
+    multiply, add, tanh = np.multiply, np.add, np.tanh
+    for column, z, gates, sigmoids, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in views:
+        if from_h is None:
+            product(factor, column, z)
+        else:
+            add(z, product(factor, column, from_h), z)
+        tanh(gates, gates)
+        for part, scale, shift in sigmoids:
+            multiply(part, scale, part)
+            add(part, shift, part)
+        multiply(i, j, i_j)
+        multiply(f, c_before, f_c)
+        add(i_j, f_c, c)
+        tanh(c, tanh_c)
+        multiply(o, tanh_c, h)
 
 
 class LargeLoops(Loops):

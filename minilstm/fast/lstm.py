@@ -30,7 +30,7 @@ from ..second.tangents import lstm_gradient_tangents, lstm_tangents
 from . import compiled, loans
 from .activations import FAST_ACTIVATIONS
 from .loops import SCALE, SHIFT, Options
-from .padding import Padding
+from .padding import Padding, padding_for
 from .row_workspace import LARGE_KERNEL, RowWorkspace
 from .second import SecondWorkspace
 from .workspace import ColumnWorkspace
@@ -108,8 +108,7 @@ class Loan(loans.Loan):
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
         if self.twice:
             return self.take(SecondWorkspace, *inputs.shape, kernel.shape[1] // 4, inputs.dtype)
-        if self.lengths is not None and np.min(self.lengths) < len(inputs):
-            self.padding = Padding(np.asarray(self.lengths), len(inputs))
+        self.padding = padding_for(self.lengths, len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None
         kind = workspace_class(kernel)

@@ -28,6 +28,13 @@ def column_past_end(weights: tuple[float, ...], units: int, dtype: Any) -> Array
     return np.repeat(np.clip(weights, -largest, largest).astype(dtype), units)
 
 
+def padding_for(lengths: Array | None, time: int) -> Padding | None:
+    """What must be done about sequences of these lengths, or None if all have `time` steps."""
+    if lengths is None or np.min(lengths) >= time:
+        return None
+    return Padding(np.asarray(lengths), time)
+
+
 class Padding:
     """Which steps are past the end, and what must be done about them.
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..cotangents import filled
 from ..gates import GATES
-from .loops import CACHE_BYTES, SCALE, SHIFT, SMALL, F, I, J, O
+from .loops import CACHE_BYTES, SCALE, SHIFT, SMALL, F, I, J, O, forward_steps
 from .memory import aligned, copy_rows, recycled
 from .workspace import unbuffered, whole_bias
 
@@ -89,9 +89,9 @@ class SecondWorkspace:
             sigmoids: tuple[Any, ...] = ((z, scale, shift),)  # as in `minilstm.fast.loops`
             if z.size > SMALL:
                 sigmoids = ((gates[I], half, half), (gates[F : O + 1].reshape(-1), half, half))
-            of_step = gates[I], gates[J], gates[F], gates[O], self.c[t], self.c[t + 1], self.tanh_c[t], new_h[t]
+            of_c_and_h = *self.step_spare[:2], self.tanh_c[t], self.c[t], self.c[t + 1], new_h[t]  # i j and f c first
             column = self.columns[t, self.x_h]
-            self.forward_views.append((column, gates.reshape(4 * units, batch), z, sigmoids, *of_step))
+            self.forward_views.append((column, gates.reshape(4 * units, batch), z, sigmoids, *gates, *of_c_and_h))
             of_z = rz_rc[:4].reshape(4 * units, batch), factors[:3].reshape(-1), rz_rc[:3].reshape(-1)
             of_c_h = parts[:3].reshape(-1), gates[F], before, parts[3], parts[0:4:2], parts[1:4:2], of_c
             of_h = rz_rc[4], factors[3:].reshape(-1), rz_rc[3:].reshape(-1), parts[4:].reshape(-1), *parts[4:]
@@ -117,19 +117,7 @@ class SecondWorkspace:
         np.copyto(self.c[0].reshape(units, batch), c.T)
         np.multiply(kernel.T, self.kernel_scale[:, None], out=self.factor[:, :-1])
         np.multiply(whole_bias(bias, forget_bias), self.kernel_scale, out=self.factor[:, -1])
-        product, multiply, add, tanh = self.product, np.multiply, np.add, np.tanh
-        (i_j, f_c, _), factor = self.step_spare, self.factor
-        for column, z, gates, sigmoids, i, j, f, o, c_before, new_c, tanh_c, new_h in self.forward_views:
-            product(factor, column, z)
-            tanh(gates, gates)
-            for part, scale, shift in sigmoids:
-                multiply(part, scale, part)
-                add(part, shift, part)
-            multiply(i, j, i_j)
-            multiply(f, c_before, f_c)
-            add(i_j, f_c, new_c)
-            tanh(new_c, tanh_c)
-            multiply(o, tanh_c, new_h)
+        forward_steps(self.product, self.factor, self.forward_views)
         self._compute_factors()
         outputs = recycled((batch, time, units), inputs.dtype)
         np.copyto(outputs, self.h[1:].transpose(2, 0, 1))

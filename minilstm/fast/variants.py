@@ -18,7 +18,7 @@ from ..params import get_path, unflatten_names
 from ..variants import GRUCell
 from ..variants_bptt import derivation_of
 from .loans import Loan
-from .padding import Padding
+from .padding import Padding, padding_for
 from .variant_workspace import GRUWorkspace, RNNWorkspace
 
 Array = Any
@@ -40,8 +40,8 @@ class VariantLoan(Loan):
     def workspace_for(self, inputs: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
         masks = self.h_masks
-        if self.lengths is not None and np.min(self.lengths) < len(inputs):
-            self.padding = Padding(np.asarray(self.lengths), len(inputs))
+        self.padding = padding_for(self.lengths, len(inputs))
+        if self.padding is not None:
             live = ~self.padding.past[..., None]
             masks = live if masks is None else masks * live
         kind = GRUWorkspace if isinstance(self.cell, GRUCell) else RNNWorkspace

@@ -10,11 +10,11 @@ from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval
 
 from .. import initializers
-from ..arguments import as_generator, check_init, check_number
+from ..arguments import as_generator, check_init, check_number, check_whole
 from ..arrays import as_array
 from ..cells import activation_function, activation_option
 from ..fast.affine import affine
-from ..options import check_size, option
+from ..options import option
 from .base import Array, Layer, Params, as_floating, check_features, params_dtype, required
 
 
@@ -39,7 +39,7 @@ class Dense(Layer):
     default_name = "dense"
     is_random = False
 
-    units: int = option(check=check_size)
+    units: int = option(check=check_whole)
     _: KW_ONLY
     activation: Any = activation_option(None)
     initializer: Any = initializers.option()
@@ -89,8 +89,8 @@ class Embedding(Layer):
     default_name = "embedding"
     is_random = False
 
-    vocabulary: int = option(check=check_size)
-    units: int = option(check=check_size)
+    vocabulary: int = option(check=check_whole)
+    units: int = option(check=check_whole)
     _: KW_ONLY
     initializer: Any = initializers.option("uniform")
     name: str | None = None

@@ -20,8 +20,9 @@ import numpy as np
 from autograd.extend import primitive
 from autograd.tracer import isbox
 
+from ..arguments import check_whole
 from ..cotangents import filled, result_of
-from ..options import check_size, option
+from ..options import option
 from ..params import tree_leaves, tree_map, tree_unflatten
 from ..second.lists import pull_back, push_along
 from ..second.pairs import register_pair
@@ -37,7 +38,7 @@ def recompute_option() -> Any:
             return value
         if isinstance(value, str):
             raise ValueError(f"{where}: {name} must be None, 'auto' or a number of steps, got {value!r}")
-        return check_size(value, name, where)
+        return check_whole(value, name, where)
 
     return option(None, check)
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from .. import optimizers, schedules
+from ..arguments import did_you_mean
 from ..layers.base import params_dtype
-from ..names import nearest
 from ..optimizers import Optimizer
 from ..params import Tree
 from ..sequences import fast_pass
@@ -80,10 +80,9 @@ def check_changes(changes: Any, arguments: Iterable[str], optimizer: Any) -> tup
     known = sorted({*arguments, *options, *describe_optimizer(optimizer)["options"]})
     for name in changes:
         if name not in known:
-            near = nearest(str(name), known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"fit: resume_changes must name arguments of fit or options of the optimizer, got {name!r}{hint}"
+                f"fit: resume_changes must name arguments of fit or options of the optimizer, got {name!r}"
+                f"{did_you_mean(str(name), known)}"
             )
     return changes
 

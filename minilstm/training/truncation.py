@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..options import check_size
+from ..arguments import check_whole
 from ..params import Tree, tree_map
 
 
@@ -32,8 +32,8 @@ class tbptt(NamedTuple):  # lower case, because it reads as an option: fit(..., 
 
     def checked(self) -> Truncation:
         """Return both numbers, with the default filled in; raise ValueError if one is out of range."""
-        stride = check_size(self.stride, "stride", "tbptt")
-        window = stride if self.window is None else check_size(self.window, "window", "tbptt")
+        stride = check_whole(self.stride, "stride", "tbptt")
+        window = stride if self.window is None else check_whole(self.window, "window", "tbptt")
         if window < stride:
             raise ValueError(f"tbptt: window must be at least stride, got stride={stride}, window={window}")
         return Truncation(stride, window)

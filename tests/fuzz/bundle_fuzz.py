@@ -382,9 +382,9 @@ def run(count, seed, only=None):
     return outcomes
 
 
-def main():
+def main(run=run, about=__doc__):
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="run this one case")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import collections
 import os
 import random
@@ -81,20 +80,5 @@ def run(count, seed, only=None):
     return outcomes
 
 
-def main():
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=20000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="run this one case")
-    options = parser.parse_args()
-    run(10, -1)
-    before = bundle_fuzz.peak_megabytes()
-    outcomes = run(options.count, options.seed, options.only)
-    for outcome, times in outcomes.most_common():
-        print(f"{times:8d}  {outcome}")
-    print(f"{bundle_fuzz.peak_megabytes() - before:8.1f}  MB of memory over the start")
-
-
 if __name__ == "__main__":
-    main()
+    bundle_fuzz.main(run, __doc__)

@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import named_tensors
 
 from minilstm import tensorbundle
 
@@ -88,12 +89,7 @@ def checkpoints(draw):
     pieces = draw(st.lists(usual | anything, min_size=1, max_size=10))
     count = draw(st.sampled_from([1, 2, 15, 16, 17]) | st.integers(1, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    tensors = {}
-    while len(tensors) < count:
-        name = "".join(piece + rng.choice(["/", "_", ""]) for piece in rng.choice(pieces, rng.integers(1, 5)))
-        if name in tensors:
-            name += f"{rng.integers(1000)}"
-        tensors[name] = random_tensor(rng)
+    tensors = named_tensors(rng, pieces, count, random_tensor)
     return tensors, rng, draw(st.sampled_from([0, 0, 1, 2, 3]))
 
 

@@ -20,6 +20,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import named_tensors
 
 from minilstm import tensorbundle
 from minilstm.tensorbundle import crc32c
@@ -103,13 +104,7 @@ def tensor_dicts(draw):
     pieces = draw(st.lists(usual | anything, min_size=1, max_size=10))
     count = draw(st.sampled_from([1, 2, 15, 16, 17]) | st.integers(1, 60) | st.integers(1, 300))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    tensors = {}
-    while len(tensors) < count:
-        name = "".join(piece + rng.choice(["/", "_", ""]) for piece in rng.choice(pieces, rng.integers(1, 5)))
-        if name in tensors:
-            name += f"{rng.integers(1000)}"
-        tensors[name] = random_array(rng)
-    return tensors
+    return named_tensors(rng, pieces, count, random_array)
 
 
 @given(tensor_dicts())
