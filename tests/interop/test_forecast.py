@@ -17,7 +17,7 @@ CHOSEN_ON = {"AirPassengers", "co2", "lynx", "Nile", "UKgas", "nottem"}
 def test_every_series_of_the_list_loads_and_none_chose_the_defaults():
     with open(forecast_gallery.SERIES, newline="") as file:
         listed = list(csv.DictReader(file))
-    assert [int(row["origins"]) for row in listed].count(3) == 10
+    assert [row["series"] for row in listed if int(row["origins"]) < 3] == ["lh", "oil", "livestock"]  # too short for 3
     assert len({row["series"] for row in listed} - CHOSEN_ON) == len(listed) == 34
     for row in listed:
         values = forecast_gallery.load(row["package"], row["series"])
@@ -49,6 +49,6 @@ def test_one_series_is_measured_beside_statsforecast(tmp_path, monkeypatch):
     assert float(rows[0]["AutoETS"]) == pytest.approx(np.mean(np.abs(theirs - truth)) / scale)
     assert float(rows[0]["seasonal naive"]) == pytest.approx(np.mean(np.abs(past[-12:] - truth)) / scale)
     assert text == (tmp_path / "page.md").read_text()
-    assert text.count("| USAccDeaths") == 2
+    assert text.count("| USAccDeaths") == 1
     monkeypatch.setattr(forecast_gallery, "measure", None)  # a second run measures nothing again
     assert forecast_gallery.main(arguments, report=lambda line: None) == text
