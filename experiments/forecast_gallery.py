@@ -3,8 +3,9 @@
     pip install '.[forecast]' && python -m experiments.forecast_gallery
 
 The defaults of `experiments.forecast` have their values from AirPassengers, co2, lynx, Nile, UKgas and nottem. The
-series here were not used for that, but were looked at while the method was made: docs/howto/own_series.md. Their origins are one horizon apart: three, or two if the series is too short for three. results.csv in
---out keeps what was measured, so that the same command continues after a stop.
+series here were not used for that, but were looked at while the method was made (see docs/howto/own_series.md). Their
+origins are one horizon apart: three, or two if the series is too short for three. results.csv in --out keeps what was
+measured, so that the same command continues after a stop.
 """
 
 from __future__ import annotations
