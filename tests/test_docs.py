@@ -179,6 +179,17 @@ def test_no_line_of_a_shown_cell_is_too_long():
     assert long == []
 
 
+def test_a_page_that_runs_an_experiment_carries_its_files():
+    """A download of it has no repository around it; pages of other folders offer none."""
+    for path in (path for path in PAGES if path.parent.name in ("tutorial", "howto", "exercises")):
+        text = path.read_text()
+        cells = "".join(cell["code"] for cell in CELL.finditer(text))
+        for name in re.findall(r"(?:from |-m )experiments\.(\w+)", cells):
+            carried = re.search(r"^files: .*experiments/__init__.py.*$", text, re.MULTILINE)
+            assert carried, path
+            assert f"experiments/{name}" in carried[0], path
+
+
 def test_the_questions_are_listed_first():
     text = (DOCS / "questions.md").read_text()
     listed = re.findall(r"^- \[(.*)\]\(#.*\)$", text, re.MULTILINE)
