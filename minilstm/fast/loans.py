@@ -6,33 +6,14 @@ time, and no array of it leaves the module that borrowed it.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
-FREE_WORKSPACES = 2  # kept for each shape; more are needed only while more passes are unfinished
-FREE_SHAPES = 8
+from .memory import Pool, counter
 
-_free: dict[tuple[Any, ...], list[Any]] = {}
-_lock = threading.RLock()  # the collector may end a loan, and return its workspace, while this thread is in here
+KEPT = 256 << 20  # bytes that the workspaces of all shapes have at most while no pass uses them
+VIEWS = 4 << 10  # bytes of the views of a step, about
 
-
-def _take(key: tuple[Any, ...]) -> Any:
-    with _lock:
-        free = _free.get(key)
-        if free:
-            return free.pop()
-    *arguments, kind = key
-    return kind(*arguments)
-
-
-def _give_back(key: tuple[Any, ...], workspace: Any) -> None:
-    with _lock:
-        free = _free.pop(key, [])
-        if len(free) < FREE_WORKSPACES:
-            free.append(workspace)
-        _free[key] = free  # the shape used last is at the end
-        while len(_free) > FREE_SHAPES:
-            del _free[next(iter(_free))]
+_pool = Pool(KEPT)
 
 
 class Loan:
@@ -45,9 +26,13 @@ class Loan:
     def take(self, kind: Any, *arguments: Any) -> Any:
         """Borrow a workspace: ``kind(*arguments)``, or one that was made like this before."""
         self.key = (*arguments, kind)
-        self.workspace = _take(self.key)
+        self.workspace = _pool.take(self.key)
+        if self.workspace is None:
+            before, time = counter.given, arguments[0]
+            self.workspace = kind(*arguments)
+            self.workspace.nbytes = counter.given - before + VIEWS * time
         return self.workspace
 
     def __del__(self) -> None:
         if self.key is not None and self.workspace is not None:
-            _give_back(self.key, self.workspace)
+            _pool.give_back(self.key, self.workspace, self.workspace.nbytes)

@@ -20,17 +20,31 @@ RECYCLED = 1 << 16  # bytes; the memory of smaller arrays is not kept, since the
 KEPT = 1 << 27  # bytes that are kept at most
 
 
+class _Counter(threading.local):
+    """How many bytes `aligned` has given to a thread."""
+
+    given = 0
+
+
+counter = _Counter()
+
+
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     """Like `np.empty`, starting at a cache line."""
     dtype = np.dtype(dtype)
-    return _block(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+    size = math.prod(shape) * dtype.itemsize
+    counter.given += size
+    return _block(size).view(dtype).reshape(shape)
 
 
 def recycled(shape: tuple[int, ...], dtype: Any) -> Array:
     """Like `aligned`; the memory of a large array is reused once the array and all its views are gone."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    return np.asarray(_Loan(_pool, _pool.take(size), shape, dtype)) if size >= RECYCLED else np.empty(shape, dtype)
+    if size < RECYCLED:
+        return np.empty(shape, dtype)
+    block = _pool.take(size)
+    return np.asarray(_Loan(_pool, _block(size) if block is None else block, shape, dtype))
 
 
 def copy_rows(target: Array, source: Array) -> None:
@@ -53,32 +67,33 @@ def _block(size: int) -> Array:
 
 
 class Pool:
-    """Unused blocks of memory by size, at most `limit` bytes in all."""
+    """What is used again, by a key of its kind: at most `limit` bytes that wait for it."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.kept = limit, 0
-        self.free: dict[int, list[Array]] = {}  # the size that was returned last is at the end
+        self.free: dict[Any, list[tuple[Any, int]]] = {}  # the key that was returned last is at the end
         self.lock = threading.RLock()  # the collector may end an array, and call `give_back`, in the middle of `take`
 
-    def take(self, size: int) -> Array:
-        """A block of `size` bytes."""
+    def take(self, key: Any) -> Any:
+        """Something of this kind, or None."""
         with self.lock:
-            return self._pop(size) if size in self.free else _block(size)
+            return self._pop(key) if key in self.free else None
 
-    def give_back(self, block: Array) -> None:
-        """Keep a block that is not used any more; drop those that were returned longest ago if there are too many."""
+    def give_back(self, key: Any, item: Any, size: int) -> None:
+        """Keep an item of `size` bytes; drop those that were returned longest ago if they are too many bytes."""
         with self.lock:
-            self.free[block.size] = [*self.free.pop(block.size, []), block]
-            self.kept += block.size
+            self.free[key] = [*self.free.pop(key, []), (item, size)]
+            self.kept += size
             while self.kept > self.limit:
                 self._pop(next(iter(self.free)))
 
-    def _pop(self, size: int) -> Array:
-        blocks = self.free[size]
-        if len(blocks) == 1:
-            del self.free[size]
+    def _pop(self, key: Any) -> Any:
+        items = self.free[key]
+        if len(items) == 1:
+            del self.free[key]
+        item, size = items.pop()
         self.kept -= size
-        return blocks.pop()
+        return item
 
 
 class _Loan:
@@ -90,7 +105,7 @@ class _Loan:
         self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": data}
 
     def __del__(self) -> None:
-        self.pool.give_back(self.block)
+        self.pool.give_back(self.block.size, self.block, self.block.size)
 
 
 _pool = Pool(KEPT)

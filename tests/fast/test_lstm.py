@@ -33,6 +33,7 @@ from minilstm.fast import loans, loops
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, LargeLoops, Loops, OneSequence
 from minilstm.fast.lstm import can_run
+from minilstm.fast.memory import Pool
 from minilstm.fast.row_workspace import LARGE_KERNEL, RowWorkspace
 from minilstm.fast.workspace import FOLD_INPUTS, ColumnWorkspace
 
@@ -41,7 +42,7 @@ from minilstm.fast.workspace import FOLD_INPUTS, ColumnWorkspace
 def passes(request):
     """Every test here runs with all of NumPy's passes: for small steps, for large ones, and for the largest kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loans, "_free", {})  # a workspace that is kept knows its loops
+        patch.setattr(loans, "_pool", Pool(loans.KEPT))  # a workspace that is kept knows its loops
         if request.param == "large steps":
             patch.setattr(loops, "LARGE_BLOCK", -1)
         if request.param == "large kernels":
@@ -352,7 +353,7 @@ def test_truncated_backpropagation_needs_the_memory_of_its_window(monkeypatch):
     """Sixteen times as many steps: within a tenth with windows of 50, more than four times as much without."""
 
     def peak(time, truncation):
-        monkeypatch.setattr(loans, "_free", {})
+        monkeypatch.setattr(loans, "_pool", Pool(loans.KEPT))
         model = Sequential(LSTM(64), Dense(1))
         params, data = model.init(0, 1), tuple(np.ones((1, time, 1), np.float32) for _ in range(2))
         tracemalloc.start()

@@ -12,6 +12,7 @@ from minilstm import RNN, DropoutWrapper, LSTMCell, LSTMState
 from minilstm.fast import loans, loops
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.loops import FEW_UNITS
+from minilstm.fast.memory import Pool
 from minilstm.fast.row_workspace import RowWorkspace
 from minilstm.fast.workspace import FOLD_INPUTS
 from minilstm.params import tree_map
@@ -22,7 +23,7 @@ def passes(request):
     """Every test here runs with all of NumPy's passes: for small steps, for large ones, and for the largest kernels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINILSTM_COMPILED", "0")
-        patch.setattr(loans, "_free", {})
+        patch.setattr(loans, "_pool", Pool(loans.KEPT))
         if request.param == "large steps":
             patch.setattr(loops, "LARGE_BLOCK", -1)
         if request.param == "large kernels":

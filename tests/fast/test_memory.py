@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import tracemalloc
 import weakref
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilstm import LSTM, Adam, Dense, Sequential, losses, value_and_grad
-from minilstm.fast import memory
+from minilstm import LSTM, RNN, Adam, Dense, GRUCell, Sequential, losses, value_and_grad
+from minilstm.fast import loans, memory
 from minilstm.fast.memory import LINE, RECYCLED, Pool, aligned, copy_rows, recycled
 from minilstm.params import tree_leaves, tree_map
 
@@ -92,7 +93,7 @@ def test_a_view_holds_the_memory_as_the_array_does(pool, view):
     assert address(recycled((ENTRIES,), np.float32)) != where
     del held
     gc.collect()
-    assert where in [address(block) for blocks in pool.free.values() for block in blocks]
+    assert where in [address(block) for blocks in pool.free.values() for block, _ in blocks]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.booleans()), max_size=60), st.integers(0, 5))
@@ -109,7 +110,7 @@ def test_what_is_held_never_changes_and_what_is_kept_is_bounded(moves, limit):
             del held[: drop if len(held) > drop else 0]
             for kept, wanted in held:
                 assert np.all(kept == wanted)
-            free = list(itertools.chain(*memory._pool.free.values()))
+            free = [block for block, _ in itertools.chain(*memory._pool.free.values())]
             assert memory._pool.kept == sum(block.size for block in free) <= limit * RECYCLED
             assert len({address(block) for block in free}) == len(free)
             assert all(memory._pool.free.values())
@@ -118,26 +119,29 @@ def test_what_is_held_never_changes_and_what_is_kept_is_bounded(moves, limit):
 
 
 def test_what_was_given_back_long_ago_goes_first(pool):
-    blocks = [pool.take(n * RECYCLED) for n in (3, 2, 3, 1, 1)]  # two more than the pool may keep
+    blocks = [np.empty(n * RECYCLED, np.uint8) for n in (3, 2, 3, 1, 1)]  # two more than the pool may keep
     twos = weakref.ref(blocks[1])
     while blocks:
-        pool.give_back(blocks.pop(0))
+        block = blocks.pop(0)
+        pool.give_back(block.size, block, block.size)
+        del block
     assert {size // RECYCLED: len(free) for size, free in pool.free.items()} == {3: 2, 1: 2}
     assert pool.kept == pool.limit
     assert twos() is None
 
 
 def test_a_cycle_that_the_collector_ends_while_a_block_is_taken_gives_its_memory_back(pool, monkeypatch):
+    recycled((2 * ENTRIES,), np.float32)
     cycle = [recycled((ENTRIES,), np.float32)]
     cycle.append(cycle)
     del cycle
-    fresh = memory._block
+    pop = pool._pop
 
-    def collect_first(size):  # within `take`, and so within its lock
+    def collect_first(key):  # within `take`, and so within its lock
         gc.collect()
-        return fresh(size)
+        return pop(key)
 
-    monkeypatch.setattr(memory, "_block", collect_first)
+    monkeypatch.setattr(pool, "_pop", collect_first)
     recycled((2 * ENTRIES,), np.float32)
     assert RECYCLED in pool.free
 
@@ -162,7 +166,7 @@ def test_threads_never_share_memory(pool):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert pool.kept == sum(block.size for blocks in pool.free.values() for block in blocks) <= pool.limit
+    assert pool.kept == sum(size for blocks in pool.free.values() for _, size in blocks) <= pool.limit
 
 
 def test_what_training_steps_return_stays_as_it_was():
@@ -197,3 +201,35 @@ def test_the_end_of_the_interpreter_is_quiet():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not done.stderr
+
+
+def resident(action):
+    """The bytes, in megabytes, that are allocated after `action` and were not before."""
+    tracemalloc.start()
+    action()
+    gc.collect()
+    found = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return found / 1e6
+
+
+@pytest.mark.parametrize("layer", [LSTM(64), RNN(GRUCell(64)), LSTM(64, num_proj=32)], ids=["LSTM", "GRU", "options"])
+def test_workspaces_that_wait_are_bounded_in_bytes(layer, monkeypatch):
+    """Long sequences of many lengths: each length has its own workspace, and the oldest are given back."""
+    params = layer.init(seed=0, input_dim=2)
+    loss = value_and_grad(lambda p, x: np.mean(layer(p, x)[0] ** 2))
+
+    def passes():
+        for time in range(400, 440):
+            loss(params, np.ones((8, time, 2), np.float32))
+
+    passes()  # what is made once
+    monkeypatch.setattr(loans, "_pool", Pool(30 << 20))
+    assert 15 < resident(passes) < 40  # a workspace has 3 to 8 MB, and its views 1 to 2
+    assert 15e6 < loans._pool.kept <= 30 << 20
+    monkeypatch.setattr(loans, "_pool", Pool(0))
+    assert resident(passes) < 5
+
+
+def test_the_usual_bound_is_256_megabytes():
+    assert loans._pool.limit == 256 << 20

@@ -37,6 +37,7 @@ from minilstm.fast.adam import PIECE
 from minilstm.fast.compiled import dense, functions, workers, workspace
 from minilstm.fast.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
 from minilstm.fast.compiled.tile import COLUMNS, ROWS, tile
+from minilstm.fast.memory import Pool
 from minilstm.fast.workspace import FOLD_INPUTS
 from minilstm.params import tree_map
 
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.interop
 def _compiled_pass(monkeypatch):
     """Wanted in every test of this file, whatever the environment says, and no workspace from before."""
     monkeypatch.setenv("MINILSTM_COMPILED", "1")
-    monkeypatch.setattr(loans, "_free", {})
+    monkeypatch.setattr(loans, "_pool", Pool(loans.KEPT))
     assert compiled.can_compile(np.float32), f"numba {numba.__version__} is installed, and must be used"
 
 
@@ -327,7 +328,7 @@ def test_parts_of_a_batch_give_what_the_whole_gives(batch, three_parts, monkeypa
     """Outputs, states and all that belongs to a sequence to the bit; sums over the batch in another order."""
     data = moderate(batch, 9, 4, 20)
     results, grads = pulled_back(LSTM(20), *data, 0)
-    monkeypatch.setattr(loans, "_free", {})
+    monkeypatch.setattr(loans, "_pool", Pool(loans.KEPT))
     monkeypatch.setattr(workers, "count", lambda: 1)
     of_whole, grads_of_whole = pulled_back(LSTM(20), *data, 0)
     assert_trees_equal(results, of_whole)
