@@ -119,7 +119,7 @@ def _read(path: str, history: dict[str, list[float]]) -> tuple[list[dict[str, st
         return [], False
     known = {"epoch", "step", "seconds", *history}
     strange = [field for field in fields if field not in known and not field.startswith("baseline_")]
-    if len(fields) != len(set(fields)) or fields[0] != "epoch" or (history and strange):
+    if len(fields) != len(set(fields)) or fields[:1] != ["epoch"] or (history and strange):
         return [], False
     rows: list[dict[str, str]] = []
     for n, values in enumerate(table):

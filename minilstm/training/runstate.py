@@ -128,7 +128,8 @@ class RunState:
         opt_state, best = loaded.opt_state, own_tensors(loaded, "best")
         if "last" in training:
             last, best = own_tensors(loaded, "last"), flatten_names(params)
-            params, opt_state = _tree_like(last, "params", like), self.opt_state
+            params = unflatten_names(arranged(flatten_names(_tree_like(last, "params", like)), like))
+            opt_state = self.opt_state
             opt_state = opt_state._replace(**{name: _tree_like(last, name, like) for name in opt_state._fields[1:]})
         elif len(self.opt_state) == 1:  # no slots
             opt_state = self.opt_state
@@ -147,14 +148,14 @@ class RunState:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
 
 
 def _as_place(stored: Any) -> Place:
     place = Place(**stored)
     for name, default in Place._field_defaults.items():
         value = getattr(place, name)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, float) or _is_count(value)
         if not (_is_count(value) if isinstance(default, int) else is_number):
             raise ValueError(f"place: {name} must be a number, got {value!r:.80}")
     return place

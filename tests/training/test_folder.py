@@ -441,6 +441,8 @@ FAULTS = {
     "epoch as text": (placed(epoch="1"), "epoch must be a number, got '1'"),
     "epoch -1": (placed(epoch=-1), "epoch must be a number"),
     "batch 0.5": (placed(batch=0.5), "batch must be a number"),
+    "batch of 400 digits": (placed(batch=10**400), "batch must be a number"),
+    "sum of 400 digits": (placed(loss_sum=10**400), "loss_sum must be a number"),
     "batch null": (placed(batch=None), "batch must be a number"),
     "sum as text": (placed(loss_sum="x"), "loss_sum must be a number"),
     "another key": (placed(other=1), "other"),
@@ -488,6 +490,19 @@ def test_a_run_that_has_ended_and_lost_something_is_an_error_too(name, run_dir):
     spoilt(run_dir, lambda tensors, training: tensors.pop(f"minilstm/last/{name}"))
     with pytest.raises(CheckpointError, match=r"fit: .*model.ckpt-9: tensor minilstm/training: KeyError"):
         run(run_dir, resume=True, **{**options, "early_stopping": 9})
+
+
+@pytest.mark.parametrize("name", ["params/dense/kernel", "m/dense/kernel"])
+def test_a_run_that_has_ended_with_another_shape_is_an_error_too(name, run_dir):
+    options = {"validation_data": (INPUTS, TARGETS), "early_stopping": 2, "max_to_keep": 1}
+    run(run_dir, **{**options, "optimizer": Adam(lambda step: 0.01 if step < 3 else -0.1)})
+
+    def smaller(tensors, training):
+        tensors[f"minilstm/last/{name}"] = tensors[f"minilstm/last/{name}"][:1]
+
+    spoilt(run_dir, smaller)
+    with pytest.raises(CheckpointError, match=r"(?s)fit: .*model.ckpt-9: tensor minilstm/training: .*dense/kernel"):
+        run(run_dir, resume=True, **{**options, "optimizer": Adam(lambda step: 0.01), "early_stopping": 9})
 
 
 def test_a_folder_that_was_moved_goes_on_there(run_dir, tmp_path):

@@ -73,6 +73,7 @@ SPOILT = {
     "no text": lambda text: b"\xff\xfe\x00" + text,
     "a row too long": lambda text: text.replace(b"2.0", b"2.0,1"),
     "a quote left open": lambda text: text.replace(b"2,20", b'"2,20'),
+    "an empty line on top": lambda text: b"\n" + text,
     "another file": lambda text: b"PNG...\n",
     "NULs": lambda text: text.replace(b"2", b"\0"),
 }
