@@ -100,15 +100,17 @@ def judge(kind, folder):
     """Resume the run in a folder; what came of it, or AssertionError."""
     before, wanted = content(folder), sound()[1]
     try:
-        result = run(folder, 3)
+        result, refusal = run(folder, 3), None
     except (ValueError, OSError) as error:
-        assert kind != "history", f"damage to history.csv stopped a run: {error}"
-        assert str(error).startswith(("fit: ", folder)), f"no place is named: {error}"
-        assert content(folder) == before, "a refusal has changed files"
-        return f"{kind} refused"
+        result, refusal = None, str(error)
     except FloatingPointError:  # what fit says of numbers that are not finite, after it has tried the step
         assert kind == "arrays"
         return "arrays with numbers that are not finite"
+    if refusal is not None:
+        assert kind != "history", f"damage to history.csv stopped a run: {refusal}"
+        assert refusal.startswith(("fit: ", folder)), f"no place is named: {refusal}"
+        assert content(folder) == before, "a refusal has changed files"
+        return f"{kind} refused"
     if kind in ("history", "state"):
         same = zip(flatten_names(result.params).values(), flatten_names(wanted.params).values(), strict=True)
         assert all(np.array_equal(x, y) for x, y in same), "other numbers"
