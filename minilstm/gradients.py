@@ -193,6 +193,8 @@ def _floating_leaves(tree: Tree, what: str) -> list[Any]:
     """The leaves of a tree; ValueError if one is not floating."""
     leaves = tree_leaves(tree)
     for leaf in leaves:
+        if type(leaf) is np.ndarray and leaf.dtype.kind == "f" and leaf.dtype.isnative:  # as nearly all are
+            continue
         is_array = isinstance(leaf, (np.ndarray, float, np.floating)) or isbox(leaf)
         if not is_array or np.result_type(leaf).kind != "f" or not _is_plain(leaf):
             raise ValueError(f"{what} must be a floating array, got {leaf!r:.80}")

@@ -76,7 +76,8 @@ def input_gradient(g: Array, kernel: Array) -> Array:
     if g.shape[2] > FEW_UNITS:
         return _product(np.ascontiguousarray(g.swapaxes(0, 1)), kernel.T).swapaxes(0, 1)
     columns = g.transpose(1, 2, 0)
-    if g.shape[2] == 1:  # NumPy does not use BLAS for sums of one product; with a second one, 0, it does
+    if g.shape[2] == 1 and g.size * len(kernel) >= SMALL_PRODUCT:
+        # NumPy does not use BLAS for sums of one product; with a second one, 0, it does.
         columns, kernel = (np.concatenate((x, np.zeros_like(x)), axis=1) for x in (columns, kernel))
     outputs = recycled((len(columns), len(kernel), len(g)), np.result_type(g, kernel))
     return np.matmul(kernel, columns, out=outputs).transpose(2, 0, 1)

@@ -17,6 +17,7 @@ Array = Any
 
 LINE = 64  # bytes of a cache line, and of the widest vector
 RECYCLED = 1 << 16  # bytes; the memory of smaller arrays is not kept, since they do not have their own pages
+SMALL = 1 << 11  # entries; to view fewer as rows costs more than it saves
 KEPT = 1 << 27  # bytes that are kept at most
 
 
@@ -53,7 +54,7 @@ def copy_rows(target: Array, source: Array) -> None:
     NumPy has a fixed cost for each row, which is more than copying 20 numbers costs. Here a whole row is one item of
     NumPy's void type; that takes at most half the time.
     """
-    if target.shape[-1] > 1:
+    if target.shape[-1] > 1 and target.size > SMALL:
         row = np.dtype((np.void, target.shape[-1] * target.itemsize))
         target, source = target.view(row), source.view(row)
     np.copyto(target, source)

@@ -145,7 +145,7 @@ class RNN(Layer):
             inputs = time_major(inputs)
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
-        state = self.initial_state(params, batch) if state is None else self.checked_state(state, batch, dtype, where)
+        state = self._start(params, batch, dtype) if state is None else self.checked_state(state, batch, dtype, where)
 
         if self.reverse:
             inputs = reverse_time(inputs, lengths)
@@ -190,7 +190,11 @@ class RNN(Layer):
 
     def initial_state(self, params: dict[str, Any], batch: int) -> Any:
         """The state that a sequence starts from if none is given: the learned one, or zeros."""
-        zeros = self.cell.zero_state(batch, params_dtype(params, np.float32))
+        return self._start(params, batch, params_dtype(params, np.float32))
+
+    def _start(self, params: Params, batch: int, dtype: Any) -> Any:
+        """`initial_state`, for callers that know the dtype."""
+        zeros = self.cell.zero_state(batch, dtype)
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
 
     def checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:

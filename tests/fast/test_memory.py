@@ -47,10 +47,17 @@ def test_arrays_are_what_np_empty_makes(make, shape, dtype):
         assert address(array) % LINE == 0
 
 
+@pytest.mark.parametrize("small", [0, memory.SMALL])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 40)), start=st.integers(0, 2))
-def test_rows_are_copied_as_numbers_are(dtype, shape, start):
+def test_rows_are_copied_as_numbers_are(dtype, small, shape, start):
     """From one order of the leading axes to the other, out of the midst of an array into that of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "SMALL", small)
+        check_rows(dtype, shape, start)
+
+
+def check_rows(dtype, shape, start):
     a, b, row = shape
     source = np.random.default_rng(0).normal(size=(a, b + start, row)).astype(dtype)
     source[0, 0, 0] = np.nan
