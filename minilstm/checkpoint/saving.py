@@ -8,6 +8,7 @@ caller's own, such as data scaling) and ``minilstm/training`` (where `fit` resum
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from typing import Any
@@ -144,15 +145,24 @@ def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[st
     if model is None:
         return None
     config = model.config()
-    try:
-        from_config(config)
-    except ValueError as error:
+    fault = _fault_of(json.dumps(config, default=repr))
+    if fault is not None:
         raise ValueError(
-            f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({error}); save "
+            f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({fault}); save "
             "the parameters of others without model=, and train them with fit(loss_fn=...)"
-        ) from error
+        )
     dtypes = {str(value.dtype) for value in variables.values()}
     return {**config, "dtype": dtypes.pop() if len(dtypes) == 1 else None}
+
+
+@functools.lru_cache(maxsize=8)  # a run saves the same model often, and building it takes a tenth of a small save
+def _fault_of(description: str) -> str | None:
+    """Why `from_config` cannot build a model from this text; None if it can."""
+    try:
+        from_config(json.loads(description))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:
