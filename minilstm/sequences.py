@@ -13,7 +13,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, variants_bptt
-from .cotangents import is_derived_twice
+from .cotangents import is_derived_twice, stacked
 from .fast import compiled
 from .fast import lstm as fast_lstm
 from .gates import GATES
@@ -157,7 +157,7 @@ def traced(
             output = anp.where(live, output, np.zeros(output.shape, output.dtype))
             state = tree_map(lambda new, old, live=live: anp.where(live, new, old), new_state, state)
         outputs.append(output)
-    return anp.stack(outputs), state
+    return stacked(*outputs), state
 
 
 def _zero_past_end(inputs: Array, lengths: np.ndarray | None) -> Array:

@@ -1,15 +1,18 @@
 """Primitives with several results: derivatives of all uses add up, and unused results cost nothing."""
 
+import cProfile
 import itertools
+import pstats
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.extend import defvjp, primitive, vspace
 from helpers import RandomLoss, assert_close, assert_trees_close, assert_trees_equal, largest
 from test_lstm import case
 
-from minilstm import LSTM, value_and_grad
-from minilstm.cotangents import Cotangents, filled, result_of
+from minilstm import LSTM, RNN, GRUCell, hessian_vector_product, jvp, value_and_grad
+from minilstm.cotangents import Cotangents, filled, result_of, stacked
 from minilstm.fast import lstm as fast_lstm
 
 NAMES = ("outputs", "c", "h")
@@ -114,3 +117,35 @@ def test_only_what_the_loss_used_has_a_derivative(used, monkeypatch):
 
     value_and_grad(loss)(params)
     assert [[part is not None for part in g] for g in seen] == [[name in used for name in NAMES]]
+
+
+def test_stacked_steps_have_the_derivatives_of_a_stack():
+    """One step is used twice and one is a constant; first, forward and second derivatives."""
+    weights = np.random.default_rng(0).normal(size=(4, 3))
+
+    def by(stack):
+        return lambda x: (weights * stack([x, x**2, np.ones(3), x]) ** 2).sum()
+
+    ours, wanted = by(lambda steps: stacked(*steps)), by(anp.stack)
+    assert_close(value_and_grad(ours)(X)[1], value_and_grad(wanted)(X)[1], 1e-14)
+    vector = np.array([0.5, 1.0, -1.0])
+    assert_close(jvp(ours)(X, vector)[1], value_and_grad(wanted)(X)[1] @ vector, 1e-14)
+    product = hessian_vector_product(wanted)(X, vector)[2]
+    assert_close(hessian_vector_product(ours)(X, vector)[2], product, 1e-14)
+    twice = value_and_grad(lambda x: (value_and_grad(ours)(x)[1] * vector).sum())(X)[1]
+    assert_close(twice, product, 1e-14)
+
+
+@pytest.mark.parametrize("layer", [LSTM(2, backprop="autograd"), RNN(GRUCell(2), backprop="autograd")])
+def test_the_work_of_a_traced_layer_grows_with_the_steps_and_not_with_their_square(layer):
+    params = layer.init(0, 1)
+
+    def calls(time):
+        profile = cProfile.Profile()
+        with profile:
+            value_and_grad(lambda params: (layer(params, np.ones((1, time, 1), np.float32))[0] ** 2).mean())(params)
+        return pstats.Stats(profile).total_calls
+
+    calls(2)
+    one, two, four = (calls(time) for time in (100, 200, 400))
+    assert (four - two) < 2.1 * (two - one)
