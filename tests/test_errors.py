@@ -1,5 +1,7 @@
 """Bad input: a ValueError that names the argument, what came and what was wanted, before anything is written."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -8,23 +10,30 @@ from minilstm import (
     RNN,
     Adam,
     BasicLSTMCell,
+    BasicRNNCell,
+    Bidirectional,
     CheckpointError,
     Dense,
     Dropout,
+    DropoutWrapper,
     Embedding,
+    GRUCell,
     LSTMCell,
     LSTMState,
+    MultiRNNCell,
+    ResidualWrapper,
     Sequential,
     fit,
     load_checkpoint,
     losses,
     split_gates,
 )
-from minilstm.params import tree_map
+from minilstm.params import flatten_names, tree_map, unflatten_names
 
 MODEL = Sequential(LSTM(4), Dense(2))
 PARAMS = MODEL.init(0, 3)
-INPUTS = np.random.default_rng(0).normal(size=(6, 5, 3))
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(6, 5, 3))
 TARGETS = np.zeros((6, 5, 2))
 LABELS = np.zeros((6, 5), int)
 
@@ -146,9 +155,66 @@ def test_parameters_of_another_model_are_refused_by_name():
     refused(lambda: MODEL({}, INPUTS), "lstm_cell")
     refused(lambda: MODEL({"rnn": PARAMS["rnn"]}, INPUTS), "kernel")
     listed = tree_map(lambda w: w.tolist(), PARAMS)
-    refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params must be nested dicts of floating arrays, got \[")
-    refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params must be nested dicts")
+    refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params: lstm_cell/kernel must be a floating array, got list")
+    refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params: .*, got list")
     refused(lambda: Sequential(Dense(2))({"dense": {"kernel": np.zeros((3, 2))}}, INPUTS), "bias")
+
+
+SHAPED = {  # for four features: what NumPy would have broadcast, and what it would not
+    "LSTM": (LSTM(3, use_peepholes=True, num_proj=2), "lstm_cell"),
+    "learned state": (LSTM(3, learn_initial_state=True), "initial_state"),
+    "GRU": (RNN(GRUCell(3)), "gru_cell/candidate"),
+    "RNN": (RNN(BasicRNNCell(3)), "basic_rnn_cell"),
+    "stack": (RNN(MultiRNNCell([DropoutWrapper(LSTMCell(3)), ResidualWrapper(LSTMCell(3))])), "multi_rnn_cell/cell_1"),
+    "Bidirectional": (Bidirectional(LSTMCell(3)), "bw/lstm_cell"),
+    "Dense": (Dense(3), ""),
+    "Embedding": (Embedding(4, 3), ""),
+}
+
+
+@pytest.mark.parametrize("backprop", ["fast", "readable", "autograd"])
+@pytest.mark.parametrize("name", SHAPED)
+def test_parameters_of_another_shape_are_refused_by_name(name, backprop):
+    layer, folder = SHAPED[name]
+    inputs = RNG.integers(0, 4, (2, 5)) if name == "Embedding" else RNG.normal(size=(2, 5, 4)).astype(np.float32)
+    if isinstance(layer, RNN):
+        layer = copy.copy(layer)
+        layer.backprop = backprop
+    params = layer.init(0, 4)
+    layer(params, inputs)
+    changed = [path for path in flatten_names(params) if path.startswith(folder)]
+    assert changed
+    for path in changed:
+        right = flatten_names(params)[path]
+        wrong = [right[None], right[..., :1], right[..., 0], np.concatenate([right, right], axis=-1), right.T]
+        for array in wrong:
+            if array.shape != right.shape:
+                tree = unflatten_names({**flatten_names(params), path: array})
+                refused(lambda tree=tree: layer(tree, inputs), r"\w+\.apply: (inputs must have|params: )")
+    tree = unflatten_names({key: value for key, value in flatten_names(params).items() if key != changed[-1]})
+    refused(lambda: layer(tree, inputs), r"\w+\.apply: params")
+
+
+def test_weights_that_a_cell_would_ignore_are_refused():
+    """A plain cell with the weights of one with peepholes would give other numbers than the model they are from."""
+    rich = LSTM(3, use_peepholes=True)
+    refused(lambda: LSTM(3)(rich.init(0, 3), INPUTS), r"LSTM\.apply: params: lstm_cell/w_f_diag is not expected; ")
+
+
+def test_options_that_are_set_later_decide_on_the_shapes():
+    layer = Dense(2)
+    layer(layer.init(0, 3), INPUTS)
+    layer.units = 4
+    assert layer(layer.init(0, 3), INPUTS).shape[-1] == 4
+
+
+def test_a_cell_of_ones_own_may_have_what_it_likes():
+    class Mine(LSTMCell):
+        def init(self, seed, input_dim, dtype=np.float32):
+            return {**super().init(seed, input_dim, dtype), "more": np.ones((), dtype)}
+
+    layer = RNN(Mine(3))
+    layer(layer.init(0, 3), INPUTS)
 
 
 def test_a_state_of_an_unknown_layer_is_refused():

@@ -339,17 +339,6 @@ def test_a_function_without_a_name_cannot_be_described():
             model.config()
 
 
-@pytest.mark.parametrize("backprop", ["fast", "readable", "autograd"])
-def test_weights_that_a_cell_does_not_use_have_gradients_of_0(backprop):
-    layer, rich = LSTM(3, backprop=backprop), LSTM(3, use_peepholes=True)
-    params = random_params(rich)
-    _, grads = value_and_grad(lambda p: anp.sum(layer(p, INPUTS) ** 2))(params)
-    plain = {"lstm_cell": {name: params["lstm_cell"][name] for name in ("kernel", "bias")}}
-    _, wanted = value_and_grad(lambda p: anp.sum(layer(p, INPUTS) ** 2))(plain)
-    for name, grad in grads["lstm_cell"].items():
-        assert_close(grad, wanted["lstm_cell"].get(name, np.zeros(3)), 1e-12, name)
-
-
 def test_an_embedding_of_a_single_label_has_a_gradient():
     layer = Embedding(4, 3)
     params = layer.init(0)

@@ -15,7 +15,8 @@ from ..arrays import as_array
 from ..cells import activation_function, activation_option
 from ..fast.affine import affine
 from ..options import option
-from .base import Array, Layer, Params, as_floating, check_features, params_dtype, required
+from .base import Array, Layer, Params, as_floating, check_features, required
+from .shapes import check_params
 
 
 @dataclass(eq=False, repr=False)
@@ -59,9 +60,13 @@ class Dense(Layer):
     ) -> tuple[Array, None]:
         """Map inputs ``[..., features]`` to outputs ``[..., units]``; there is no state."""
         kernel = required(params, "kernel", "Dense.apply")
-        params_dtype(kernel, np.float32, "Dense.apply")
-        inputs = as_floating(inputs, kernel.dtype, "Dense.apply: inputs")
-        check_features(inputs, kernel.shape[0], "Dense.apply", "[..., features]")
+        inputs = as_floating(inputs, None, "Dense.apply: inputs")
+        shape = getattr(getval(kernel), "shape", ())
+        features = shape[0] if len(shape) == 2 else inputs.shape[-1]
+        dtype = check_params(self, params, features, "Dense.apply")
+        if inputs.dtype != dtype:
+            inputs = inputs.astype(dtype)
+        check_features(inputs, features, "Dense.apply", "[..., features]")
         outputs = affine(inputs, kernel, required(params, "bias", "Dense.apply"))
         return (outputs if self.activation is None else activation_function(self.activation)(outputs)), None
 
@@ -110,6 +115,7 @@ class Embedding(Layer):
         if indices.size == 0:
             raise ValueError(f"Embedding.apply: inputs must not be empty, got shape {indices.shape}")
         table = required(params, "embeddings", "Embedding.apply")
+        check_params(self, params, 1, "Embedding.apply")
         rows = table.shape[0]
         if indices.min() < 0 or indices.max() >= rows:
             raise ValueError(

@@ -29,6 +29,7 @@ from .base import (
     time_major,
 )  # fmt: skip
 from .recompute import recompute_option
+from .shapes import check_params
 
 BACKPROPS = ("fast", "readable", "autograd")
 OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config` for older versions
@@ -135,11 +136,13 @@ class RNN(Layer):
         where = f"{type(self).__name__}.apply"
         layout = "[time, batch, features]" if self.time_major else "[batch, time, features]"
         cell_params = required(params, self.cell.name, where)
-        dtype = params_dtype(params, np.float32, where)
-        inputs = as_floating(inputs, dtype, f"{where}: inputs")
+        inputs = as_floating(inputs, None, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
-        features = input_dim_of(self.cell, cell_params) or inputs.shape[-1]
+        features = self._features(cell_params) or inputs.shape[-1]
+        dtype = check_params(self, params, features, where)
+        if inputs.dtype != dtype:
+            inputs = inputs.astype(dtype)
         check_features(inputs, features, where, layout)
         if not self.time_major:
             inputs = time_major(inputs)
@@ -166,6 +169,14 @@ class RNN(Layer):
         if self.reverse:
             outputs = reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
+
+    def _features(self, cell_params: Params) -> int | None:
+        """The number of input features that the parameters were made for, or None if they do not tell."""
+        try:
+            features = input_dim_of(self.cell, cell_params)
+        except (KeyError, TypeError, AttributeError, IndexError):
+            return None
+        return features if features is None or features > 0 else None
 
     def _run(self, cell_params: Params, inputs: Array, state: Any, lengths: Any, masks: Any) -> tuple[Array, Any]:
         """Run the cell over inputs ``[time, batch, features]``, with the pass that `backprop` names."""
