@@ -27,6 +27,7 @@ def predict(
     inputs = as_array(inputs, "predict: inputs")
     if not callable(model) or isinstance(model, type):
         raise ValueError(f"predict: model must be a model such as Sequential(LSTM(8), Dense(1)), got {model!r:.80}")
+    _check_all_used(model, params, "predict")
     progress = None if progress is None else check_flag(progress, "progress", "predict")
     axis = 1 if getattr(model, "is_time_major", False) else 0
     if inputs.ndim <= axis or inputs.size == 0:
@@ -77,6 +78,7 @@ def generate(
     """
     steps = check_whole(steps, "steps", "generate", least=0)
     check_has(model, "apply", "model", "generate", "a model such as Sequential(LSTM(8), Dense(1))")
+    _check_all_used(model, params, "generate")
     if next_input is not None:
         check_function(next_input, "next_input", "generate")
     primer = as_array(primer, "generate: primer")
@@ -100,6 +102,11 @@ def generate(
             output = outputs[:, -1]
         generated[:, step] = output
     return generated
+
+
+def _check_all_used(model: Any, params: Any, where: str) -> None:
+    if hasattr(model, "check_all_used"):
+        model.check_all_used(params, where)
 
 
 def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Array, np.random.Generator], Array]:

@@ -24,8 +24,10 @@ from minilstm import (
     ResidualWrapper,
     Sequential,
     fit,
+    generate,
     load_checkpoint,
     losses,
+    predict,
     split_gates,
 )
 from minilstm.params import flatten_names, tree_map, unflatten_names
@@ -199,6 +201,16 @@ def test_weights_that_a_cell_would_ignore_are_refused():
     """A plain cell with the weights of one with peepholes would give other numbers than the model they are from."""
     rich = LSTM(3, use_peepholes=True)
     refused(lambda: LSTM(3)(rich.init(0, 3), INPUTS), r"LSTM\.apply: params: lstm_cell/w_f_diag is not expected; ")
+
+
+def test_weights_that_no_layer_reads_are_refused():
+    more = {**PARAMS, "dense_1": PARAMS["dense"]}
+    message = r": params: no layer reads \['dense_1'\]; the model has \['dense', 'rnn'\]"
+    refused(lambda: predict(MODEL, more, INPUTS), "^predict" + message)
+    refused(lambda: generate(MODEL, more, INPUTS, 2), "^generate" + message)
+    options = {"optimizer": Adam(0.01), "epochs": 1, "progress": False}
+    refused(lambda: fit(MODEL, more, losses.mse, (INPUTS, TARGETS), **options), "^fit" + message)
+    MODEL(more, INPUTS)  # a loss function may have more weights than the model
 
 
 def test_options_that_are_set_later_decide_on_the_shapes():

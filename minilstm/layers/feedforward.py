@@ -61,7 +61,7 @@ class Dense(Layer):
         """Map inputs ``[..., features]`` to outputs ``[..., units]``; there is no state."""
         kernel = required(params, "kernel", "Dense.apply")
         inputs = as_floating(inputs, None, "Dense.apply: inputs")
-        shape = getattr(getval(kernel), "shape", ())
+        shape: tuple[int, ...] = getattr(getval(kernel), "shape", ())
         features = shape[0] if len(shape) == 2 else inputs.shape[-1]
         dtype = check_params(self, params, features, "Dense.apply")
         if inputs.dtype != dtype:

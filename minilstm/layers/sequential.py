@@ -152,6 +152,17 @@ class Sequential:
         if self.is_time_major:
             raise ValueError(f"{where} takes models of [batch, time, features], but this one has time_major=True")
 
+    def check_all_used(self, params: dict[str, Any], where: str) -> None:
+        """Raise ValueError if params hold weights that no layer reads: those of another model, most likely.
+
+        `apply` does not ask, because a loss function may have weights of its own beside the model's.
+        """
+        known = {name.split("/")[0] for name in self.names}
+        held = params if isinstance(params, dict) else {}  # `apply` says what else it wants
+        unused = sorted(str(name) for name in held if name not in known)
+        if unused:
+            raise ValueError(f"{where}: params: no layer reads {unused}; the model has {sorted(known)}")
+
     def input_dim(self, params: dict[str, Any]) -> int | None:
         """The number of input features that `params` were made for; or None if the first weights do not tell."""
         for name, layer in zip(self.names, self.layers, strict=True):

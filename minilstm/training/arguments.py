@@ -43,6 +43,8 @@ def check_options(options: Any, fit: Callable[..., Any]) -> None:
         raise ValueError("fit: loss_fn replaces model and loss; wanted one or the other, got both")
     if options.loss_fn is None and not all(given):
         raise ValueError("fit: wanted model and loss, or loss_fn")
+    if hasattr(options.model, "check_all_used"):
+        options.model.check_all_used(options.params, "fit")
     for name, least in WHOLE.items():
         value, may_be_none = getattr(options, name), signature[name].default is None or name == "max_to_keep"
         if isinstance(value, (float, np.floating)) and float(value).is_integer():
