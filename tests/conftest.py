@@ -23,6 +23,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("full" if os.environ.get("MINILSTM_FULL") else "quick")
+if os.environ.get("MINILSTM_FULL"):
+    os.environ.setdefault("PYTEST_TIMEOUT", "14400")  # seconds; without it the limit in setup.cfg ends the long counts
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -7,14 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from test_door_fuzz import OUR_TESTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 20_000 if os.environ.get("MINILSTM_FULL") == "1" else 200
 
 
-@pytest.mark.timeout(14_400)
 def test_a_damaged_folder_resumes_to_the_same_numbers_or_is_refused():
     code = f"{OUR_TESTS}\nfrom tests.fuzz import bundle_fuzz, folder_fuzz\nbundle_fuzz.main(folder_fuzz.fuzz, 'x')"
     command = [sys.executable, "-c", code, "--count", str(COUNT), "--seed", "0"]
