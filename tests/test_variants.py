@@ -193,8 +193,8 @@ def test_a_gru_with_reset_after_has_two_biases_and_starts_like_the_other():
 def test_the_description_of_a_gru_without_reset_after_is_what_it_was():
     """So a file of such a model keeps its bytes, and older versions read it."""
     assert json.dumps(GRUCell(3).config()) == (
-        '{"cell": "GRUCell", "units": 3, "activation": "tanh", "initializer": "glorot_uniform", "bias_initializer": null, '
-        '"name": "gru_cell"}'
+        '{"cell": "GRUCell", "units": 3, "activation": "tanh", "initializer": "glorot_uniform", '
+        '"bias_initializer": null, "name": "gru_cell"}'
     )
     assert GRUCell(3, reset_after=True).config() == {**GRUCell(3).config(), "reset_after": True}
     assert repr(GRUCell(3, reset_after=True)) == "GRUCell(3, reset_after=True)"
