@@ -33,6 +33,9 @@ def layers_with_weights(
         single = [holder for holders in weighted for _, holder in holders]
         if len(set(single)) != len(single):
             raise ValueError(f"{where}: two layers of the checkpoint share their weights")
+        cells = {holder for holders in layers for _, holder in holders} - set(numbers)
+        if weighted and not all(_variables(nodes[holder], nodes) for holder in cells):
+            raise ValueError(f"{where}: a layer has a cell without weights, which is no LSTM or GRU")
         if weighted:
             models[tuple(weighted)] = numbers
     if not models:

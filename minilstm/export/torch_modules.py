@@ -39,7 +39,7 @@ def modules_of(model: Sequential, where: str) -> list[Module]:
     for part in parts:
         _check(part, where)
     modules: list[Module] = []
-    for owner, group in itertools.groupby(parts, key=_stack):
+    for (owner, _), group in itertools.groupby(parts, key=lambda part: (_stack(part), part.backward is None)):
         members = list(group)
         for held in [members] if _are_one(members) else [[part] for part in members]:
             modules.append(Module(owner if _is_whole(held) else held[0].name, held))

@@ -16,6 +16,7 @@ from minilstm import (
 )
 from minilstm.export.infer import Options, in_checkpoint, model_from
 from minilstm.export.keras import in_weights_h5
+from minilstm.export.keras_config import from_keras_config
 from minilstm.export.keras_layers import merged
 from minilstm.export.torch import in_state_dict
 from minilstm.params import flatten_names
@@ -164,6 +165,44 @@ def test_how_the_outputs_of_a_last_bidirectional_are_joined_is_not_guessed():
     found = in_weights_h5(in_layer("bidirectional", BOTH), "here")
     with pytest.raises(ValueError, match=r"here: the model ends with a Bidirectional, .* merge_mode"):
         merged(model_from(found, KNOWN, "here"), "here")
+
+
+KERAS_GRU = {"units": 3, "activation": "tanh", "return_sequences": True, "go_backwards": False}
+
+
+def keras_model(**options):
+    config = {"name": "both", "merge_mode": "concat", **options}
+    return {"class_name": "Sequential", "config": {"layers": [{"class_name": "Bidirectional", "config": config}]}}
+
+
+def keras_gru(**options):
+    return {"class_name": "GRU", "config": {**KERAS_GRU, **options}}
+
+
+def test_a_configuration_of_keras_tells_both_directions():
+    wanted = Sequential(Bidirectional(GRUCell(3, reset_after=True), name="both")).config()
+    back = keras_gru(go_backwards=True)
+    for config in (keras_model(layer=keras_gru()), keras_model(layer=keras_gru(), backward_layer=back)):
+        assert from_keras_config(config, "here").config() == wanted
+    other = keras_gru(go_backwards=True, reset_after=False, units=4)
+    found = from_keras_config(keras_model(layer=keras_gru(), backward_layer=other), "here").layers[0]
+    assert (found.backward.cell.units, found.backward.cell.reset_after, found.backward.reverse) == (4, False, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": keras_gru(go_backwards=True)}, "'both' has go_backwards=True in its layer, wanted False"),
+        ({"layer": keras_gru(), "backward_layer": keras_gru()}, "go_backwards=False in its backward_layer, wanted"),
+        ({"layer": keras_gru(), "merge_mode": "ave"}, "'both' has merge_mode='ave', wanted 'concat'"),
+        ({"layer": keras_gru(), "merge_mode": None}, "'both' has merge_mode=None, wanted 'concat'"),
+        ({"layer": keras_gru(stateful=True)}, "stateful=True, wanted False"),
+        ({"layer": keras_gru(), "backward_layer": keras_gru(activation="gelu")}, "activation='gelu'"),
+    ],
+)
+def test_a_configuration_that_has_no_counterpart_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"here: layer .*{message}"):
+        from_keras_config(keras_model(**options), "here")
 
 
 def module(blocks, units, width, name="rnn", depth=0, end=""):

@@ -132,9 +132,14 @@ results["same"] = [a.tobytes() == b.tobytes() for a, b in zip(first, second, str
 """
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("cell", ["LSTM(4", "GRU(4", "GRU(4, reset_after=False", "GRU(4, activation='softsign'"])
-@pytest.mark.parametrize("both_ways", [False, True])
+GRU_OF_CHO = "GRU(4, reset_after=False"
+DEPTHS = [
+    ("LSTM(4", True, 1), ("LSTM(4", True, 3), ("GRU(4", False, 1), ("GRU(4", False, 3), ("GRU(4", True, 2),
+    (GRU_OF_CHO, False, 2), (GRU_OF_CHO, True, 1), (GRU_OF_CHO, True, 3), ("GRU(4, activation='softsign'", True, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cell", "both_ways", "layers"), DEPTHS)
 def test_grus_and_both_directions_come_here_and_go_back_bit_for_bit(tmp_path, keras3, cell, both_ways, layers):
     inputs = np.random.default_rng(0).normal(size=(3, 6, 3)).astype(np.float32)
     path, weights, middle, back = (str(tmp_path / name) for name in ("t.keras", "t.weights.h5", "m.ckpt", "b.keras"))
@@ -186,7 +191,6 @@ model.save({path!r})
         ("GRU(2, use_bias=False)", "use_bias=False, wanted True"),
         ("GRU(2, go_backwards=True, return_sequences=True)", "go_backwards=True and returns sequences"),
         ("Bidirectional(keras.layers.LSTM(2), merge_mode='sum')", "merge_mode='sum', wanted 'concat'"),
-        ("Bidirectional(keras.layers.LSTM(2, go_backwards=True))", "go_backwards=True in its layer, wanted False"),
         ("Bidirectional(keras.layers.SimpleRNN(2))", r"is a SimpleRNN, wanted one of \('LSTM', 'GRU'\)"),
         ("Bidirectional(keras.layers.GRU(2, dropout=0.5))", "dropout=0.5, wanted 0"),
         (
@@ -316,7 +320,7 @@ results["bytes"] = np.frombuffer(graph.SerializeToString(deterministic=True), np
         ("Bidirectional(tf.keras.layers.LSTM(3), merge_mode='sum'), tf.keras.layers.Dense(1)", "does not fit"),
         (
             "RNN([tf.keras.layers.LSTMCell(3), tf.keras.layers.LSTMCell(3)]), tf.keras.layers.Dense(1)",
-            "a layer holds .*, which is of no LSTM",
+            "a layer (holds .*, which is of no LSTM|has a cell without weights)",  # Keras 3 saves none of these
         ),
         ("SimpleRNN(4), tf.keras.layers.Dense(1)", r"wants \(5, 16\): 1 x 4 columns: a plain RNN"),
     ],
