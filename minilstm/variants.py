@@ -15,7 +15,7 @@ import numpy as np
 from . import initializers
 from .arguments import check_init, check_whole
 from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
-from .options import check_finite, option, refuse_num_units
+from .options import check_finite, flag, option, refuse_num_units
 
 
 @dataclass(eq=False, repr=False)
@@ -111,38 +111,72 @@ class GRUCell(_PlainCell):
         h_t = u_t * h_{t-1} + (1 - u_t) * k_t                                         (6)
 
     r is the reset gate, u the update gate, k the candidate. Without a `bias_initializer` the gates' bias starts at 1
-    and the candidate's at 0, as in TensorFlow. PyTorch and Keras 3 apply r after the product with the recurrent matrix
-    (``reset_after``), so their weights do not fit here.
+    and the candidate's at 0, as in TensorFlow.
 
-    Source: Cho et al. 2014 (arXiv 1406.1078).
+    With `reset_after` it is the GRU of PyTorch, and of Keras by default. r multiplies after the product with the
+    recurrent matrix, which has a bias of its own, and every matrix has the columns of r, u and k:
+
+        a_r, a_u, a_k = x_t @ kernel + bias                                           (1)
+        b_r, b_u, q_t = h_{t-1} @ recurrent_kernel + recurrent_bias                   (2)
+        r_t, u_t = sigmoid(a_r + b_r), sigmoid(a_u + b_u)                             (3)
+        k_t = activation(a_k + r_t * q_t)                                             (4)
+        h_t = u_t * h_{t-1} + (1 - u_t) * k_t                                         (5)
+
+    Without a `bias_initializer` the `recurrent_bias` starts at 0. The weights of one formula do not fit the other.
+
+    Sources: Cho et al. 2014 (arXiv 1406.1078); `reset_after` from its first version, and from cuDNN.
     """
 
     default_name = "gru_cell"
 
     _: KW_ONLY
     bias_initializer: Any = initializers.option(None)
+    reset_after: bool = flag(False)
+
+    def config(self) -> dict[str, Any]:
+        """As `Recipe.config`. `reset_after` is there only if it is True: other descriptions keep their bytes."""
+        described = super().config()
+        if not self.reset_after:
+            del described["reset_after"]
+        return described
 
     def init(self, seed: Any, input_dim: int | None = None, dtype: Any = np.float32) -> dict[str, Any]:
-        """``gates/kernel``, ``gates/bias``, ``candidate/kernel``, ``candidate/bias``."""
+        """``gates/kernel``, ``gates/bias``, ``candidate/kernel``, ``candidate/bias``; with `reset_after` ``kernel``,
+        ``recurrent_kernel``, ``bias`` and ``recurrent_bias``.
+        """
         rng, input_dim, dtype = check_init(seed, input_dim, dtype, "GRUCell.init")
         rows, units = input_dim + self.units, self.units
+        ones, zeros = (self.bias_initializer or start for start in (initializers.Constant(1.0), initializers.Zeros()))
+        if self.reset_after:
+            return {
+                "kernel": self.initializer(rng, (input_dim, 3 * units), dtype),
+                "recurrent_kernel": self.initializer(rng, (units, 3 * units), dtype),
+                "bias": np.concatenate([ones(rng, (2 * units,), dtype), zeros(rng, (units,), dtype)]),
+                "recurrent_bias": zeros(rng, (3 * units,), dtype),
+            }
         return {
             "gates": {
                 "kernel": self.initializer(rng, (rows, 2 * units), dtype),
-                "bias": (self.bias_initializer or initializers.Constant(1.0))(rng, (2 * units,), dtype),
+                "bias": ones(rng, (2 * units,), dtype),
             },
             "candidate": {
                 "kernel": self.initializer(rng, (rows, units), dtype),
-                "bias": (self.bias_initializer or initializers.Zeros())(rng, (units,), dtype),
+                "bias": zeros(rng, (units,), dtype),
             },
         }
 
     def input_dim(self, params: dict[str, Any]) -> int:
         """The number of input features that `params` were made for."""
+        if self.reset_after:
+            return int(params["kernel"].shape[0])
         return int(params["gates"]["kernel"].shape[0]) - self.units
 
     def step(self, params: dict[str, Any], x_t: Array, h: Array) -> GRUStep:
-        """Everything that one step computes; `h` is from the step before. `variants_bptt.gru_step_back` undoes it."""
+        """Everything that one step computes; `h` is from the step before. `variants_bptt.gru_step_back` undoes it, and
+        with `reset_after` `variants_bptt.reset_after_step_back`.
+        """
+        if self.reset_after:
+            return self._step_reset_after(params, x_t, h)
         gates, candidate = params["gates"], params["candidate"]
         z = anp.concatenate([x_t, h], axis=1) @ gates["kernel"] + gates["bias"]  # (1)
         r, u = sigmoid(z[:, : self.units]), sigmoid(z[:, self.units :])  # (2)
@@ -150,6 +184,15 @@ class GRUCell(_PlainCell):
         z_k = anp.concatenate([x_t, q], axis=1) @ candidate["kernel"] + candidate["bias"]  # (4)
         k = activation_function(self.activation)(z_k)  # (5)
         return GRUStep(r, u, q, k, u * h + (1 - u) * k)  # (6)
+
+    def _step_reset_after(self, params: dict[str, Any], x_t: Array, h: Array) -> GRUStep:
+        n = self.units
+        a = x_t @ params["kernel"] + params["bias"]  # (1)
+        b = h @ params["recurrent_kernel"] + params["recurrent_bias"]  # (2)
+        r, u = sigmoid(a[:, :n] + b[:, :n]), sigmoid(a[:, n : 2 * n] + b[:, n : 2 * n])  # (3)
+        q = b[:, 2 * n :]
+        k = activation_function(self.activation)(a[:, 2 * n :] + r * q)  # (4)
+        return GRUStep(r, u, q, k, u * h + (1 - u) * k)  # (5)
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""

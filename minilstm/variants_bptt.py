@@ -14,6 +14,17 @@ The letters and the rules are those of `minilstm.bptt`; the numbers are those of
     dgates/kernel += [x_t, h_prev].T @ [dz_r, dz_u]            dgates/bias += sum([dz_r, dz_u])  (1)
     dx_t, dh_prev += [dz_r, dz_u] @ gates/kernel.T, split after input_dim columns                (1)
 
+`reset_after_step_back` undoes one step of a GRU with `reset_after`:
+
+    du = dh * (h_prev - k)      dk = dh * (1 - u)              dh_prev = dh * u                  (5)
+    da_k = dk * activation'(a_k + r q)
+    dr = da_k * q               dq = da_k * r                                                    (4)
+    da_r = db_r = dr * r * (1 - r)     da_u = db_u = du * u * (1 - u)                            (3)
+    drecurrent_kernel += h_prev.T @ [db_r, db_u, dq]     drecurrent_bias += sum([db_r, db_u, dq])
+    dh_prev += [db_r, db_u, dq] @ recurrent_kernel.T                                             (2)
+    dkernel += x_t.T @ [da_r, da_u, da_k]                dbias += sum([da_r, da_u, da_k])
+    dx_t = [da_r, da_u, da_k] @ kernel.T                                                         (1)
+
 `rnn_step_back` undoes one step of a plain RNN:
 
     dz = dh * activation'(z)                                                                     (2)
@@ -89,6 +100,28 @@ def gru_step_back(
     return StepGradients(dx_t + by_x, dh_prev + by_h, np.concatenate([dz_gates, dz_k], axis=1), weights)
 
 
+def reset_after_step_back(
+    cell: GRUCell, params: dict[str, Any], x_t: Array, h_prev: Array, step: GRUStep, dh: Array
+) -> StepGradients:
+    """Undo one `GRUCell.step` with `reset_after`; the arguments are those of `gru_step_back`, and dz is da."""
+    r, u, q, k, _ = step
+    du, dk = dh * (h_prev - k), dh * (1 - u)  # (5)
+    dh_prev = dh * u
+    da_k = dk * ACTIVATIONS[cell.activation].derivative(k)  # (4)
+    dr, dq = da_k * q, da_k * r
+    da_r, da_u = dr * r * (1 - r), du * u * (1 - u)  # (3)
+    db = np.concatenate([da_r, da_u, dq], axis=1)  # (2)
+    dh_prev = dh_prev + db @ params["recurrent_kernel"].T
+    da = np.concatenate([da_r, da_u, da_k], axis=1)  # (1)
+    weights = {
+        "kernel": x_t.T @ da,
+        "recurrent_kernel": h_prev.T @ db,
+        "bias": np.sum(da, axis=0),
+        "recurrent_bias": np.sum(db, axis=0),
+    }
+    return StepGradients(da @ params["kernel"].T, dh_prev, da, weights)
+
+
 def rnn_step_back(
     cell: BasicRNNCell, params: dict[str, Any], x_t: Array, h_prev: Array, step: RNNStep, dh: Array
 ) -> StepGradients:
@@ -117,17 +150,26 @@ DERIVATIONS: dict[Any, Derivation] = {
     ),
     BasicRNNCell: Derivation(rnn_step_back, ("kernel", "bias"), {"bias": ("z",)}),
 }
+RESET_AFTER = Derivation(
+    reset_after_step_back, ("kernel", "recurrent_kernel", "bias", "recurrent_bias"), {"bias": ("r", "u", "k")}
+)
 
 
 def derivation_of(cell: Any) -> Derivation | None:
     """How a cell is undone, or None: for another kind of cell, an activation without a known derivative, or a subclass
     with other equations.
     """
-    for kind, derivation in DERIVATIONS.items():
+    for kind in DERIVATIONS:
         if isinstance(cell, kind):
             same = all(getattr(type(cell), name) is getattr(kind, name) for name in ("step", "__call__"))
-            return derivation if same and isinstance(cell.activation, str) else None
+            return _derivation(cell) if same and isinstance(cell.activation, str) else None
     return None
+
+
+def _derivation(cell: Any) -> Derivation:
+    if getattr(cell, "reset_after", False):
+        return RESET_AFTER
+    return next(derivation for kind, derivation in DERIVATIONS.items() if isinstance(cell, kind))
 
 
 def sequence(
@@ -160,11 +202,7 @@ class Tape:
 
 
 def _as_params(cell: Any, weights: tuple[Array, ...]) -> dict[str, Any]:
-    return unflatten_names(dict(zip(DERIVATIONS[_kind(cell)].weights, weights, strict=True)))
-
-
-def _kind(cell: Any) -> type:
-    return next(kind for kind in DERIVATIONS if isinstance(cell, kind))
+    return unflatten_names(dict(zip(_derivation(cell).weights, weights, strict=True)))
 
 
 @primitive
@@ -196,7 +234,7 @@ def h_backward(
     """The backward pass. `d_outputs` and `dh` are the derivatives of the loss with respect to what `h_sequence`
     returned, which also filled the tape.
     """
-    derivation, params = DERIVATIONS[_kind(cell)], _as_params(cell, weights)
+    derivation, params = _derivation(cell), _as_params(cell, weights)
     d_weights = {name: np.zeros_like(w) for name, w in zip(derivation.weights, weights, strict=True)}
     d_inputs, every_dz = np.zeros_like(inputs), []
     for t in reversed(range(len(inputs))):
@@ -237,7 +275,7 @@ defvjp_argnums(h_sequence, _vjps)
 
 def every_dz(cell: Any, params: dict[str, Any], inputs: Array, h: Any, sequence_length: Any, cotangents: Any) -> Array:
     """The dz of every step ``[time, batch, gates * units]``; the arguments are those of `minilstm.bptt.every_dz`."""
-    weights = [get_path(params, name) for name in DERIVATIONS[_kind(cell)].weights]
+    weights = [get_path(params, name) for name in _derivation(cell).weights]
     options = {"cell": cell, "sequence_length": sequence_length, "h_masks": None, "tape": Tape()}
     results = h_sequence(inputs, h, *weights, **options)
     return h_backward(*cotangents(results), inputs, *weights, **options).dz

@@ -134,7 +134,7 @@ CALLS = {
     "LSTMCell with a projection": (LSTMCell, {"units": 2, "num_proj": 1}, {"proj_clip": or_none(POSITIVE)}),
     "BasicLSTMCell": (BasicLSTMCell, {"units": 2}, {**CELL, "forget_bias": FINITE}),
     "BasicRNNCell": (BasicRNNCell, {"units": 2}, CELL),
-    "GRUCell": (GRUCell, {"units": 2}, {**CELL, "bias_initializer": or_none(INITIALIZER)}),
+    "GRUCell": (GRUCell, {"units": 2}, {**CELL, "bias_initializer": or_none(INITIALIZER), "reset_after": FLAG}),
     "CoupledLSTMCell": (CoupledLSTMCell, {"units": 2}, {**CELL, "forget_bias": FINITE}),
     "DropoutWrapper": (DropoutWrapper, {"cell": LSTMCell(2)}, {
         "cell": NEVER, "input_keep_prob": KEEP, "output_keep_prob": KEEP, "state_keep_prob": KEEP,
@@ -158,6 +158,7 @@ CALLS = {
     "Sequential": (lambda layer: Sequential(layer), {}, {"layer": NEVER}),
     "LSTMCell.init": (init(LSTMCell(2)), {}, INIT),
     "GRUCell.init": (init(GRUCell(2)), {}, INIT),
+    "GRUCell.init with reset_after": (init(GRUCell(2, reset_after=True)), {}, INIT),
     "BasicRNNCell.init": (init(BasicRNNCell(2)), {}, INIT),
     "Dense.init": (init(Dense(2)), {}, INIT),
     "Embedding.init": (init(Embedding(3, 2)), {}, {"seed": SEED, "dtype": DTYPE}),

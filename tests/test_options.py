@@ -31,7 +31,7 @@ RECIPES = [
     LSTMCell(3, forget_bias=0.5, use_peepholes=True, cell_clip=2.0, num_proj=2, proj_clip=1.5, activation="relu"),
     BasicLSTMCell(3, forget_bias=0.5, name="mine"),
     BasicRNNCell(3, activation="relu"),
-    GRUCell(3, bias_initializer="zeros"),
+    GRUCell(3, bias_initializer="zeros", reset_after=True),
     CoupledLSTMCell(3, forget_bias=0.25),
     DropoutWrapper(LSTMCell(3), input_keep_prob=0.5, variational_recurrent=True),
     ResidualWrapper(LSTMCell(3)),

@@ -1,5 +1,7 @@
 """A plain RNN, a GRU and an LSTM with coupled gates against their formulas, written out a second time."""
 
+import json
+
 import numpy as np
 import pytest
 from helpers import assert_close, assert_trees_close, assert_trees_equal
@@ -16,6 +18,8 @@ from minilstm import (
     Sequential,
     from_config,
     gradcheck,
+    load_checkpoint,
+    save_checkpoint,
 )
 from minilstm.params import tree_map
 
@@ -79,6 +83,20 @@ def test_a_gru_is_its_formula(activation):
     check(GRUCell(UNITS, activation=activation), step)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_gru_with_reset_after_is_its_formula(activation):
+    """The reset gate is applied after the product with the recurrent matrix, which has a bias of its own."""
+
+    def step(params, x, h):
+        a, b = x @ params["kernel"] + params["bias"], h @ params["recurrent_kernel"] + params["recurrent_bias"]
+        (a_r, a_u, a_k), (b_r, b_u, b_k) = (np.split(z, 3, axis=1) for z in (a, b))
+        r, u = logistic(a_r + b_r), logistic(a_u + b_u)
+        h = u * h + (1 - u) * ACTIVATIONS[activation](a_k + r * b_k)
+        return h, h
+
+    check(GRUCell(UNITS, activation=activation, reset_after=True), step)
+
+
 @pytest.mark.parametrize("forget_bias", [-1.3, 0.37, 2.0])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_coupled_lstm_is_its_formula(activation, forget_bias):
@@ -98,11 +116,13 @@ CELLS = [
     BasicRNNCell(3, activation="softsign"),
     GRUCell(3),
     GRUCell(2, activation="sigmoid"),
+    GRUCell(3, reset_after=True),
+    GRUCell(2, activation="softsign", reset_after=True),
     CoupledLSTMCell(3, forget_bias=-0.6),
 ]
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{type(cell).__name__}-{cell.activation}")
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_gradcheck_agrees(cell):
     for lengths in (None, [4, 0, 2]):
         report = gradcheck.report(Sequential(RNN(cell), Dense(1)), time=4, sequence_length=lengths, entries=6)
@@ -110,7 +130,7 @@ def test_gradcheck_agrees(cell):
         assert all(row.largest > 1e-3 for row in report.rows)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{type(cell).__name__}-{cell.activation}")
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_every_path_has_the_gradient_that_the_slope_shows(cell):
     @given(nested_networks(cell=cell))
     def on_any_network(network):
@@ -159,7 +179,43 @@ def test_weights_have_tensorflows_shapes_and_dtype():
     assert CoupledLSTMCell(3).state_size == LSTMState(3, 3)
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{type(cell).__name__}-{cell.activation}")
+def test_a_gru_with_reset_after_has_two_biases_and_starts_like_the_other():
+    gru = GRUCell(3, reset_after=True).init(0, 2, np.float64)
+    shapes = {"kernel": (2, 9), "recurrent_kernel": (3, 9), "bias": (9,), "recurrent_bias": (9,)}
+    assert {name: w.shape for name, w in gru.items()} == shapes
+    assert {w.dtype for w in gru.values()} == {np.dtype(np.float64)}
+    assert gru["bias"].tolist() == [1] * 6 + [0] * 3
+    assert not gru["recurrent_bias"].any()
+    given_one = GRUCell(3, reset_after=True, bias_initializer={"name": "constant", "value": 0.25}).init(0, 2)
+    assert (np.concatenate([given_one["bias"], given_one["recurrent_bias"]]) == 0.25).all()
+
+
+def test_the_description_of_a_gru_without_reset_after_is_what_it_was():
+    """So a file of such a model keeps its bytes, and older versions read it."""
+    assert json.dumps(GRUCell(3).config()) == (
+        '{"cell": "GRUCell", "units": 3, "activation": "tanh", "initializer": "glorot_uniform", '
+        '"bias_initializer": null, "name": "gru_cell"}'
+    )
+    assert GRUCell(3, reset_after=True).config() == {**GRUCell(3).config(), "reset_after": True}
+    assert repr(GRUCell(3, reset_after=True)) == "GRUCell(3, reset_after=True)"
+
+
+def test_a_checkpoint_tells_one_gru_from_the_other(tmp_path):
+    models = [Sequential(RNN(GRUCell(3, reset_after=after)), Dense(1)) for after in (False, True)]
+    inputs = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
+    for model, other in (models, models[::-1]):
+        params = tree_map(lambda w: w + np.float32(0.1), model.init(0, 2))
+        prefix = save_checkpoint(tmp_path / "model.ckpt", params, model=model)
+        found = load_checkpoint(prefix)
+        assert found.model.config() == model.config()
+        assert_trees_equal(found.params, params)
+        assert_trees_equal(found.model(found.params, inputs), model(params, inputs))
+        assert_trees_equal(load_checkpoint(prefix, like=model).params, params)
+        with pytest.raises(ValueError, match=r"missing: rnn/gru_cell/[\s\S]*layers\[0\].cell.reset_after: wanted"):
+            load_checkpoint(prefix, like=other)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_a_variant_comes_back_from_its_description(cell):
     model = Sequential(RNN(cell))
     again = from_config(model.config())

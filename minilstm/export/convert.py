@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
     known = "for a SRC that does not describe its model: "
     choices = sorted(ACTIVATIONS)
     parser.add_argument("--forget-bias", type=float, help=known + "what is added to the forget gate at run time")
-    parser.add_argument("--activation", choices=choices, help=known + "the activation of the LSTM cells")
+    parser.add_argument("--activation", choices=choices, help=known + "the activation of the recurrent cells")
     parser.add_argument("--dense-activation", choices=choices, help=known + "the activation of Dense layers")
     parser.add_argument("--cell-clip", type=float, help=known + "default none")
     parser.add_argument("--proj-clip", type=float, help=known + "default none")

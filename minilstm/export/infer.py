@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..cells import BasicLSTMCell, LSTMCell
-from ..layers import RNN, Dense, Embedding, Sequential
+from ..layers import RNN, Bidirectional, Dense, Embedding, Sequential
+from ..variants import GRUCell
 from ..wrappers import MultiRNNCell
-from .shapes import Shape, Sizes, check_lstm, tensorflow_shapes
+from .shapes import Shape, Sizes, check_cell, tensorflow_shapes
 
 CELL_ARRAY = re.compile(
     r"(?P<layer>.+?)/(?:multi_rnn_cell/cell_(?P<depth>\d+)/)?(?P<cell>(?:basic_)?lstm_cell)"
@@ -45,13 +46,14 @@ class Options(NamedTuple):
 
 
 class CellShape(NamedTuple):
-    """An LSTM cell as its arrays show it."""
+    """A cell as its arrays show it; `reset_after` is None for an LSTM, and tells the two formulas of a GRU apart."""
 
     name: str
     input_dim: int
     units: int
     num_proj: int | None = None
     has_peepholes: bool = False
+    reset_after: bool | None = None
 
     @property
     def output_size(self) -> int:
@@ -60,22 +62,41 @@ class CellShape(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A layer as its arrays show it; `cells` are the cells of an LSTM, the first one first."""
+    """A layer as its arrays show it; `cells` are the cells of a recurrent one, the first one first, each of which is
+    there in both directions if `is_bidirectional`.
+    """
 
     kind: str
     name: str
     width_in: int
     width_out: int
     cells: tuple[CellShape, ...] = ()
+    is_bidirectional: bool = False
 
 
-def lstm_found(name: str, cells: list[CellShape], where: str) -> Found:
-    """An LSTM of these cells; ValueError if the output of one does not fit the input of the next."""
+def cell_found(sizes: Sizes, input_dim: int) -> CellShape:
+    """A cell of another library's file, which gives it no name."""
+    if sizes.kind == "GRU":
+        return CellShape(GRUCell.default_name, input_dim, sizes.units, reset_after=sizes.reset_after)
+    return CellShape(LSTMCell.default_name, input_dim, sizes.units, sizes.num_proj)
+
+
+def recurrent_found(
+    name: str, cells: list[CellShape], where: str, backward: list[CellShape] | None = None
+) -> Found:
+    """A recurrent layer of these cells, in both directions if there are `backward` ones too.
+
+    Raises ValueError if the output of one does not fit the input of the next, or the directions are of other sizes.
+    """
+    if backward and backward != cells:
+        sizes = " and ".join(str([cell[1:] for cell in direction]) for direction in (cells, backward))
+        raise ValueError(f"{where}: the two directions of {name} differ: {sizes}")
+    copies = 2 if backward else 1
     for n, (below, above) in enumerate(itertools.pairwise(cells)):
-        if below.output_size != above.input_dim:
-            widths = f"gives {below.output_size} features, and cell {n + 1} takes {above.input_dim}"
+        if copies * below.output_size != above.input_dim:
+            widths = f"gives {copies * below.output_size} features, and cell {n + 1} takes {above.input_dim}"
             raise ValueError(f"{where}: cell {n} of {name} {widths}")
-    return Found("lstm", name, cells[0].input_dim, cells[-1].output_size, tuple(cells))
+    return Found("recurrent", name, cells[0].input_dim, copies * cells[-1].output_size, tuple(cells), bool(backward))
 
 
 def shapes_of(arrays: Mapping[str, Any]) -> dict[str, Shape]:
@@ -102,8 +123,8 @@ def model_from(found: list[Found], options: Options, where: str, *, ordered: boo
     """
     if not found:
         raise ValueError(f"{where}: the file holds no layer that is known here")
-    needed = {"lstm": ("forget_bias", "activation"), "dense": ("dense_activation",), "embedding": ()}
-    wanted = {option for layer in found for option in needed[layer.kind]}
+    wanted = {"activation" for layer in found if layer.cells} | {"dense_activation" for x in found if x.kind == "dense"}
+    wanted |= {"forget_bias" for layer in found for cell in layer.cells if cell.reset_after is None}
     unknown = [option for option in Options._fields if option in wanted and getattr(options, option) is None]
     missing = [f"--{option.replace('_', '-')}" for option in unknown]
     if missing:
@@ -111,20 +132,27 @@ def model_from(found: list[Found], options: Options, where: str, *, ordered: boo
             f"{where}: the file has no description of the model, and weights alone do not tell {', '.join(missing)}; "
             f"give {'them' if len(missing) > 1 else 'it'}"
         )
-    return Sequential(*(_layer(layer, options) for layer in (found if ordered else _in_order(found, where))))
+    in_order = found if ordered else _in_order(found, where)
+    return Sequential(*(layer for one in in_order for layer in _layers(one, options)))
 
 
-def _layer(found: Found, options: Options) -> Any:
+def _layers(found: Found, options: Options) -> list[Any]:
+    """The layer of this description; of a stack in both directions one layer for each of its cells."""
     if found.kind == "embedding":
-        return Embedding(found.width_in, found.width_out, name=found.name)
+        return [Embedding(found.width_in, found.width_out, name=found.name)]
     if found.kind == "dense":
         activation = None if options.dense_activation == "linear" else options.dense_activation
-        return Dense(found.width_out, activation=activation, name=found.name)
+        return [Dense(found.width_out, activation=activation, name=found.name)]
     cells = [_cell(shape, options) for shape in found.cells]
-    return RNN(cells[0] if len(cells) == 1 else MultiRNNCell(cells), name=found.name)
+    if not found.is_bidirectional:
+        return [RNN(cells[0] if len(cells) == 1 else MultiRNNCell(cells), name=found.name)]
+    names = [found.name] if len(cells) == 1 else [f"{found.name}/cell_{n}" for n in range(len(cells))]
+    return [Bidirectional(cell, name=name) for cell, name in zip(cells, names, strict=True)]
 
 
-def _cell(shape: CellShape, options: Options) -> LSTMCell:
+def _cell(shape: CellShape, options: Options) -> LSTMCell | GRUCell:
+    if shape.reset_after is not None:
+        return GRUCell(shape.units, activation=options.activation, reset_after=shape.reset_after, name=shape.name)
     known: dict[str, Any] = {"forget_bias": options.forget_bias, "activation": options.activation}
     is_plain = not shape.has_peepholes and shape.num_proj is None and options.cell_clip is None
     if shape.name == BasicLSTMCell.default_name and is_plain:
@@ -136,8 +164,8 @@ def _cell(shape: CellShape, options: Options) -> LSTMCell:
 
 
 def _in_order(found: list[Found], where: str) -> list[Found]:
-    """Embeddings, LSTMs and Dense layers, each kind in the order that its names or widths tell."""
-    kinds = ("embedding", "lstm", "dense")
+    """Embeddings, recurrent and Dense layers, each kind in the order that its names or widths tell."""
+    kinds = ("embedding", "recurrent", "dense")
     orders = [_orders([layer for layer in found if layer.kind == kind]) for kind in kinds]
     fitting = []
     if math.prod(map(len, orders)) <= MOST_ORDERS:
@@ -173,17 +201,18 @@ CellArrays = dict[tuple[int, str], dict[str, Shape]]  # depth and name of the ce
 def sorted_out(
     shapes: Mapping[str, Shape], cell_array: re.Pattern[str], separator: str
 ) -> tuple[dict[str, CellArrays], dict[str, dict[str, Shape]]]:
-    """The arrays of a file's LSTMs by layer and cell, and the arrays of its other layers by layer.
+    """The arrays of a file's cells by layer and cell, and the arrays of its other layers by layer.
 
-    `cell_array` matches the full name of an array of an LSTM cell. Its groups are ``layer``, ``depth``, ``array`` and,
-    if cells have names, ``cell``. Every other name is a layer, `separator` and an array.
+    `cell_array` matches the full name of an array of a cell. Its groups are ``layer``, ``depth``, ``array`` and
+    ``cell``: the cell's name, or what else tells cells of one depth apart. Every other name is a layer, `separator` and
+    an array.
     """
     cells: dict[str, CellArrays] = {}
     others: dict[str, dict[str, Shape]] = {}
     for name, shape in shapes.items():
         match = cell_array.fullmatch(name)
         if match:
-            key = int(match["depth"] or 0), match.groupdict().get("cell", "lstm_cell")
+            key = int(match["depth"] or 0), match["cell"] or ""
             cells.setdefault(match["layer"], {}).setdefault(key, {})[match["array"]] = shape
         else:
             layer, _, array = name.rpartition(separator)
@@ -197,7 +226,7 @@ def in_checkpoint(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     found = []
     for layer, arrays in cells.items():
         shown = [_cell_shape(name, arrays[depth, name], f"{where}: {layer}") for depth, name in sorted(arrays)]
-        found.append(lstm_found(layer, shown, where))
+        found.append(recurrent_found(layer, shown, where))
     return found + [dense_or_embedding(layer, arrays, where) for layer, arrays in others.items()]
 
 
@@ -209,7 +238,7 @@ def _cell_shape(name: str, arrays: dict[str, Shape], where: str) -> CellShape:
         raise ValueError(f"{where}: an LSTM cell has no peepholes or {', '.join(PEEPHOLES)}, got {sorted(peepholes)}")
     num_proj = sum(arrays["projection/kernel"][1:]) if "projection/kernel" in arrays else None
     sizes = Sizes(sum(arrays["bias"]) // 4, num_proj)
-    check_lstm(tensorflow_shapes, sizes, arrays, {key: f"{name}/{key}" for key in arrays}, where)
+    check_cell(tensorflow_shapes, sizes, arrays, {key: f"{name}/{key}" for key in arrays}, where)
     input_dim = arrays["kernel"][0] - (num_proj or sizes.units)
     if input_dim < 1:
         raise ValueError(f"{where}: {name}/kernel has {arrays['kernel'][0]} rows, too few for {sizes.units} units")

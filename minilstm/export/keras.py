@@ -7,8 +7,9 @@ the HDF5 file a layer is a group called after its class and counted, and its arr
     layers/lstm/cell/vars/1     recurrent_kernel     layers/dense/vars/0        kernel
     layers/lstm/cell/vars/2     bias                 layers/dense/vars/1        bias
     layers/lstm_1/...           the second LSTM      minilstm/model             our description, which Keras skips
+    layers/gru/cell/vars/0      as an LSTM's         layers/bidirectional/forward_layer/cell/vars/0, backward_layer/...
 
-Keras has one bias, so the forget bias is added to it; subtracting it again can cost one rounding.
+Keras has one bias, so an LSTM's forget bias is added to it; subtracting it again can cost one rounding.
 """
 
 from __future__ import annotations
@@ -41,25 +42,30 @@ from .format import (
     run_lines,
 )
 from .hdf5 import read_hdf5
-from .infer import CellShape, Found, Options, Shape, dense_or_embedding, lstm_found, model_from, shapes_of
+from .infer import Found, Options, Shape, model_from, shapes_of
 from .keras_config import code_of, from_keras_config, keras_config, stack_lines
-from .layout import Weights, from_keras, to_keras
-from .parts import Part, parts_of, refuse, weights_of
-from .shapes import Sizes, check_lstm, keras_shapes
+from .keras_layers import (
+    ARRAYS,
+    CELL_ARRAYS,
+    array_names,
+    directions,
+    in_keras_layers,
+    keras_parts,
+    keras_weights,
+    kind_of,
+    merged,
+    own_weights,
+)
+from .parts import Part, weights_of
+from .shapes import keras_shapes
 
 SUFFIXES: tuple[str, ...] = (".keras", ".weights.h5")
 RUNTIME = "keras"
 RUNS = DTYPES
-UNSUPPORTED = {
-    "use_peepholes": "keras.layers.LSTM has no peepholes (ONNX has)",
-    "num_proj": "keras.layers.LSTM has no projection (PyTorch has)",
-    "cell_clip": "keras.layers.LSTM clips nothing",
-    "proj_clip": "keras.layers.LSTM clips nothing",
-    "time_major": "keras.layers.LSTM takes batches first",
-    "learn_initial_state": "keras.layers.LSTM keeps no initial state (ONNX does)",
-}
-ARRAYS = {"lstm": ("kernel", "recurrent_kernel", "bias"), "dense": ("kernel", "bias"), "embedding": ("embeddings",)}
-NUMBERED = re.compile(r"layers/(?P<layer>(?P<kind>lstm|dense|embedding)(?:_\d+)?)/(?:cell/)?vars/(?P<number>\d)")
+NUMBERED = re.compile(
+    r"layers/(?P<layer>(?P<kind>[a-z]+)(?:_\d+)?)/(?P<direction>(?:forward|backward)_layer/)?"
+    r"(?:cell/)?vars/(?P<number>\d)"
+)
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -70,7 +76,7 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     path : path
         ``model.keras`` for the whole model, ``model.weights.h5`` for its weights.
     model : Sequential
-        Of LSTM, Dense, Embedding and Dropout.
+        Of LSTM, GRU, Bidirectional, Dense, Embedding and Dropout.
     params : dict
         Its parameters, of one dtype.
     extra : optional
@@ -139,7 +145,8 @@ def load(
         model = from_keras_config(config, where)
 
     def infer(given: Options) -> Sequential:
-        return model_from(in_weights_h5(shapes_of(arrays), where), given.without_forget_bias(), where)
+        found = in_weights_h5(shapes_of(arrays), where)
+        return merged(model_from(found, given.without_forget_bias(), where), where)
 
     model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
     return Loaded(model, assembled(model, _places(model, where), arrays, where), extra)
@@ -176,51 +183,6 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda inputs: np.asarray(forward(inputs))
 
 
-# --- what Keras's layers hold; `tf2` shares it ----------------------------------------------------------------
-
-
-def keras_parts(model: Sequential, where: str) -> list[Part]:
-    """The parts of a model, each of which Keras can express; ValueError otherwise, naming the option."""
-    parts = parts_of(model, where, UNSUPPORTED)
-    for part in parts:
-        if part.is_lstm and part.return_sequences:
-            refuse(part, {"reverse": "Keras returns the sequences of go_backwards=True in reversed order"}, where)
-    return parts
-
-
-def keras_weights(part: Part, weights: Weights) -> Weights:
-    """The arrays of the Keras layer by the names Keras gives them, in Keras's order."""
-    return to_keras(part.layer, weights) if part.is_lstm else weights
-
-
-def own_weights(part: Part, arrays: Weights) -> Weights:
-    """The inverse of `keras_weights`."""
-    return from_keras(part.layer, arrays) if part.is_lstm else arrays
-
-
-def kind_of(part: Part) -> str:
-    """The name of the Keras class in lower case."""
-    return "lstm" if part.is_lstm else type(part.layer).__name__.lower()
-
-
-def array_names(part: Part) -> tuple[str, ...]:
-    """What Keras calls a layer's arrays, in its order."""
-    return ARRAYS.get(kind_of(part), ())
-
-
-def in_keras_layers(layers: Mapping[str, Mapping[str, Shape]], where: str) -> list[Found]:
-    """Keras layers, each with its arrays' shapes by their Keras names."""
-    found = []
-    for name, arrays in layers.items():
-        if set(arrays) == set(ARRAYS["lstm"]):
-            sizes = Sizes(sum(arrays["recurrent_kernel"][:1]))
-            check_lstm(keras_shapes, sizes, arrays, {array: f"{name}/{array}" for array in arrays}, where)
-            found.append(lstm_found(name, [CellShape("lstm_cell", arrays["kernel"][0], sizes.units)], where))
-        else:
-            found.append(dense_or_embedding(name, arrays, where))
-    return found
-
-
 # --- files ----------------------------------------------------------------------------------------------------
 
 
@@ -229,14 +191,18 @@ def in_weights_h5(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     layers: dict[str, dict[str, Shape]] = {}
     for name, shape in shapes.items():
         match = NUMBERED.fullmatch(name)
-        if not match or int(match["number"]) >= len(ARRAYS[match["kind"]]):
-            raise ValueError(f"{where}: {name} {shape} belongs to no LSTM, Dense or Embedding")
-        layers.setdefault(match["layer"], {})[ARRAYS[match["kind"]][int(match["number"])]] = shape
+        names: tuple[str, ...] = ()
+        if match and (match["kind"] == "bidirectional") == (match["direction"] is not None):
+            names = CELL_ARRAYS if match["direction"] else ARRAYS.get(match["kind"], ())
+        if not match or int(match["number"]) >= len(names):
+            raise ValueError(f"{where}: {name} {shape} belongs to no LSTM, GRU, Dense or Embedding")
+        array = (match["direction"] or "") + names[int(match["number"])]
+        layers.setdefault(match["layer"], {})[array] = shape
     return in_keras_layers(layers, where)
 
 
 def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
-    """Each part with its layer's group in the HDF5 file, and the places there of its arrays by Keras's names.
+    """Each direction of each part with its group in the HDF5 file, and the places there of its arrays by Keras's names.
 
     The group is called after the class in lower case, and counted.
     """
@@ -244,9 +210,12 @@ def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
     for part in parts:
         kind = kind_of(part)
         count = counts[kind] = counts.get(kind, -1) + 1
-        group = f"layers/{kind}_{count}" if count else f"layers/{kind}"
-        inner = f"{group}/cell/vars" if part.is_lstm else f"{group}/vars"
-        yield part, group, {name: f"{inner}/{k}" for k, name in enumerate(array_names(part))}
+        layer = f"layers/{kind}_{count}" if count else f"layers/{kind}"
+        for folder, one in directions(part):
+            group = f"{layer}/{folder}".removesuffix("/")
+            inner = f"{group}/cell/vars" if part.is_cell else f"{group}/vars"
+            names = CELL_ARRAYS if part.is_cell else array_names(part)
+            yield one, group, {name: f"{inner}/{k}" for k, name in enumerate(names)}
 
 
 def _places(model: Sequential, where: str) -> list[Place]:
@@ -265,6 +234,7 @@ def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> b
         file.create_group("vars")
         for part, group, names in _numbered(parts):
             file.create_group(f"{group}/vars")
+            file.require_group(f"{'/'.join(group.split('/')[:2])}/vars")  # a Bidirectional has one too
             arrays = keras_weights(part, weights_of(params, part))
             for key, name in names.items():
                 file[name] = arrays[key]

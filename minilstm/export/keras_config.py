@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..cells import ACTIVATIONS
-from ..layers import LSTM, Dense, Dropout, Embedding, Sequential
+from ..cells import ACTIVATIONS, LSTMCell
+from ..layers import RNN, Bidirectional, Dense, Dropout, Embedding, Sequential
 from ..layers.base import params_dtype
+from ..variants import GRUCell
 from .parts import Part, activation_name, check_distinct, features_in, weights_of
 
-KNOWN = ("InputLayer", "LSTM", "Dense", "Embedding", "Dropout")
+KNOWN = ("InputLayer", "LSTM", "GRU", "Bidirectional", "Dense", "Embedding", "Dropout")
 WANTED = {  # what an option must be, if a layer has it
     "recurrent_activation": "sigmoid",
     "use_bias": True,
@@ -25,6 +26,7 @@ WANTED = {  # what an option must be, if a layer has it
     "dropout": 0,
     "recurrent_dropout": 0,
     "noise_shape": None,
+    "merge_mode": "concat",
 }
 
 
@@ -36,12 +38,15 @@ def keras_config(parts: list[Part], params: dict[str, Any]) -> dict[str, Any]:
     for part, name in zip(parts, layer_names(parts), strict=True):
         class_name, options = _options(part)
         config = {"name": name, "trainable": True, "dtype": dtype, **options}
+        if class_name == "Bidirectional":
+            inner_class, inner = options["layer"]
+            config["layer"] = _layer(inner_class, {"trainable": True, "dtype": dtype, **inner})
         layers.append(_layer(class_name, config) | {"build_config": {"input_shape": shape}})
         if isinstance(part.layer, Embedding):
             shape = [*shape, part.layer.units]
         elif not isinstance(part.layer, Dropout):
             kept = shape[:-1] if part.return_sequences else shape[:-2]
-            shape = [*kept, part.layer.output_size if part.is_lstm else part.layer.units]
+            shape = [*kept, part.layer.units * len(part.directions)]
     config = {"name": "sequential", "trainable": True, "dtype": dtype, "layers": layers}
     config["build_input_shape"] = build["input_shape"]
     return _layer("Sequential", config, "keras") | {"build_config": build}
@@ -58,12 +63,19 @@ def stack_lines(parts: list[Part], params: dict[str, Any], module: str) -> list[
     lines = [f"    {module}.Input({tuple(shape[1:])}, dtype={input_dtype!r}),"]
     for part, name in zip(parts, layer_names(parts), strict=True):
         class_name, options = _options(part)
-        options = {"name": name, **options}
-        if dtype != "float32":  # Keras's default
-            options["dtype"] = dtype
-        text = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        lines.append(f"    {module}.layers.{class_name}({text}),")
+        lines.append(f"    {_constructor(class_name, {'name': name, **options}, dtype, module)},")
     return [f"model = {module}.Sequential([", *lines, "])"]
+
+
+def _constructor(class_name: str, options: dict[str, Any], dtype: str, module: str) -> str:
+    """The call that makes a layer; the layer in a Bidirectional is made in it."""
+    if dtype != "float32":  # Keras's default
+        options = {**options, "dtype": dtype}
+    texts = {key: repr(value) for key, value in options.items()}
+    if class_name == "Bidirectional":
+        inner_class, inner = options["layer"]
+        texts["layer"] = _constructor(inner_class, inner, dtype, module)
+    return f"{module}.layers.{class_name}({', '.join(f'{key}={text}' for key, text in texts.items())})"
 
 
 def layer_names(parts: list[Part]) -> list[str]:
@@ -83,7 +95,10 @@ def _input(parts: list[Part], params: dict[str, Any]) -> tuple[list[int | None],
 
 
 def _options(part: Part) -> tuple[str, dict[str, Any]]:
-    """The class of a Keras layer and its options, without the defaults of Keras."""
+    """The class of a Keras layer and its options, without the defaults of Keras.
+
+    The option ``layer`` of a Bidirectional is such a pair too.
+    """
     layer = part.layer
     if isinstance(layer, Dropout):
         return "Dropout", {"rate": layer.rate}
@@ -93,7 +108,11 @@ def _options(part: Part) -> tuple[str, dict[str, Any]]:
     if part.runner is None:
         return "Dense", options
     options["return_sequences"] = part.return_sequences
-    return "LSTM", options | ({"go_backwards": True} if part.runner.reverse else {})
+    if part.kind == "GRU":
+        options["reset_after"] = layer.reset_after
+    if part.backward is not None:
+        return "Bidirectional", {"merge_mode": "concat", "layer": (part.kind, options)}
+    return part.kind, options | ({"go_backwards": True} if part.runner.reverse else {})
 
 
 def _layer(class_name: str, config: dict[str, Any], module: str = "keras.layers") -> dict[str, Any]:
@@ -120,24 +139,57 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
 def _read_layer(layer: dict[str, Any], where: str) -> Any:
     class_name, options = layer["class_name"], layer["config"]
     name = options.get("name")
-    if class_name not in KNOWN:
-        raise ValueError(f"{where}: layer {name!r} is a {class_name}, wanted one of {KNOWN}")
-    for option, wanted in WANTED.items():
-        if options.get(option, wanted) != wanted:
-            raise ValueError(f"{where}: layer {name!r} has {option}={options[option]!r}, wanted {wanted!r}")
+    _check_options(layer, KNOWN, where)
     if class_name == "Dropout":
         return Dropout(options["rate"], name=name)
     if class_name == "Embedding":
         return Embedding(options["input_dim"], options["output_dim"], name=name)
+    if class_name == "Bidirectional":
+        return _read_bidirectional(options, name, where)
+    if class_name == "Dense":
+        activation = options.get("activation")
+        return Dense(options["units"], activation=None if activation == "linear" else activation, name=name)
+    runner = _read_runner(layer, name)
+    if runner.reverse and runner.return_sequences:
+        raise ValueError(f"{where}: layer {name!r} has go_backwards=True and returns sequences, then reversed")
+    return runner
+
+
+def _check_options(layer: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Raise ValueError for a layer of another class, or with an option that has no counterpart here."""
+    class_name, options = layer["class_name"], layer["config"]
+    name = options.get("name")
+    if class_name not in known:
+        raise ValueError(f"{where}: layer {name!r} is a {class_name}, wanted one of {known}")
+    for option, wanted in WANTED.items():
+        if options.get(option, wanted) != wanted:
+            raise ValueError(f"{where}: layer {name!r} has {option}={options[option]!r}, wanted {wanted!r}")
     activation = options.get("activation")
     if activation not in (None, *ACTIVATIONS):
         raise ValueError(f"{where}: layer {name!r} has activation={activation!r}, wanted one of {sorted(ACTIVATIONS)}")
-    if class_name == "Dense":
-        return Dense(options["units"], activation=None if activation == "linear" else activation, name=name)
-    backwards, sequences = options.get("go_backwards", False), options.get("return_sequences", False)
-    if backwards and sequences:
-        raise ValueError(f"{where}: layer {name!r} has go_backwards=True and returns sequences, then reversed")
-    return LSTM(
-        options["units"], forget_bias=0.0, activation=activation or "linear", return_sequences=sequences,
-        reverse=backwards, name=name,
-    )  # fmt: skip
+
+
+def _read_runner(layer: dict[str, Any], name: str | None) -> RNN:
+    """An LSTM or GRU of a known configuration; Keras's GRU has `reset_after` unless it says otherwise."""
+    options = layer["config"]
+    units, activation = options["units"], options.get("activation") or "linear"
+    cell: Any = LSTMCell(units, forget_bias=0.0, activation=activation) if layer["class_name"] == "LSTM" else None
+    if cell is None:
+        cell = GRUCell(units, activation=activation, reset_after=options.get("reset_after", True))
+    sequences, backwards = options.get("return_sequences", False), options.get("go_backwards", False)
+    return RNN(cell, return_sequences=sequences, reverse=backwards, name=name)
+
+
+def _read_bidirectional(options: dict[str, Any], name: str | None, where: str) -> Bidirectional:
+    """Both directions, of which the second is not always written: it is then a copy of the first."""
+    found: list[RNN] = []
+    for key, backwards in (("layer", False), ("backward_layer", True)):
+        inner = options["layer"] if key == "layer" else options.get(key)
+        if inner is None:
+            continue
+        _check_options(inner, ("LSTM", "GRU"), where)
+        found.append(_read_runner(inner, None))
+        if found[-1].reverse != backwards:
+            told = f"go_backwards={found[-1].reverse} in its {key}, wanted {backwards}"
+            raise ValueError(f"{where}: layer {name!r} has {told}")
+    return Bidirectional(*found, name=name)

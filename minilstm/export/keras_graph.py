@@ -9,8 +9,10 @@ import numpy as np
 
 from ..reading import LIMITS, Limits
 from .object_graph import Node, decode
+from .shapes import kind_by
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+Holders = tuple[tuple[str, int], ...]  # what holds the variables of a layer: the folder of their names, and the node
 
 
 def layers_with_weights(
@@ -24,12 +26,16 @@ def layers_with_weights(
     if GRAPH not in tensors:
         raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
     nodes = decode(np.asarray(tensors[GRAPH], object).item(), limits.objects)
-    models: dict[tuple[int, ...], list[int]] = {}  # the holders of its weights, one a layer -> all of its layers
+    models: dict[tuple[Holders, ...], list[int]] = {}  # the holders of its weights, by layer -> all of its layers
     for numbers in _rows_of_layers(nodes):
-        holders = [nodes[number].children.get("cell", number) for number in numbers]
-        weighted = [holder for holder in holders if _variables(nodes[holder], nodes)]
-        if len(set(weighted)) != len(weighted):
+        layers = [_holders(number, nodes) for number in numbers]
+        weighted = [holders for holders in layers if any(_variables(nodes[holder], nodes) for _, holder in holders)]
+        single = [holder for holders in weighted for _, holder in holders]
+        if len(set(single)) != len(single):
             raise ValueError(f"{where}: two layers of the checkpoint share their weights")
+        cells = {holder for holders in layers for _, holder in holders} - set(numbers)
+        if weighted and not all(_variables(nodes[holder], nodes) for holder in cells):
+            raise ValueError(f"{where}: a layer has a cell without weights, which is no LSTM or GRU")
         if weighted:
             models[tuple(weighted)] = numbers
     if not models:
@@ -39,11 +45,14 @@ def layers_with_weights(
     if len(models) != 1:
         raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
     (weighted_holders, numbers) = models.popitem()
-    keys = [_variables(nodes[holder], nodes) for holder in weighted_holders]
+    keys = [
+        {folder + name: key for folder, holder in holders for name, key in _variables(nodes[holder], nodes).items()}
+        for holders in weighted_holders
+    ]
     taken = {key for layer in keys for key in layer.values()}
     others = sorted(key for key in _reachable(nodes, numbers) - taken if "seed_generator" not in key)
     if others:
-        raise ValueError(f"{where}: a layer holds {others[0]}, which is of no LSTM, Dense or Embedding")
+        raise ValueError(f"{where}: a layer holds {others[0]}, which is of no LSTM, GRU, Dense or Embedding")
     missing = sorted(taken - tensors.keys())
     if missing:
         raise ValueError(f"{where}: the checkpoint has no {', '.join(missing[:5])}, which its graph names")
@@ -64,14 +73,17 @@ def _exported(nodes: list[Node], tensors: Mapping[str, Any], where: str) -> list
         folder, _, array = variable[0].rpartition("/")
         *outer, inner = folder.split("/")
         is_known = array in ("kernel", "recurrent_kernel", "bias", "embeddings")
-        is_of_other_cell = inner != "lstm_cell" and (inner.endswith("_cell") or array == "recurrent_kernel")
+        is_of_cell = inner.endswith("_cell") or array == "recurrent_kernel"
+        is_of_other_cell = is_of_cell and inner not in ("lstm_cell", "gru_cell")
         if not is_known or is_of_other_cell or any(name.startswith(("forward_", "backward_")) for name in outer):
-            raise ValueError(f"{where}: {variable[0]} is of no LSTM, Dense or Embedding")
+            raise ValueError(f"{where}: {variable[0]} is of no LSTM, GRU, Dense or Embedding")
         if variable[1] not in tensors:
             raise ValueError(f"{where}: the checkpoint has no {variable[1]}, which its graph names")
         if array in layers.setdefault(folder, {}):
             raise ValueError(f"{where}: there are two variables named {variable[0]}")
         layers[folder][array] = tensors[variable[1]]
+        if array == "recurrent_kernel" and inner != f"{kind_by(np.shape(tensors[variable[1]])).lower()}_cell":
+            raise ValueError(f"{where}: {variable[0]} has shape {np.shape(tensors[variable[1]])}, which no {inner} has")
     return list(layers.values())
 
 
@@ -91,6 +103,15 @@ def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:
             row = [places[key] for key in sorted(filter(str.isdecimal, places), key=int)]
         if row:
             yield list(dict.fromkeys(row))
+
+
+def _holders(number: int, nodes: list[Node]) -> Holders:
+    """The cell of a layer, both cells of a Bidirectional, or the layer itself."""
+    children = nodes[number].children
+    both = [(f"{folder}/", children[folder]) for folder in ("forward_layer", "backward_layer") if folder in children]
+    if len(both) == 2:
+        return tuple((folder, nodes[layer].children.get("cell", layer)) for folder, layer in both)
+    return (("", children.get("cell", number)),)
 
 
 def _variables(holder: Node, nodes: list[Node]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How other libraries store an LSTM's kernel and bias: every permutation of gates, written once.
+"""How other libraries store an LSTM's kernel and bias: every permutation of its gates, written once.
 
 Our kernel ``[input_dim + output_size, 4 * units]`` has the rows of the input first, then those of the previous output;
 its columns are the gates in the order `minilstm.gates.GATES`. Other libraries have two matrices and another order of
@@ -9,7 +9,8 @@ the gates, and store the forget bias: Keras in its only bias, PyTorch and ONNX a
     PyTorch    i, f, j, o     gates in rows                   two: ours, and the forget bias
     ONNX       i, o, f, j     gates in rows, leading [1]      two in one row: ours, then the forget bias
 
-PyTorch calls j ``g``, Keras and ONNX call it ``c``. Only ONNX has peepholes, in the order i, o, f.
+PyTorch calls j ``g``, Keras and ONNX call it ``c``. Only ONNX has peepholes, in the order i, o, f. The functions for
+Keras and PyTorch take a GRU too, whose layouts are those of `minilstm.export.gru_layout`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 
 from ..cells import LSTMCell
 from ..gates import pack_gates, split_gates
+from ..variants import GRUCell
+from . import gru_layout
 
 KERAS_ORDER = TORCH_ORDER = ("i", "f", "j", "o")
 ONNX_ORDER = ("i", "o", "f", "j")
@@ -74,14 +77,18 @@ def from_blocks(cell: LSTMCell, order: tuple[str, ...], blocks: Sequence[np.ndar
 # --- Keras ----------------------------------------------------------------------------------------------------
 
 
-def to_keras(cell: LSTMCell, weights: Weights) -> Weights:
-    """``kernel``, ``recurrent_kernel`` and ``bias`` as ``keras.layers.LSTM`` holds them."""
+def to_keras(cell: LSTMCell | GRUCell, weights: Weights) -> Weights:
+    """``kernel``, ``recurrent_kernel`` and ``bias`` as ``keras.layers.LSTM`` or ``GRU`` holds them."""
+    if isinstance(cell, GRUCell):
+        return gru_layout.to_keras(cell, weights)
     inputs, recurrent, bias, forget = to_blocks(cell, weights, KERAS_ORDER)
     return {"kernel": inputs, "recurrent_kernel": recurrent, "bias": plus_where_not_zero(bias, forget)}
 
 
-def from_keras(cell: LSTMCell, arrays: Weights) -> Weights:
-    """The inverse of `to_keras`; the bias of f is off by one rounding if the cell's forget bias is not 0."""
+def from_keras(cell: LSTMCell | GRUCell, arrays: Weights) -> Weights:
+    """The inverse of `to_keras`; the bias of f is off by one rounding if an LSTM's forget bias is not 0."""
+    if isinstance(cell, GRUCell):
+        return gru_layout.from_keras(cell, arrays)
     bias = arrays["bias"]
     return from_blocks(cell, KERAS_ORDER, [arrays["kernel"], arrays["recurrent_kernel"], bias, np.zeros_like(bias)])
 
@@ -89,8 +96,12 @@ def from_keras(cell: LSTMCell, arrays: Weights) -> Weights:
 # --- PyTorch --------------------------------------------------------------------------------------------------
 
 
-def to_torch(cell: LSTMCell, weights: Weights) -> Weights:
-    """``weight_ih``, ``weight_hh``, ``bias_ih``, ``bias_hh``, and ``weight_hr`` of a projection, as in ``nn.LSTM``."""
+def to_torch(cell: LSTMCell | GRUCell, weights: Weights) -> Weights:
+    """``weight_ih``, ``weight_hh``, ``bias_ih``, ``bias_hh``, and ``weight_hr`` of a projection, as in ``nn.LSTM`` or
+    ``nn.GRU``.
+    """
+    if isinstance(cell, GRUCell):
+        return gru_layout.to_torch(cell, weights)
     inputs, recurrent, bias, forget = to_blocks(cell, weights, TORCH_ORDER)
     tensors = {"weight_ih": inputs.T, "weight_hh": recurrent.T, "bias_ih": bias, "bias_hh": forget}
     if cell.num_proj is not None:
@@ -98,8 +109,10 @@ def to_torch(cell: LSTMCell, weights: Weights) -> Weights:
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
-def from_torch(cell: LSTMCell, tensors: Weights) -> Weights:
+def from_torch(cell: LSTMCell | GRUCell, tensors: Weights) -> Weights:
     """The inverse of `to_torch`."""
+    if isinstance(cell, GRUCell):
+        return gru_layout.from_torch(cell, tensors)
     matrices = [tensors["weight_ih"].T, tensors["weight_hh"].T]
     weights = from_blocks(cell, TORCH_ORDER, [*matrices, tensors["bias_ih"], tensors["bias_hh"]])
     if "weight_hr" in tensors:

@@ -41,6 +41,8 @@ SUFFIXES: tuple[str, ...] = (".onnx",)
 RUNTIME = "onnxruntime"
 RUNS: tuple[str, ...] = ("float32",)
 UNSUPPORTED = {
+    "GRUCell": "only LSTMs are written for ONNX (PyTorch and Keras have GRUs)",
+    "Bidirectional": "only LSTMs of one direction are written for ONNX (PyTorch and Keras have both)",
     "num_proj": "an ONNX LSTM has no projection (PyTorch has)",
     "cell_clip": "an ONNX LSTM's clip bounds the gates' sums, not the cell",
     "proj_clip": "an ONNX LSTM has no projection",
@@ -198,7 +200,7 @@ def _places(model: Sequential, where: str) -> list[Place]:
 
 
 def _own_weights(part: Part, tensors: Weights) -> Weights:
-    return from_onnx(part.layer, tensors) if part.is_lstm else tensors
+    return from_onnx(part.layer, tensors) if part.is_cell else tensors
 
 
 def _own_state(tensors: Weights) -> Weights:

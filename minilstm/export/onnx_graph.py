@@ -29,7 +29,7 @@ def build(onnx: Any, parts: list[Part], params: dict[str, Any], texts: dict[str,
 
 def tensor_names(part: Part) -> tuple[str, ...]:
     """The names of a part's initializers, which its own name precedes."""
-    if part.is_lstm:
+    if part.is_cell:
         return ("W", "R", "B", "P") if part.layer.use_peepholes else ("W", "R", "B")
     return ("embeddings",) if isinstance(part.layer, Embedding) else ("kernel", "bias")
 
@@ -51,15 +51,15 @@ class _Graph:
         else:
             self.shape.append(features_in(parts[0], weights_of(params, parts[0])))
             self._declare(self.inputs, "inputs", self.shape)
-        if any(part.is_lstm for part in parts):
+        if any(part.is_cell for part in parts):
             self._lengths()
 
     def add(self, part: Part, params: dict[str, Any]) -> None:
         """Append a part."""
         weights = weights_of(params, part)
-        tensors = to_onnx(part.layer, weights) if part.is_lstm else weights
+        tensors = to_onnx(part.layer, weights) if part.is_cell else weights
         names = [self._constant(f"{part.name}/{key}", tensors[key]) for key in tensor_names(part)]
-        if part.is_lstm:
+        if part.is_cell:
             self._lstm(part, names, get_path(params, part.initial_state) if part.initial_state else None)
         elif isinstance(part.layer, Embedding):
             self.at = self._node("Gather", [names[0], self.at], f"{part.name}/rows")

@@ -1,8 +1,9 @@
-"""A model as a row of parts that other libraries have too: LSTMs of one cell each, Dense, Embedding, Dropout.
+"""A model as a row of parts that other libraries have too: LSTMs and GRUs of one cell each, Dense, Embedding, Dropout.
 
 A runner around a `MultiRNNCell` becomes one part a cell, named ``rnn/cell_0``, ``rnn/cell_1``, ...; a `DropoutWrapper`
-becomes a Dropout before or after the cell it wraps. What no library has is refused here; what one library lacks is
-refused by its own module. The message always names the option.
+becomes a Dropout before or after the cell it wraps. A `Bidirectional` is the part of its forward cell, which holds that
+of its backward cell. What no library has is refused here; what one library lacks is refused by its own module. The
+message always names the option.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..cells import BasicLSTMCell, LSTMCell, registered_name
-from ..layers import RNN, Dense, Dropout, Embedding, Sequential
+from ..layers import RNN, Bidirectional, Dense, Dropout, Embedding, Sequential
+from ..options import options_of
 from ..params import get_path
+from ..variants import GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell
-from .shapes import Library, Sizes, check_lstm
+from .shapes import Library, Sizes, check_cell
+
+CELL_OPTIONS = {
+    "LSTM": ("activation", "use_peepholes", "num_proj", "cell_clip", "proj_clip"),
+    "GRU": ("activation", "reset_after"),
+}
 
 
 class Part(NamedTuple):
     """One layer as the other libraries see it.
 
-    `layer` is an LSTMCell, Dense, Embedding or Dropout; `owner` is the layer of the model it comes from, and `path` the
-    path of its weights in the parameter tree. The rest is for an LSTM: the runner it belongs to, and the path of its
-    learned initial state, if it has one.
+    `layer` is an LSTMCell, GRUCell, Dense, Embedding or Dropout; `owner` is the layer of the model it comes from, and
+    `path` the path of its weights in the parameter tree. The rest is for a cell: the runner it belongs to, the path of
+    its learned initial state, if it has one, and of a `Bidirectional` the part that runs from end to start.
     """
 
     name: str
@@ -33,23 +41,40 @@ class Part(NamedTuple):
     runner: RNN | None = None
     return_sequences: bool = True
     initial_state: str = ""
+    backward: Any = None
 
     @property
-    def is_lstm(self) -> bool:
-        """Whether the layer is an LSTM cell."""
-        return isinstance(self.layer, LSTMCell)
+    def is_cell(self) -> bool:
+        """Whether the layer is a recurrent cell."""
+        return isinstance(self.layer, (LSTMCell, GRUCell))
+
+    @property
+    def kind(self) -> str:
+        """The class that Keras and PyTorch have for a cell, LSTM or GRU."""
+        return "GRU" if isinstance(self.layer, GRUCell) else "LSTM"
+
+    @property
+    def directions(self) -> list[Any]:
+        """The part itself, and after it the one that runs from end to start."""
+        return [self] if self.backward is None else [self, self.backward]
+
+    @property
+    def sizes(self) -> Sizes:
+        """The kind and sizes of a cell."""
+        cell = self.layer
+        return Sizes(cell.units, getattr(cell, "num_proj", None), self.kind, getattr(cell, "reset_after", True))
 
     def check(self, library: Library) -> Callable[[Any, Any, str], None] | None:
-        """What compares the shapes of arrays in a file with the sizes of an LSTM; None for another layer."""
-        return partial(check_lstm, library, Sizes(self.layer.units, self.layer.num_proj)) if self.is_lstm else None
+        """What compares the shapes of arrays in a file with the sizes of a cell; None for another layer."""
+        return partial(check_cell, library, self.sizes) if self.is_cell else None
 
     def options(self) -> dict[str, Any]:
-        """The options that some library may lack, with their values; for an LSTM also its runner's."""
-        if not self.is_lstm:
+        """The options that some library may lack, with their values; for a cell also its runner's."""
+        if not self.is_cell:
             return {}
-        cell = ("activation", "use_peepholes", "num_proj", "cell_clip", "proj_clip")
         runner = ("reverse", "time_major", "learn_initial_state")
-        return {key: getattr(self.layer, key) for key in cell} | {key: getattr(self.runner, key) for key in runner}
+        own = {key: getattr(self.layer, key) for key in CELL_OPTIONS[self.kind]}
+        return own | {key: getattr(self.runner, key) for key in runner}
 
 
 def parts_of(model: Sequential, where: str, unsupported: Mapping[str, str] | None = None) -> list[Part]:
@@ -66,7 +91,9 @@ def parts_of(model: Sequential, where: str, unsupported: Mapping[str, str] | Non
     parts: list[Part] = []
     for name, layer in zip(model.names, model.layers, strict=True):
         if isinstance(layer, RNN):
-            parts += _runner_parts(name, layer, where)
+            parts += _runner_parts(name, layer, where, name)
+        elif isinstance(layer, Bidirectional):
+            parts.append(_bidirectional_part(name, layer, where))
         elif isinstance(layer, (Dense, Embedding, Dropout)):
             parts.append(Part(name, layer, name, name))
         else:
@@ -84,9 +111,32 @@ def check_distinct(names: list[str], where: str) -> None:
         raise ValueError(f"{where}: two layers would both be called {twice[0]!r}; give one of them another name")
 
 
-def _runner_parts(name: str, runner: RNN, where: str) -> list[Part]:
-    learned = f"{name}/initial_state" if runner.learn_initial_state else ""
-    path = f"{name}/{runner.cell.name}"
+def _bidirectional_part(name: str, layer: Bidirectional, where: str) -> Part:
+    """The part of the forward cell, which holds that of the backward cell; both must be bare cells of one kind."""
+    both = []
+    for folder, runner in (("fw", layer.forward), ("bw", layer.backward)):
+        undirected = RNN(**{**options_of(runner), "reverse": False})  # what runs backwards alone may be refused
+        parts = _runner_parts(name, undirected, where, f"{name}/{folder}")
+        if len(parts) != 1:
+            used = f"a Bidirectional with a {type(runner.cell).__name__} in it"
+            raise ValueError(f"{where}: {name!r} is {used}; only one bare cell in each direction can be exported")
+        both.append(parts[0]._replace(name=name))
+    forward, backward = both
+    pairs: dict[str, list[Any]] = {"cell": [part.kind for part in both]}
+    if forward.kind == backward.kind:
+        kept = ("units", *CELL_OPTIONS[forward.kind])
+        pairs = {key: [getattr(part.layer, key) for part in both] for key in kept}
+    for option, (ours, other) in pairs.items():
+        if ours != other:
+            told = f"has {option}={ours!r} forward and {option}={other!r} backward"
+            raise ValueError(f"{where}: {name!r} {told}; only one for both directions can be exported")
+    return forward._replace(backward=backward)
+
+
+def _runner_parts(name: str, runner: RNN, where: str, folder: str) -> list[Part]:
+    """The parts of a runner whose weights are in `folder`."""
+    learned = f"{folder}/initial_state" if runner.learn_initial_state else ""
+    path = f"{folder}/{runner.cell.name}"
     if not isinstance(runner.cell, MultiRNNCell):
         return _cell_parts(Part(name, runner.cell, name, path, runner, runner.return_sequences, learned), where)
     parts = []
@@ -101,9 +151,9 @@ def _runner_parts(name: str, runner: RNN, where: str) -> list[Part]:
 
 
 def _cell_parts(part: Part, where: str) -> list[Part]:
-    """The LSTM that is the innermost cell of `part`, between the Dropouts of its wrappers."""
+    """The innermost cell of `part`, between the Dropouts of its wrappers."""
     cell = part.layer
-    if type(cell) in (LSTMCell, BasicLSTMCell):
+    if type(cell) in (LSTMCell, BasicLSTMCell, GRUCell):
         return [part]
     if not isinstance(cell, DropoutWrapper):
         raise ValueError(f"{where}: {part.name!r} is a {type(cell).__name__}, which cannot be exported")
@@ -128,12 +178,18 @@ def _numbered(name: str, parts: list[Part]) -> str:
 def refuse(part: Part, unsupported: Mapping[str, str], where: str) -> None:
     """Raise ValueError if `part` uses an option that is a key of `unsupported`; the value says why it cannot.
 
-    The key ``activation`` means any activation of an LSTM other than tanh.
+    The key ``activation`` means any activation of a cell other than tanh; the keys ``GRUCell`` and ``Bidirectional``
+    mean the part itself. In a reason, ``{layer}`` becomes LSTM or GRU.
     """
-    for option, value in part.options().items():
-        is_used = value != "tanh" if option == "activation" else value not in (None, False)
-        if option in unsupported and is_used:
-            raise ValueError(f"{where}: {part.name!r} has {option}={value!r}, and {unsupported[option]}")
+    used = {"GRUCell": part.is_cell and part.kind == "GRU", "Bidirectional": part.backward is not None}
+    for name in (name for name, is_used in used.items() if is_used and name in unsupported):
+        raise ValueError(f"{where}: {part.name!r} is a {name}, and {unsupported[name]}")
+    for direction in part.directions:
+        for option, value in direction.options().items():
+            is_used = value != "tanh" if option == "activation" else value not in (None, False)
+            if option in unsupported and is_used:
+                reason = unsupported[option].format(layer=part.kind)
+                raise ValueError(f"{where}: {part.name!r} has {option}={value!r}, and {reason}")
 
 
 def activation_name(activation: Any, where: str) -> str:
@@ -148,6 +204,6 @@ def weights_of(params: dict[str, Any], part: Part) -> dict[str, Any]:
 
 def features_in(part: Part, weights: dict[str, Any]) -> int:
     """The number of features that go into a part with these weights; for an Embedding the number of rows."""
-    if part.is_lstm:
+    if part.is_cell:
         return int(part.layer.input_dim(weights))
     return int(weights["embeddings" if isinstance(part.layer, Embedding) else "kernel"].shape[0])

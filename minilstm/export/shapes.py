@@ -1,8 +1,8 @@
-"""The shapes that each library gives to the arrays of one LSTM, and the check that a file has them.
+"""The shapes that each library gives to the arrays of one LSTM or GRU, and the check that a file has them.
 
-A file of another kind of layer can have the same names: a GRU in PyTorch has ``weight_ih_l0`` too, with three blocks of
-rows instead of four. So the number of units is taken from the width of the recurrent array, and every array is then
-compared with it.
+Layers of different kinds can have the same names: a GRU in PyTorch has ``weight_ih_l0`` too, with three blocks of rows
+instead of four. So the number of units is taken from the width of the recurrent array, and every array is then compared
+with it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,42 @@ from typing import NamedTuple
 
 Shape = tuple[int, ...]
 RECURRENT = ("weight_hh", "recurrent_kernel", "R")  # the array whose sides are the gates and the output
-LOOKS_LIKE = {3: "a GRU", 1: "a plain RNN"}  # number of blocks
+BLOCKS = {"LSTM": 4, "GRU": 3}  # of rows or columns: the gates, and what is new
+LOOKS_LIKE = {4: "an LSTM", 3: "a GRU", 1: "a plain RNN"}  # number of blocks
 
 
 class Sizes(NamedTuple):
-    """The sizes of an LSTM cell, without the number of its input features."""
+    """The kind and the sizes of a cell, without the number of its input features."""
 
     units: int
     num_proj: int | None = None
+    kind: str = "LSTM"
+    reset_after: bool = True  # of a GRU
+
+    @property
+    def columns(self) -> int:
+        """How many columns, or rows in PyTorch, all blocks have together."""
+        return BLOCKS[self.kind] * self.units
+
+
+def kind_by(recurrent: Shape) -> str:
+    """GRU if a recurrent array without a projection is three times as long as it is wide, else LSTM."""
+    return "GRU" if len(recurrent) == 2 and max(recurrent) == BLOCKS["GRU"] * min(recurrent) > 0 else "LSTM"
 
 
 def torch_shapes(sizes: Sizes, found: Mapping[str, Shape]) -> dict[str, Shape]:
-    """What ``torch.nn.LSTM`` has; the number of input features is that of `found`."""
-    rows = 4 * sizes.units
+    """What ``torch.nn.LSTM`` or ``GRU`` has; the number of input features is that of `found`."""
+    rows = sizes.columns
     shapes: dict[str, Shape] = {"weight_ih": (rows, _width(found["weight_ih"]))}
     shapes |= {"weight_hh": (rows, sizes.num_proj or sizes.units), "bias_ih": (rows,), "bias_hh": (rows,)}
     return shapes | ({"weight_hr": (sizes.num_proj, sizes.units)} if sizes.num_proj is not None else {})
 
 
 def keras_shapes(sizes: Sizes, found: Mapping[str, Shape]) -> dict[str, Shape]:
-    """What ``keras.layers.LSTM`` has."""
-    columns, features = 4 * sizes.units, found["kernel"][0] if found["kernel"] else 0
-    return {"kernel": (features, columns), "recurrent_kernel": (sizes.units, columns), "bias": (columns,)}
+    """What ``keras.layers.LSTM`` or ``GRU`` has; a GRU with `reset_after` has two biases in one array."""
+    columns, features = sizes.columns, found["kernel"][0] if found["kernel"] else 0
+    bias = (2, columns) if sizes.kind == "GRU" and sizes.reset_after else (columns,)
+    return {"kernel": (features, columns), "recurrent_kernel": (sizes.units, columns), "bias": bias}
 
 
 def onnx_shapes(sizes: Sizes, found: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -54,10 +68,10 @@ def tensorflow_shapes(sizes: Sizes, found: Mapping[str, Shape]) -> dict[str, Sha
 Library = Callable[[Sizes, Mapping[str, Shape]], dict[str, Shape]]
 
 
-def check_lstm(
+def check_cell(
     library: Library, sizes: Sizes, found: Mapping[str, Shape], names: Mapping[str, str], where: str
 ) -> None:
-    """Raise ValueError unless all arrays of an LSTM have the shapes that a library gives them.
+    """Raise ValueError unless all arrays of a cell have the shapes that a library gives them.
 
     Parameters
     ----------
@@ -73,16 +87,17 @@ def check_lstm(
     """
     for key, wanted in library(sizes, found).items():
         if found[key] != wanted:
-            told = f"{where}: {names[key]} has shape {found[key]}, and an LSTM of {sizes.units} units wants {wanted}"
-            raise ValueError(told + looks_like(found))
+            kind = LOOKS_LIKE[BLOCKS[sizes.kind]]
+            told = f"{where}: {names[key]} has shape {found[key]}, and {kind} of {sizes.units} units wants {wanted}"
+            raise ValueError(told + looks_like(found, sizes.kind))
 
 
-def looks_like(found: Mapping[str, Shape]) -> str:
-    """What other layer has such a recurrent array: ``": 3 x 8 rows: a GRU"``, or nothing."""
+def looks_like(found: Mapping[str, Shape], kind: str = "LSTM") -> str:
+    """What layer of another kind has such a recurrent array: ``": 3 x 8 rows: a GRU"``, or nothing."""
     recurrent = next((found[key][-2:] for key in RECURRENT if key in found), ())
     if len(recurrent) == 2 and min(recurrent) > 0:
         blocks, rest = divmod(max(recurrent), min(recurrent))
-        if not rest and blocks in LOOKS_LIKE:
+        if not rest and blocks in LOOKS_LIKE and blocks != BLOCKS[kind]:
             side = "rows" if "recurrent_kernel" not in found else "columns"
             return f": {blocks} x {min(recurrent)} {side}: {LOOKS_LIKE[blocks]}"
     return ""

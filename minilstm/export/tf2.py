@@ -28,9 +28,17 @@ from ..layers import Dropout, Sequential
 from ..reading import LIMITS, Limits
 from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options, model_from, shapes_of
-from .keras import array_names, in_keras_layers, keras_parts, keras_weights, own_weights
 from .keras_config import code_of, layer_names, stack_lines
 from .keras_graph import GRAPH, layers_with_weights
+from .keras_layers import (
+    array_names,
+    directions,
+    in_keras_layers,
+    keras_parts,
+    keras_weights,
+    merged,
+    own_weights,
+)
 from .object_graph import Node, encode
 from .parts import Part, weights_of
 from .shapes import keras_shapes
@@ -116,7 +124,8 @@ def load(
 
     def infer(given: Options) -> Sequential:
         layers = {f"layer_{k}": shapes_of(arrays) for k, arrays in enumerate(in_file())}
-        return model_from(in_keras_layers(layers, where), given.without_forget_bias(), where, ordered=True)
+        found = in_keras_layers(layers, where)
+        return merged(model_from(found, given.without_forget_bias(), where, ordered=True), where)
 
     model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
     parts, layers = _weighted(model, where), in_file()
@@ -156,10 +165,16 @@ def _weighted(model: Sequential, where: str) -> list[Part]:
 def _places(parts: list[Part]) -> list[Place]:
     """Where the parts with weights are: each variable under the key that `save` gives it."""
     return [
-        Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
+        Place(one.path, names, partial(own_weights, one), one.check(keras_shapes))
         for k, part in enumerate(parts)
-        for names in [{name: _key(k, part, name) for name in array_names(part)}]
+        for folder, one in directions(part)
+        for names in [{name: _key(k, part, folder + name) for name in _names_in(part, folder)}]
     ]
+
+
+def _names_in(part: Part, folder: str) -> list[str]:
+    """The names of a layer's arrays in a folder of it."""
+    return [name.removeprefix(folder) for name in array_names(part) if name.startswith(folder)]
 
 
 def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:
@@ -175,16 +190,21 @@ def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str
     operations = {"0": add(Node({}))}  # the input
     weighted = 0
     for number, (part, layer_name) in enumerate(zip(parts, layer_names(parts), strict=True)):
-        arrays = keras_weights(part, weights_of(params, part))
-        variables = {}
-        for name in array_names(part):
-            key = _key(weighted, part, name)
-            variables[name] = add(Node({}, (f"{layer_name}/{name}", key)))
-            tensors[key] = arrays[name]
-        if part.is_lstm:
-            children = {"cell": add(Node(variables))}
+        held = {}
+        for folder, one in directions(part):
+            arrays = keras_weights(one, weights_of(params, one))
+            variables = {}
+            for name in _names_in(part, folder):
+                key = _key(weighted, part, folder + name)
+                variables[name] = add(Node({}, (f"{layer_name}/{folder}{name}", key)))
+                tensors[key] = arrays[name]
+            held[folder.removesuffix("/")] = {"cell": add(Node(variables))} if part.is_cell else variables
+        if part.backward is not None:
+            children = {folder: add(Node(cell)) for folder, cell in held.items()}
+        elif part.is_cell:
+            children = held[""]
         else:  # Keras 3 keeps the main array under a private name
-            children = variables | {f"_{name}": node for name, node in variables.items() if name != "bias"}
+            children = held[""] | {f"_{name}": node for name, node in held[""].items() if name != "bias"}
         layer = add(Node(children))
         model[f"layer-{number}"] = operations[str(number + 1)] = layer
         if not isinstance(part.layer, Dropout):
@@ -196,4 +216,6 @@ def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str
 
 
 def _key(number: int, part: Part, array: str) -> str:
-    return f"model/layer_with_weights-{number}/{'cell/' if part.is_lstm else ''}{array}/{VALUE}"
+    folder, _, name = array.rpartition("/")
+    inner = f"{folder}/" * bool(folder) + "cell/" * part.is_cell
+    return f"model/layer_with_weights-{number}/{inner}{name}/{VALUE}"

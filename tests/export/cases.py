@@ -7,7 +7,19 @@ import numpy as np
 from helpers import named_leaves
 from hypothesis import strategies as st
 
-from minilstm import LSTM, RNN, BasicLSTMCell, Dense, Dropout, Embedding, LSTMCell, MultiRNNCell, Sequential
+from minilstm import (
+    LSTM,
+    RNN,
+    BasicLSTMCell,
+    Bidirectional,
+    Dense,
+    Dropout,
+    Embedding,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    Sequential,
+)
 from minilstm.params import tree_map
 
 EXAMPLES = 150 if os.environ.get("MINILSTM_FULL") else 15
@@ -28,8 +40,11 @@ class Case(NamedTuple):
 
 
 @st.composite
-def cases(draw, *, projections=False, peepholes=False, activations=("tanh",), learned=False, reverse=False):
-    """`reverse` and the other flags: whether the target can express them."""
+def cases(
+    draw, *, projections=False, peepholes=False, activations=("tanh",), learned=False, reverse=False, grus=(),
+    both_ways=False,
+):
+    """`reverse` and the other flags: whether the target can express them; `grus`: what `reset_after` a GRU may have."""
     batch, time, width = (draw(st.integers(1, n)) for n in (3, 6, 4))
     embedded = draw(st.booleans())
     layers = [Embedding(draw(st.integers(2, 6)), width)] if embedded else []
@@ -38,13 +53,27 @@ def cases(draw, *, projections=False, peepholes=False, activations=("tanh",), le
     sizes = [draw(cell_sizes(projections)) for _ in range(depth)]
     if draw(st.booleans()):
         sizes = sizes[:1] * depth  # which PyTorch can stack
-    cells = [draw(lstm_cells(size, peepholes, activations)) for size in sizes]
+    formulas = [draw(st.sampled_from([None, *grus])) for _ in range(depth)]
+    if draw(st.booleans()):
+        formulas = formulas[:1] * depth
+
+    def make_cell(k, activation=activations):
+        if formulas[k] is None:
+            return draw(lstm_cells(sizes[k], peepholes, activation))
+        return GRUCell(sizes[k][0], activation=draw(st.sampled_from(activation)), reset_after=formulas[k])
+
+    cells = [make_cell(k) for k in range(depth)]
     options = {"learn_initial_state": learned and draw(st.booleans()), "reverse": reverse and draw(st.booleans())}
     if stacked:
         layers.append(RNN(MultiRNNCell(cells), return_sequences=all_steps, **options))
     else:
         for k, cell in enumerate(cells):
-            layers.append(RNN(cell, return_sequences=all_steps or k + 1 < depth, **options))
+            sequences = all_steps or k + 1 < depth
+            if both_ways and draw(st.booleans()):
+                twin = make_cell(k, (cell.activation,))
+                layers.append(Bidirectional(*(RNN(c, return_sequences=sequences) for c in (cell, twin))))
+            else:
+                layers.append(RNN(cell, return_sequences=sequences, **options))
             if draw(st.booleans()):
                 layers.append(Dropout(0.25))
     for _ in range(draw(st.integers(0, 2))):
@@ -88,7 +117,7 @@ def assert_one_rounding(params, reference):
     left, right = dict(named_leaves(params)), dict(named_leaves(reference))
     assert left.keys() == right.keys()
     for name, value in left.items():
-        if "cell" in name and name.endswith("bias"):
+        if "lstm_cell" in name and name.endswith("bias"):
             largest = np.maximum(np.abs(right[name]), 4)  # a sum with a forget bias of at most 2.25 stays below
             assert np.all(np.abs(value - right[name]) <= np.spacing(largest.astype(value.dtype))), name
         else:

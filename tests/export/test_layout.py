@@ -6,7 +6,7 @@ from helpers import assert_trees_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilstm import LSTMCell, gates, pack_gates
+from minilstm import GRUCell, LSTMCell, gates, pack_gates
 from minilstm.export import layout
 
 CELL = LSTMCell(2, forget_bias=0.5, use_peepholes=True)
@@ -109,3 +109,36 @@ def test_orders_name_every_gate_once_and_come_back(order):
     assert sorted(order) == sorted(MARKS)
     columns = np.arange(24.0).reshape(2, 12)
     assert np.array_equal(layout.from_order(layout.to_order(columns, order), order), columns)
+
+
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_a_gru_is_z_r_h_in_keras_and_comes_back_bit_for_bit(reset_after):
+    cell = GRUCell(2, reset_after=reset_after)
+    row = np.repeat(np.float32([1, 2, 3]), 2)  # r, u, k
+    kernel = np.concatenate([[row] * 3, [-row] * 2])
+    weights = {
+        "gates": {"kernel": kernel[:, :4], "bias": 10 * row[:4]},
+        "candidate": {"kernel": kernel[:, 4:], "bias": 10 * row[4:]},
+    }
+    if reset_after:
+        weights = {"kernel": kernel[:3], "recurrent_kernel": kernel[3:], "bias": 10 * row, "recurrent_bias": -10 * row}
+    found = layout.to_keras(cell, weights)
+    swapped = [2, 2, 1, 1, 3, 3]
+    assert found["kernel"].tolist() == [swapped] * 3
+    assert found["recurrent_kernel"].tolist() == [[-mark for mark in swapped]] * 2
+    bias = [10 * mark for mark in swapped]
+    assert found["bias"].tolist() == ([bias, [-mark for mark in bias]] if reset_after else bias)
+    assert_trees_equal(layout.from_keras(cell, found), weights)
+
+
+def test_a_gru_is_r_z_n_in_rows_in_pytorch_and_comes_back_bit_for_bit():
+    cell = GRUCell(2, reset_after=True)
+    weights = cell.init(0, 3)
+    weights["recurrent_bias"][:] = np.arange(6)
+    found = layout.to_torch(cell, weights)
+    assert {name: array.shape for name, array in found.items()} == {
+        "weight_ih": (6, 3), "weight_hh": (6, 2), "bias_ih": (6,), "bias_hh": (6,),
+    }  # fmt: skip
+    assert np.array_equal(found["weight_ih"].T, weights["kernel"])
+    assert found["bias_hh"].tolist() == list(range(6))
+    assert_trees_equal(layout.from_torch(cell, found), weights)

@@ -9,7 +9,9 @@ from export.cases import make, simple
 from minilstm import (
     LSTM,
     RNN,
+    BasicRNNCell,
     Bidirectional,
+    CoupledLSTMCell,
     Dense,
     Dropout,
     DropoutWrapper,
@@ -59,10 +61,32 @@ def test_an_option_that_the_target_lacks_is_refused_by_name_and_nothing_is_writt
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (RNN(GRUCell(3)), "'rnn' is a GRUCell"),
+        (RNN(CoupledLSTMCell(3)), "'rnn' is a CoupledLSTMCell"),
         (RNN(ResidualWrapper(LSTMCell(2))), "'rnn' is a ResidualWrapper"),
-        (RNN(MultiRNNCell([LSTMCell(2), GRUCell(3)])), "'rnn/cell_1' is a GRUCell"),
-        (Bidirectional(LSTMCell(3)), "'bidirectional_rnn' is a Bidirectional"),
+        (RNN(MultiRNNCell([LSTMCell(2), BasicRNNCell(3)])), "'rnn/cell_1' is a BasicRNNCell"),
+        (
+            Bidirectional(MultiRNNCell([LSTMCell(3), LSTMCell(3)])),
+            "'bidirectional_rnn' is a Bidirectional with a MultiRNNCell in it; only one bare cell in each direction",
+        ),
+        (
+            Bidirectional(LSTMCell(3), DropoutWrapper(LSTMCell(3), output_keep_prob=0.5)),
+            "a Bidirectional with a DropoutWrapper in it",
+        ),
+        (Bidirectional(LSTMCell(3), BasicRNNCell(3)), "'bidirectional_rnn' is a BasicRNNCell"),
+        (Bidirectional(LSTMCell(3), GRUCell(3)), "has cell='LSTM' forward and cell='GRU' backward"),
+        (Bidirectional(LSTMCell(3), LSTMCell(4)), "'bidirectional_rnn' has units=3 forward and units=4 backward; only"),
+        (
+            Bidirectional(GRUCell(3, reset_after=True), GRUCell(3)),
+            "has reset_after=True forward and reset_after=False backward",
+        ),
+        (
+            Bidirectional(LSTMCell(3), LSTMCell(3, activation="relu")),
+            "has activation='tanh' forward and activation='relu' backward",
+        ),
+        (
+            Bidirectional(LSTMCell(3), LSTMCell(3, use_peepholes=True)),
+            "has use_peepholes=False forward and use_peepholes=True backward",
+        ),
         (RNN(DropoutWrapper(LSTMCell(2), state_keep_prob=0.5)), r"DropoutWrapper with state_keep_prob=0.5"),
         (RNN(DropoutWrapper(LSTMCell(2), variational_recurrent=True)), r"with variational_recurrent=True"),
     ],
@@ -71,6 +95,47 @@ def test_a_layer_without_counterpart_is_refused(tmp_path, target, layer, message
     case = make(Sequential(layer))
     with pytest.raises(ValueError, match=message):
         SAVES[target].save(tmp_path / FILES[target], case.model, case.params)
+
+
+GRU = RNN(GRUCell(3, reset_after=True))
+
+
+@pytest.mark.parametrize(
+    ("targets", "layer", "message"),
+    [
+        ("torch", RNN(GRUCell(3)), "'rnn' has reset_after=False, and torch.nn.GRU has reset_after=True alone"),
+        ("torch", RNN(GRUCell(3, reset_after=True, activation="relu")), "activation='relu', and torch.nn.GRU has tanh"),
+        ("torch", Bidirectional(GRUCell(3)), "'bidirectional_rnn' has reset_after=False"),
+        ("onnx", GRU, "'rnn' is a GRUCell, and only LSTMs are written for ONNX"),
+        ("onnx", Bidirectional(LSTMCell(3)), "'bidirectional_rnn' is a Bidirectional, and only LSTMs of one direction"),
+        ("torch keras tf2", RNN(GRU.cell, learn_initial_state=True), r"learn_initial_state=True, and \S+\.GRU keeps"),
+        ("keras tf2", RNN(GRU.cell, time_major=True), "'rnn' has time_major=True, and keras.layers.GRU takes"),
+        ("keras tf2", RNN(GRU.cell, reverse=True), "'rnn' has reverse=True, and Keras returns"),
+        (
+            "torch keras tf2",
+            Bidirectional(RNN(LSTMCell(3)), RNN(LSTMCell(3), learn_initial_state=True)),
+            r"'bidirectional_rnn' has learn_initial_state=True, and \S+\.LSTM keeps",
+        ),
+        (
+            "torch keras tf2",
+            Bidirectional(LSTMCell(3, use_peepholes=True)),
+            "'bidirectional_rnn' has use_peepholes=True, and",
+        ),
+    ],
+)
+def test_a_gru_or_both_directions_are_refused_where_a_target_lacks_them(tmp_path, targets, layer, message):
+    case = make(Sequential(layer))
+    for target in targets.split():
+        with pytest.raises(ValueError, match=message):
+            SAVES[target].save(tmp_path / FILES[target], case.model, case.params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bidirectional_is_one_part_that_holds_the_other():
+    layer = Bidirectional(RNN(LSTMCell(3), return_sequences=False), RNN(LSTMCell(3), return_sequences=False))
+    (part,) = parts.parts_of(Sequential(layer), "here")
+    assert [one.path for one in part.directions] == ["bidirectional_rnn/fw/lstm_cell", "bidirectional_rnn/bw/lstm_cell"]
+    assert (part.name, part.return_sequences, part.kind) == ("bidirectional_rnn", False, "LSTM")
 
 
 @pytest.mark.parametrize("target", SAVES)
@@ -102,7 +167,7 @@ def test_wrappers_that_drop_out_become_dropout_beside_the_cell():
         "rnn/cell_1", "rnn/cell_1/output_dropout", "rnn/cell_1/output_dropout_1", "dense",
     ]  # fmt: skip
     assert [round(part.layer.rate, 9) for part in row if isinstance(part.layer, Dropout)] == [0.1, 0.25, 0.5, 0.5, 0.1]
-    assert [part.return_sequences for part in row if part.is_lstm] == [True, False]
+    assert [part.return_sequences for part in row if part.is_cell] == [True, False]
     assert row[2].path == "rnn/multi_rnn_cell/cell_0/lstm_cell"
 
 

@@ -79,9 +79,10 @@ def exported(folder, names, arrays):
     (folder / "saved_model.pb").write_bytes(b"")
 
 
-def keras_arrays(units=4):
+def keras_arrays(units=4, blocks=4):
     rng = np.random.default_rng(0)
-    shapes = [(3, 4 * units), (units, 4 * units), (4 * units,), (2,), (units, 2), (2,)]
+    columns = blocks * units
+    shapes = [(3, columns), (units, columns), (columns,), (2,), (units, 2), (2,)]
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
@@ -105,12 +106,23 @@ def test_the_folder_of_a_saved_model_is_a_source(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("lstm_cell", "gru_cell"), ("s/a/", "s/forward_a/"), ("s/a/", "s/backward_a/"), ("b/kernel", "b/gamma"),
+        ("lstm_cell", "other_cell"), ("s/a/", "s/forward_a/"), ("s/a/", "s/backward_a/"), ("b/kernel", "b/gamma"),
         ("a/lstm_cell", "a"),
     ],
 )  # fmt: skip
 def test_what_a_saved_model_holds_besides_is_refused(tmp_path, old, new):
     exported(tmp_path, [name.replace(old, new) for name in KERAS_NAMES], keras_arrays())
     options = Options(activation="tanh", dense_activation="linear")
-    with pytest.raises(ValueError, match=r"variables: s/.* is of no LSTM, Dense or Embedding"):
+    with pytest.raises(ValueError, match=r"variables: s/.* is of no LSTM, GRU, Dense or Embedding"):
+        tf2.load(tmp_path / "variables" / "variables", options=options)
+
+
+@pytest.mark.parametrize(("name", "blocks", "wrong"), [("gru_cell", 3, 4), ("lstm_cell", 4, 3)])
+def test_a_saved_model_names_the_kind_of_its_cells(tmp_path, name, blocks, wrong):
+    names = [text.replace("lstm_cell", name) for text in KERAS_NAMES]
+    options = Options(forget_bias=0.0, activation="tanh", dense_activation="linear")
+    exported(tmp_path, names, keras_arrays(blocks=blocks))
+    assert tf2.load(tmp_path / "variables" / "variables", options=options).model.layers[0].cell.name == name
+    exported(tmp_path, names, keras_arrays(blocks=wrong))
+    with pytest.raises(ValueError, match=rf"s/a/{name}/recurrent_kernel has shape \(4, {4 * wrong}\), which no {name}"):
         tf2.load(tmp_path / "variables" / "variables", options=options)

@@ -24,9 +24,11 @@ from experiments.sweep.results import Results
 from minilstm import (
     LSTM,
     RNN,
+    Bidirectional,
     Dense,
     Dropout,
     Embedding,
+    GRUCell,
     LSTMCell,
     MultiRNNCell,
     Sequential,
@@ -67,6 +69,8 @@ def model_of(kind):
     if kind == 1:
         cells = MultiRNNCell([LSTMCell(3), LSTMCell(3)])
         return Sequential(Embedding(5, 2), RNN(cells), Dropout(0.5), Dense(2, activation="relu")), None
+    if kind == 3:
+        return Sequential(Bidirectional(GRUCell(3, reset_after=True)), Dense(2)), 2
     return Sequential(LSTM(4, return_sequences=False), Dense(2)), 3
 
 
@@ -205,7 +209,7 @@ def zip_of(draw, files):
     return buffer.getvalue()
 
 
-def saved_as(module, path, kinds=(0, 1, 2)):
+def saved_as(module, path, kinds=(0, 1, 2, 3)):
     """A function that gives sound files, written by a format's `save`."""
 
     def bases():
@@ -335,7 +339,7 @@ def checkpoint_bases(save):
 
     def bases():
         found = []
-        for kind in (0, 1, 2):
+        for kind in (0, 1, 2, 3):
             model, width = model_of(kind)
             found.append(tensorbundle.read(save(model, params_of(model, width))))
         return found

@@ -26,7 +26,7 @@ def files_of(module, path):
 
     def bases():
         found = []
-        for kind in (0, 1, 2):
+        for kind in (0, 1, 2) if module is onnx_format else (0, 1, 2, 3):
             model, width = model_of(kind)
             module.save(path, model, params_of(model, width), extra=[1])
             found.append(Path(path).read_bytes())

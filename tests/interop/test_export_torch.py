@@ -5,10 +5,25 @@ import pytest
 import safetensors.torch
 import torch
 from export.cases import EXAMPLES, cases, make, simple
-from helpers import assert_close, assert_trees_close, assert_trees_equal
+from helpers import assert_close, assert_trees_close, assert_trees_equal, named_leaves
 from hypothesis import given, settings
 
-from minilstm import LSTM, RNN, SGD, Adam, Dense, Embedding, LSTMCell, MultiRNNCell, Sequential, losses, value_and_grad
+from minilstm import (
+    LSTM,
+    RNN,
+    SGD,
+    Adam,
+    Bidirectional,
+    Dense,
+    Embedding,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    Sequential,
+    load_checkpoint,
+    losses,
+    value_and_grad,
+)
 from minilstm.export import torch as export
 from minilstm.export.convert import convert
 from minilstm.export.infer import Options
@@ -20,7 +35,7 @@ pytestmark = [
 
 
 @settings(max_examples=EXAMPLES)
-@given(case=cases(projections=True, reverse=True))
+@given(case=cases(projections=True, reverse=True, grus=(True,), both_ways=True))
 def test_outputs_are_ours_and_weights_come_back_bit_for_bit(tmp_path_factory, case):
     path = tmp_path_factory.mktemp("torch") / "model.safetensors"
     code = export.save(path, case.model, case.params)
@@ -123,25 +138,104 @@ def test_a_cut_file_is_a_valueerror(tmp_path):
         export.load(path)
 
 
-@pytest.mark.parametrize(
-    ("module", "looks_like"),
-    [(torch.nn.GRU(5, 8), "3 x 8 rows: a GRU"), (torch.nn.RNN(5, 8), "1 x 8 rows: a plain RNN")],
-    ids=["GRU", "RNN"],
-)
-def test_another_recurrent_layer_is_no_lstm_of_other_sizes(tmp_path, module, looks_like):
-    path = tmp_path / "theirs.safetensors"
+def test_a_plain_rnn_is_no_lstm_of_other_sizes(tmp_path):
+    path, module = tmp_path / "theirs.safetensors", torch.nn.RNN(5, 8)
     safetensors.torch.save_file(torch.nn.ModuleDict({"rnn": module}).state_dict(), path)
-    rows = module.weight_ih_l0.shape[0]
-    with pytest.raises(ValueError, match=rf"rnn\.weight_ih_l0 has shape \({rows}, 5\).*: {looks_like}"):
+    with pytest.raises(ValueError, match=r"rnn\.weight_ih_l0 has shape \(8, 5\).*: 1 x 8 rows: a plain RNN"):
         convert(path, tmp_path / "ours.npz", options=Options(activation="tanh"))
-    with pytest.raises(ValueError, match=rf"rnn\.weight_hh_l0 has shape \({rows}, 8\).*: {looks_like}"):
-        export.load(path, Sequential(LSTM(rows // 4)))
+    with pytest.raises(ValueError, match=r"rnn\.weight_hh_l0 has shape \(8, 8\).*: 1 x 8 rows: a plain RNN"):
+        export.load(path, Sequential(LSTM(2)))
     assert not (tmp_path / "ours.npz").exists()
 
 
-def test_a_bidirectional_lstm_is_refused_by_name(tmp_path):
+def test_a_gru_is_no_lstm_of_other_sizes_and_no_gru_of_the_other_formula(tmp_path):
     path = tmp_path / "theirs.safetensors"
-    module = torch.nn.LSTM(5, 8, bidirectional=True)
-    safetensors.torch.save_file(torch.nn.ModuleDict({"rnn": module}).state_dict(), path)
-    with pytest.raises(ValueError, match=r"_reverse belongs to a bidirectional layer"):
-        convert(path, tmp_path / "ours.npz", options=Options(activation="tanh"))
+    safetensors.torch.save_file(torch.nn.ModuleDict({"rnn": torch.nn.GRU(5, 8)}).state_dict(), path)
+    with pytest.raises(ValueError, match=r"rnn\.weight_hh_l0 has shape \(24, 8\).*: 3 x 8 rows: a GRU"):
+        export.load(path, Sequential(LSTM(6)))
+    with pytest.raises(ValueError, match="'rnn' has reset_after=False, and torch"):
+        export.load(path, Sequential(RNN(GRUCell(8))))
+    with pytest.raises(ValueError, match=r"no rnn.weight_ih_l0_reverse, .*"):
+        export.load(path, Sequential(Bidirectional(GRUCell(8, reset_after=True), name="rnn")))
+
+
+# --- GRUs, and both directions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_module_of_pytorch_comes_here_and_goes_back_with_its_names(tmp_path, kind, bidirectional, layers):
+    torch.manual_seed(layers)
+    module = getattr(torch.nn, kind)(3, 4, num_layers=layers, batch_first=True, bidirectional=bidirectional)
+    modules = torch.nn.ModuleDict({"rnn": module, "out": torch.nn.Linear(4 * (1 + bidirectional), 2)})
+    if kind == "LSTM":  # so that no bias is folded
+        for name, weight in module.named_parameters():
+            if "bias_hh" in name:
+                torch.nn.init.zeros_(weight)
+    inputs = np.random.default_rng(0).normal(size=(3, 6, 3)).astype(np.float32)
+    with torch.no_grad():
+        wanted = modules["out"](module(torch.from_numpy(inputs))[0]).numpy()
+    path, checkpoint, back = (str(tmp_path / name) for name in ("theirs.safetensors", "ours.ckpt", "back.safetensors"))
+    safetensors.torch.save_file(modules.state_dict(), path)
+    lines = []
+    assert convert(path, checkpoint, options=Options(dense_activation="linear"), report=lines.append)
+    loaded = load_checkpoint(checkpoint)
+    assert_close(loaded.model(loaded.params, inputs), wanted, 2e-6)
+    assert convert(checkpoint, back, report=lines.append)
+    assert sum(line.startswith("verified") for line in lines) == 2
+    state = safetensors.torch.load_file(back)
+    assert state.keys() == modules.state_dict().keys()
+    assert all(torch.equal(state[name], weight) for name, weight in modules.state_dict().items())
+    modules.load_state_dict(state)
+
+
+def test_bidirectional_layers_with_other_names_or_sizes_are_modules_of_their_own(tmp_path):
+    def saved(*names, units=(3, 3)):
+        layers = [Bidirectional(LSTMCell(n), name=name) for n, name in zip(units, names, strict=False)]
+        case = make(Sequential(*layers, Dense(1)))
+        path = tmp_path / "m.safetensors"
+        code = export.save(path, case.model, case.params)
+        assert_close(export.opened(code)(case.inputs), case.outputs, 2e-6)
+        assert_trees_equal(export.load(path).params, case.params)
+        return sorted({name.rpartition(".")[0] for name in safetensors.torch.load_file(path)} - {"dense"})
+
+    assert saved("a/cell_0", "a/cell_1") == ["a"]
+    assert saved("a/cell_0") == ["a/cell_0"]
+    assert saved("a/cell_1", "a/cell_0") == ["a/cell_1", "a/cell_0"][::-1]
+    assert saved("a/cell_0", "b/cell_1") == ["a/cell_0", "b/cell_1"]
+    assert saved("a/cell_0", "a/cell_1", units=(3, 2)) == ["a/cell_0", "a/cell_1"]
+    clash = make(Sequential(RNN(LSTMCell(3), name="a"), Bidirectional(LSTMCell(3), name="a/cell_0"),
+                            Bidirectional(LSTMCell(3), name="a/cell_1")))  # fmt: skip
+    with pytest.raises(ValueError, match="two layers would both be called 'a'"):
+        export.save(tmp_path / "clash.safetensors", clash.model, clash.params)
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("cell", [lambda: LSTMCell(3, num_proj=2), lambda: GRUCell(3, reset_after=True)])
+def test_the_last_output_of_both_directions_is_that_of_their_ends(tmp_path, cell, time_major):
+    both = (RNN(cell(), return_sequences=False, time_major=time_major) for _ in range(2))
+    case = make(Sequential(Bidirectional(*both), Dense(1)))
+    code = export.save(tmp_path / "m.safetensors", case.model, case.params)
+    assert_close(export.opened(code)(case.inputs), case.outputs, 2e-6)
+
+
+@pytest.mark.parametrize("backprop", ["fast", "autograd"])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_the_gradients_of_a_gru_with_reset_after_are_those_of_pytorch(tmp_path, both_ways, backprop):
+    runners = [RNN(GRUCell(4, reset_after=True), backprop=backprop) for _ in range(1 + both_ways)]
+    case = make(Sequential(Bidirectional(*runners) if both_ways else runners[0], Dense(2)), dtype=np.float64)
+    targets = np.random.default_rng(1).normal(size=case.outputs.shape)
+    loss, grads = value_and_grad(lambda p: losses.mse(case.model(p, case.inputs), targets))(case.params)
+
+    namespace = {}
+    exec(export.save(tmp_path / "m.safetensors", case.model, case.params), namespace)
+    modules = namespace["model"].train()
+    their_loss = torch.nn.functional.mse_loss(namespace["forward"](case.inputs), torch.from_numpy(targets))
+    their_loss.backward()
+    theirs = {name: weight.grad for name, weight in modules.named_parameters()}
+    safetensors.torch.save_file(theirs, tmp_path / "grads.safetensors")
+    assert_close(their_loss.item(), loss, 1e-14)
+    found = export.load(tmp_path / "grads.safetensors", case.model).params
+    assert_trees_close(found, grads, 1e-13)
+    assert min(np.abs(g).max() for _, g in named_leaves(grads)) > 1e-4
