@@ -302,7 +302,7 @@ def test_the_kernels_gradient_in_pieces(steps, rows, panels, data):
     )
     out = np.full((panels, rows, COLUMNS), np.nan, np.float32)
     for number in range(2):
-        functions.kernel_gradient(columns[number], dz[number], number > 0, out)
+        functions.kernel_gradient(columns[number], 0, dz[number], number > 0, out)
     wanted = sum(x.T.astype(np.float64) @ y for x, y in zip(columns, dz, strict=True))
     found = np.concatenate(list(out), axis=1)
     assert_close(found / np.sqrt(steps), wanted / np.sqrt(steps), 2e-6)

@@ -132,12 +132,12 @@ def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
 
 
 @compiled(FAST)
-def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
-    """``columns [n, k]^T @ dz [n, width]``; `adds` adds it to `out`.
+def kernel_gradient(columns, first, dz, adds, out):  # type: ignore[no-untyped-def]
+    """``columns[:, first : first + k]^T @ dz [n, width]``; `adds` adds it to `out`.
 
     `out` is ``[panels, k, COLUMNS]``, so that the entries a tile adds to are neighbours, too.
     """
-    k = columns.shape[1]
+    columns_width, k = columns.shape[1], out.shape[1]
     blocks = (k + ROWS - 1) // ROWS
     some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # some rows of one panel of dz
     flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
@@ -150,7 +150,7 @@ def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
             for block in range(blocks):
                 start, stop = k * block // blocks, k * (block + 1) // blocks
                 tile(
-                    stop - start, flat_columns, chunk * k + start, 1, k,
+                    stop - start, flat_columns, chunk * columns_width + first + start, 1, columns_width,
                     some_dz, 0,
                     flat_out, (panel * k + start) * COLUMNS, COLUMNS, depth, adds or chunk > 0,
                 )  # fmt: skip
@@ -201,7 +201,7 @@ def backward(panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, 
                     dh[row, e] = d_columns[row, inputs + e]
         n = (stop - start) * rows
         some_columns, some_dz = columns[start:stop].reshape(n, columns.shape[2]), gates[start:stop].reshape(n, width)
-        kernel_gradient(some_columns, some_dz, stop < time, d_kernel)
+        kernel_gradient(some_columns, 0, some_dz, stop < time, d_kernel)
 
 
 @compiled(FAST)

@@ -23,6 +23,9 @@ SHARED = 1 << 24  # multiplications of a pass, from which a second thread is wor
 LEAST_ROWS = 8  # in a part; with fewer, a core waits for the kernel's numbers
 
 
+NONE = np.zeros((0, 0, 0), np.float32)  # of an option that a pass does not have: numba compiles once for all
+
+
 class Part:
     """The arrays of some sequences of a batch."""
 
@@ -49,10 +52,8 @@ class CompiledWorkspace:
         self.past_end = column_past_end(PAST_END, units, np.float32)[None]
         self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
         rows = input_dim + units + padded + 1
-        parts = 1
-        if time * batch * rows * 4 * units >= SHARED:
-            parts = max(1, min(workers.count(), batch // LEAST_ROWS))
-        self.parts = [Part(slice(*ends), time, input_dim, units, padded) for ends in _pieces(batch, parts)]
+        pieces = pieces_of(batch, time * batch * rows * 4 * units)
+        self.parts = [Part(piece, time, input_dim, units, padded) for piece in pieces]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
         self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
         self.scale = np.repeat(np.array(SCALE, dtype), units)
@@ -81,7 +82,7 @@ class CompiledWorkspace:
 
     def _forward(self, outputs: Array) -> None:
         """Take all parts through all steps; the kernel and the columns are set."""
-        self._share(
+        run(
             functools.partial(
                 forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded
             )
@@ -105,7 +106,7 @@ class CompiledWorkspace:
         for part in self.parts:
             np.copyto(part.dc, dc[part.rows])
             np.copyto(part.dh, dh[part.rows])
-        self._share(
+        run(
             functools.partial(
                 backward, transposed, p.columns, p.gates, p.c, by_sequence[p.rows], p.dc, p.dh,
                 p.d_columns.reshape(-1)[: len(p.dc) * len(transposed) * COLUMNS].reshape(len(p.dc), -1),
@@ -123,12 +124,21 @@ class CompiledWorkspace:
             d_kernel,
         )
 
-    def _share(self, pieces: Iterable[Callable[[], None]]) -> None:
-        workers.share(pieces, len(self.parts))
-
     def dz(self) -> Array:
         """As `ColumnWorkspace.dz`."""
         return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
+
+
+def pieces_of(batch: int, multiplications: int) -> list[slice]:
+    """The sequences of each part of a batch, of which a pass makes so many multiplications."""
+    parts = min(workers.count(), batch // LEAST_ROWS) if multiplications >= SHARED else 1
+    return [slice(*ends) for ends in _pieces(batch, max(1, parts))]
+
+
+def run(parts: Iterable[Callable[[], None]]) -> None:
+    """Run all parts, each in a thread."""
+    parts = list(parts)
+    workers.share(parts, len(parts))
 
 
 def _zeros(*shape: int) -> Array:
