@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..memory import recycled
-from .functions import _HALF, _ONE, CHUNK, FAST, compiled, kernel_gradient, pack, pack_transposed, product, tanh, unpack
+from .functions import (
+    _HALF, _ONE, CHUNK, FAST, add_output, carry, compiled, kernel_gradient, pack, pack_transposed, product, tanh,
+)  # fmt: skip
 from .tile import COLUMNS
-from .workspace import NONE, _panels, _plain, _zeros, pieces_of, run
+from .workspace import _panels, _plain, _zeros, pieces_of, run, summed
 
 Array = Any
 
@@ -71,12 +73,7 @@ def forward(gates_panels, k_panels, columns, gates, every_k, outputs, masks):  #
         for row in range(rows):
             h, output = columns[t, row], outputs[row, t]
             step_candidate(every_k[t, row], gates[t, row, units : 2 * units], h[:units], output)
-            after = columns[t + 1, row]
-            for e in range(units):
-                after[e] = output[e]
-            if masks.shape[0]:
-                for e in range(units):
-                    after[e] *= masks[t, row, e]
+            carry(columns[t + 1, row], masks[t, row], output)
 
 
 @compiled(FAST)
@@ -90,14 +87,9 @@ def backward(gates_panels, k_panels, columns, gates, every_k, d_outputs, dh, mas
         start = max(0, stop - steps)
         for t in range(stop - 1, start - 1, -1):
             for row in range(rows):
-                dh_row, d_output = dh[row], d_outputs[row, t]
-                if masks.shape[0]:
-                    for e in range(units):
-                        dh_row[e] *= masks[t, row, e]
-                for e in range(units):
-                    dh_row[e] += d_output[e]
                 h = columns[t, row]
-                step_back_candidate(every_k[t, row], gates[t, row, units : 2 * units], h[:units], dh_row)
+                add_output(dh[row], masks[t, row], d_outputs[row, t])
+                step_back_candidate(every_k[t, row], gates[t, row, units : 2 * units], h[:units], dh[row])
             product(every_k[t], 0, units, k_panels, d_columns, False)
             for row in range(rows):
                 h = columns[t, row]
@@ -124,7 +116,7 @@ class GRUPart:
         self.columns[:, :, depth - 1] = 1
         self.gates = _zeros(time, count, _panels(2 * units) * COLUMNS)
         self.k = _zeros(time, count, _panels(units) * COLUMNS)
-        self.masks = _zeros(time, count, units) if has_masks else NONE
+        self.masks = _zeros(time, count, units * has_masks)
         self.dh, self.d_columns = _zeros(count, units), _zeros(count, _panels(input_dim + units) * COLUMNS)
         self.d_gates, self.d_k = (_zeros(_panels(columns), depth, COLUMNS) for columns in (2 * units, units))
 
@@ -190,10 +182,8 @@ class CompiledGRU:
             )
             for p in self.parts
         )  # fmt: skip
-        d_gates, d_k = (recycled((units + first + 1, columns), np.float32) for columns in (2 * units, units))
-        for number, part in enumerate(self.parts):  # in a fixed order: the same bits whichever thread was first
-            unpack(part.d_gates, d_gates, number > 0)
-            unpack(part.d_k, d_k, number > 0)
+        d_gates = summed([part.d_gates for part in self.parts], 2 * units)
+        d_k = summed([part.d_k for part in self.parts], units)
         return [
             d_inputs.transpose(1, 0, 2) if wants_inputs else None,
             np.concatenate([part.dh for part in self.parts]),
