@@ -3,9 +3,9 @@
 Both compute (1) to (10) of `minilstm.cells` and undo them. This module registers the pass with autograd. The pass
 itself is a workspace, of which there are four:
 
-- `workspace.ColumnWorkspace`, in NumPy, the only one for cells with options and for masks of h;
-- `row_workspace.RowWorkspace`, in NumPy, for kernels of many megabytes;
-- `compiled.workspace.CompiledWorkspace`, if numba is installed;
+- `workspace.ColumnWorkspace`, in NumPy;
+- `row_workspace.RowWorkspace`, in NumPy, for plain cells with kernels of many megabytes;
+- `compiled.workspace.CompiledWorkspace`, if numba is installed, in float32 and with tanh;
 - `second.SecondWorkspace`, if second derivatives of a plain cell may be asked for. Those of a cell with options or of
   sequences with lengths are `minilstm.second.tangents`.
 """

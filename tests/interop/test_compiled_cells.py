@@ -12,9 +12,8 @@ from test_lstm_options import case as lstm_case
 from test_variants_fast import case as gru_case
 
 from minilstm import RNN, DropoutWrapper, GRUCell, LSTMCell
-from minilstm.fast import loans, workspace
+from minilstm.fast import loans
 from minilstm.fast import lstm as fast_lstm
-from minilstm.fast import variants as fast_variants
 from minilstm.fast.compiled import gru, workers
 from minilstm.fast.compiled.workspace import CompiledWorkspace
 from minilstm.fast.memory import Pool

@@ -31,7 +31,7 @@ BLOCK = 64  # rows that are transposed together
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
 _Q0, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in DENOMINATOR)
-_BOUND, _HALF, _ONE, _ZERO = np.float32(BOUND), np.float32(0.5), np.float32(1), np.float32(0)
+_BOUND, HALF, ONE, ZERO = np.float32(BOUND), np.float32(0.5), np.float32(1), np.float32(0)
 _SHUT = np.float32(1000)  # gates past the end of a sequence are beyond it, those of no trained network
 
 # Not `fastmath=True`: with it the compiler assumes that no number is NaN, but a diverged run must be seen.
@@ -61,16 +61,16 @@ def tanh(x):  # type: ignore[no-untyped-def]
     t = -_BOUND if t < -_BOUND else t
     s = t * t
     y = t * ((((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0) / ((((_Q4 * s + _Q3) * s + _Q2) * s + _Q1) * s + _Q0)
-    y = _ONE if x > _SHUT else y
-    return -_ONE if x < -_SHUT else y
+    y = ONE if x > _SHUT else y
+    return -ONE if x < -_SHUT else y
 
 
 @compiled(FAST)
 def step_cell(z, c_before, c):  # type: ignore[no-untyped-def]
-    """One step of one sequence as far as c: of z ``[4 * units]``, halved for the sigmoids, z_i, z_j, z_f become i, j, f."""
+    """One step of one sequence up to c: the first three blocks of z, halved for the sigmoids, become i, j, f."""
     n = c.shape[0]
     for e in range(n):
-        i, j, f = _HALF * tanh(z[e]) + _HALF, tanh(z[n + e]), _HALF * tanh(z[2 * n + e]) + _HALF
+        i, j, f = HALF * tanh(z[e]) + HALF, tanh(z[n + e]), HALF * tanh(z[2 * n + e]) + HALF
         z[e], z[n + e], z[2 * n + e] = i, j, f
         c[e] = f * c_before[e] + i * j
 
@@ -79,13 +79,13 @@ def step_cell(z, c_before, c):  # type: ignore[no-untyped-def]
 def step_output(z_o, c, h):  # type: ignore[no-untyped-def]
     """The rest of the step: z_o, halved, becomes o."""
     for e in range(c.shape[0]):
-        o = _HALF * tanh(z_o[e]) + _HALF
+        o = HALF * tanh(z_o[e]) + HALF
         z_o[e] = o
         h[e] = o * tanh(c[e])
 
 
-# The step is two loops and the step back three, and what options add is between them: a compiler vectorises a loop only if it can check that the arrays do not overlap, and it
-# gives up if there are many.
+# A step is two loops and a step back three, with what options add between them: a compiler vectorises a loop only if it
+# can check that the arrays do not overlap, and it gives up if there are many.
 
 
 @compiled(FAST)
@@ -93,8 +93,8 @@ def step_back_output(o, c, dh, dc):  # type: ignore[no-untyped-def]
     """Add the share of dh to dc, and overwrite o with dz_o."""
     for e in range(c.shape[0]):
         dh_e, a, o_e = dh[e], tanh(c[e]), o[e]
-        dc[e] += dh_e * o_e * (_ONE - a * a)
-        o[e] = dh_e * a * o_e * (_ONE - o_e)
+        dc[e] += dh_e * o_e * (ONE - a * a)
+        o[e] = dh_e * a * o_e * (ONE - o_e)
 
 
 @compiled(FAST)
@@ -102,8 +102,8 @@ def step_back_input(i, j, dc):  # type: ignore[no-untyped-def]
     """Overwrite i and j with dz_i and dz_j."""
     for e in range(dc.shape[0]):
         i_e, j_e, dc_e = i[e], j[e], dc[e]
-        i[e] = dc_e * j_e * i_e * (_ONE - i_e)
-        j[e] = dc_e * i_e * (_ONE - j_e * j_e)
+        i[e] = dc_e * j_e * i_e * (ONE - i_e)
+        j[e] = dc_e * i_e * (ONE - j_e * j_e)
 
 
 @compiled(FAST)
@@ -111,7 +111,7 @@ def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
     """Overwrite f with dz_f, and dc with dc before the step."""
     for e in range(dc.shape[0]):
         f_e, dc_e = f[e], dc[e]
-        f[e] = dc_e * c_before[e] * f_e * (_ONE - f_e)
+        f[e] = dc_e * c_before[e] * f_e * (ONE - f_e)
         dc[e] = dc_e * f_e
 
 
@@ -154,7 +154,7 @@ def clip(x, bound, unclipped):  # type: ignore[no-untyped-def]
 def stop_at_bound(derivative, bound, unclipped):  # type: ignore[no-untyped-def]
     """The derivative before a clip: 0 where something was clipped."""
     for e in range(unclipped.shape[0]):
-        derivative[e] = derivative[e] if abs(unclipped[e]) <= bound else _ZERO * derivative[e]
+        derivative[e] = derivative[e] if abs(unclipped[e]) <= bound else ZERO * derivative[e]
 
 
 @compiled(FAST)
@@ -224,13 +224,13 @@ def forward(panels, columns, gates, c, outputs, inputs, folded, peepholes, c_cli
             z, before, after = gates[t, row], c[t, row], c[t + 1, row]
             z_o = z[3 * units : 4 * units]
             if peepholes.shape[0]:
-                add_product(z, peepholes[0, 0], before, _HALF)
-                add_product(z[2 * units :], peepholes[1, 0], before, _HALF)
+                add_product(z, peepholes[0, 0], before, HALF)
+                add_product(z[2 * units :], peepholes[1, 0], before, HALF)
             step_cell(z, before, after)
             if c_clip[1].shape[0]:
                 clip(after, c_clip[0], c_clip[1][t, row])
             if peepholes.shape[0]:
-                add_product(z_o, peepholes[2, 0], after, _HALF)
+                add_product(z_o, peepholes[2, 0], after, HALF)
             step_output(z_o, after, m[t, row] if m.shape[0] else outputs[row, t])
         if m.shape[0]:
             product(m[t], 0, units, projection, projected, False)
@@ -276,16 +276,16 @@ def backward(
                 dz_f, dz_o = dz[2 * units : 3 * units], dz[3 * units : 4 * units]
                 step_back_output(dz_o, after, dm[row], dc_row)
                 if peepholes.shape[0]:
-                    add_product(d_peepholes[2, 0], dz_o, after, _ONE)
-                    add_product(dc_row, dz_o, peepholes[2, 0], _ONE)
+                    add_product(d_peepholes[2, 0], dz_o, after, ONE)
+                    add_product(dc_row, dz_o, peepholes[2, 0], ONE)
                 if c_clip[1].shape[0]:
                     stop_at_bound(dc_row, c_clip[0], c_clip[1][t, row])
                 step_back_input(dz[:units], dz[units : 2 * units], dc_row)
                 step_back_forget(dz_f, before, dc_row)
                 if peepholes.shape[0]:
                     for gate, dz_gate in enumerate((dz[:units], dz_f)):
-                        add_product(d_peepholes[gate, 0], dz_gate, before, _ONE)
-                        add_product(dc_row, dz_gate, peepholes[gate, 0], _ONE)
+                        add_product(d_peepholes[gate, 0], dz_gate, before, ONE)
+                        add_product(dc_row, dz_gate, peepholes[gate, 0], ONE)
             product(gates[t], 0, 4 * units, panels, d_columns, False)
             for row in range(rows):
                 for e in range(inputs):

@@ -15,8 +15,19 @@ import numpy as np
 
 from ..memory import recycled
 from .functions import (
-    _HALF, _ONE, CHUNK, FAST, add_output, carry, compiled, kernel_gradient, pack, pack_transposed, product, tanh,
-)  # fmt: skip
+    CHUNK,
+    FAST,
+    HALF,
+    ONE,
+    add_output,
+    carry,
+    compiled,
+    kernel_gradient,
+    pack,
+    pack_transposed,
+    product,
+    tanh,
+)
 from .tile import COLUMNS
 from .workspace import _panels, _plain, _zeros, pieces_of, run, summed
 
@@ -27,8 +38,8 @@ Array = Any
 def step_gates(r, u, h, q):  # type: ignore[no-untyped-def]
     """One step of one sequence: r and u are halved z_r and z_u, and become the gates."""
     for e in range(h.shape[0]):
-        r_e = _HALF * tanh(r[e]) + _HALF
-        r[e], u[e], q[e] = r_e, _HALF * tanh(u[e]) + _HALF, r_e * h[e]
+        r_e = HALF * tanh(r[e]) + HALF
+        r[e], u[e], q[e] = r_e, HALF * tanh(u[e]) + HALF, r_e * h[e]
 
 
 @compiled(FAST)
@@ -37,7 +48,7 @@ def step_candidate(k, u, h, output):  # type: ignore[no-untyped-def]
     for e in range(h.shape[0]):
         k_e, u_e = tanh(k[e]), u[e]
         k[e] = k_e
-        output[e] = u_e * h[e] + (_ONE - u_e) * k_e
+        output[e] = u_e * h[e] + (ONE - u_e) * k_e
 
 
 @compiled(FAST)
@@ -45,8 +56,8 @@ def step_back_candidate(k, u, h, dh):  # type: ignore[no-untyped-def]
     """Overwrite k and u with dz_k and dz_u, and dh with its share that goes past the candidate."""
     for e in range(h.shape[0]):
         k_e, u_e, dh_e = k[e], u[e], dh[e]
-        k[e] = dh_e * (_ONE - u_e) * (_ONE - k_e * k_e)
-        u[e] = dh_e * (h[e] - k_e) * u_e * (_ONE - u_e)
+        k[e] = dh_e * (ONE - u_e) * (ONE - k_e * k_e)
+        u[e] = dh_e * (h[e] - k_e) * u_e * (ONE - u_e)
         dh[e] = dh_e * u_e
 
 
@@ -55,7 +66,7 @@ def step_back_reset(r, h, dh, dq):  # type: ignore[no-untyped-def]
     """Overwrite r with dz_r, and dq with dh so far."""
     for e in range(h.shape[0]):
         r_e, dq_e = r[e], dq[e]
-        r[e] = dq_e * h[e] * r_e * (_ONE - r_e)
+        r[e] = dq_e * h[e] * r_e * (ONE - r_e)
         dq[e] = dh[e] + dq_e * r_e
 
 
@@ -122,7 +133,7 @@ class GRUPart:
 
 
 class CompiledGRU:
-    """The arrays of one float32 pass, and the pass, with the methods of `minilstm.fast.variant_workspace.GRUWorkspace`."""
+    """The arrays of one float32 pass, and the pass, with the methods of `minilstm.fast.variant_workspace`'s."""
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, has_masks: bool) -> None:
         depth = units + input_dim + 1
