@@ -245,10 +245,10 @@ def forward(panels, columns, gates, c, outputs, inputs, folded, peepholes, c_cli
 
 
 @compiled(FAST)
-def backward(
+def backward(  # type: ignore[no-untyped-def]
     panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, d_kernel,
     peepholes, d_peepholes, c_clip, m, projection, every_dh, dm, d_projection, h_clip, masks,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """The backward pass of a part: dz overwrites the gates; dc and dh ``[rows, _]`` become those before step 0.
 
     `panels` hold the transposed kernel, and `d_columns` has room for a product with it, whose first columns are
