@@ -172,7 +172,7 @@ class CompiledWorkspace:
 
 
 def pieces_of(batch: int, multiplications: int) -> list[slice]:
-    """The sequences of each part of a batch, of which a pass makes so many multiplications."""
+    """The sequences of each part of a batch; a pass with few `multiplications` has one part."""
     parts = min(workers.count(), batch // LEAST_ROWS) if multiplications >= SHARED else 1
     return [slice(*ends) for ends in _pieces(batch, max(1, parts))]
 
