@@ -22,7 +22,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(minilstm.__path__, "minilstm.")
     if module.name.rpartition(".")[2] != "__main__"
 )
-NEED_NUMBA = {f"minilstm.fast.compiled.{name}" for name in ("functions", "adam", "tile", "workspace", "dense")}
+NEED_NUMBA = {f"minilstm.fast.compiled.{name}" for name in ("functions", "adam", "tile", "workspace", "dense", "gru")}
 IMPORTABLE = [name for name in MODULES if name not in NEED_NUMBA or importlib.util.find_spec("numba")]
 DIRECTIVE = re.compile(
     r"^\.\. (automodule|currentmodule|auto(?:class|function)):: (\S+)\n((?:   :.*\n)*)", re.MULTILINE

@@ -3,9 +3,9 @@
 Both compute (1) to (10) of `minilstm.cells` and undo them. This module registers the pass with autograd. The pass
 itself is a workspace, of which there are four:
 
-- `workspace.ColumnWorkspace`, in NumPy, the only one for cells with options and for masks of h;
-- `row_workspace.RowWorkspace`, in NumPy, for kernels of many megabytes;
-- `compiled.workspace.CompiledWorkspace`, if numba is installed;
+- `workspace.ColumnWorkspace`, in NumPy;
+- `row_workspace.RowWorkspace`, in NumPy, for plain cells with kernels of many megabytes;
+- `compiled.workspace.CompiledWorkspace`, if numba is installed, in float32 and with tanh;
 - `second.SecondWorkspace`, if second derivatives of a plain cell may be asked for. Those of a cell with options or of
   sequences with lengths are `minilstm.second.tangents`.
 """
@@ -63,10 +63,12 @@ def sequence(
     return result_of(results, 0), LSTMState(result_of(results, 1), result_of(results, 2))
 
 
-def workspace_class(kernel: Array) -> Any:
+def workspace_class(kernel: Array, options: Options | None = None) -> Any:
     """The class of workspaces for this kernel; all have the methods of `ColumnWorkspace`."""
-    if compiled.can_compile(kernel.dtype, kernel.size):
+    if (options is None or options.activation == "tanh") and compiled.can_compile(kernel.dtype, kernel.size):
         return compiled.workspace_class()
+    if options is not None:
+        return ColumnWorkspace
     return RowWorkspace if kernel.nbytes > LARGE_KERNEL else ColumnWorkspace
 
 
@@ -111,10 +113,11 @@ class Loan(loans.Loan):
         self.padding = padding_for(self.lengths, len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None
-        kind = workspace_class(kernel)
-        if self.options is not None or (kind is ColumnWorkspace and not self.keeps):
-            return self.take(ColumnWorkspace, *shape, padded, self.options, self.keeps)
-        return self.take(kind, *shape, *([True] if padded else []))
+        kind = workspace_class(kernel, self.options)
+        if kind is ColumnWorkspace and (self.options is not None or not self.keeps):
+            return self.take(kind, *shape, padded, self.options, self.keeps)
+        more = [padded, self.options] if self.options is not None else [True] if padded else []
+        return self.take(kind, *shape, *more)
 
     def for_tangents(self, values: Any, forget_bias: float) -> Any:
         """The workspace of a plain cell, if second derivatives were expected; else another one, after the same pass."""
@@ -187,7 +190,7 @@ def fast_sequence(
         inputs = padding.without(inputs)
         np.copyto(workspace.past, padding.past)
     if loan.options is not None:
-        workspace.loops.set_weights(*more, loan.h_masks)
+        workspace.set_weights(*more, loan.h_masks)
     outputs, c_end, h_end = workspace.forward(inputs, c, h, kernel, bias, forget_bias)
     if padding is not None:
         outputs[padding.past] = 0  # they are, but some are -0
@@ -212,7 +215,7 @@ def fast_backward(
     if padding is not None:
         dc = np.where(padding.empty, d_c_end, dc)
         dh = dh if dh is None else np.where(padding.empty, d_h_end, dh)
-    d_more = () if loan.options is None else loan.workspace.loops.d_weights()
+    d_more = () if loan.options is None else loan.workspace.d_weights()
     return (d_inputs, dc, dh, d_kernel[: len(kernel)], d_kernel[-1], *d_more)
 
 

@@ -17,6 +17,7 @@ from ..cotangents import filled, pulled_by_trace, result_of
 from ..params import get_path, unflatten_names
 from ..variants import GRUCell
 from ..variants_bptt import derivation_of
+from . import compiled
 from .loans import Loan
 from .padding import Padding, padding_for
 from .variant_workspace import GRUWorkspace, RNNWorkspace
@@ -44,9 +45,15 @@ class VariantLoan(Loan):
         if self.padding is not None:
             live = ~self.padding.past[..., None]
             masks = live if masks is None else masks * live
-        kind = GRUWorkspace if isinstance(self.cell, GRUCell) else RNNWorkspace
-        options = self.cell.units, inputs.dtype, self.cell.activation, masks is not None
-        workspace = self.take(kind, *inputs.shape, *options)
+        units, activation, is_gru = self.cell.units, self.cell.activation, isinstance(self.cell, GRUCell)
+        shape = *inputs.shape, units
+        if is_gru and activation == "tanh" and compiled.can_compile(inputs.dtype, 3 * units * (shape[2] + units)):
+            from .compiled.gru import CompiledGRU
+
+            workspace = self.take(CompiledGRU, *shape, masks is not None)
+        else:
+            kind = GRUWorkspace if is_gru else RNNWorkspace
+            workspace = self.take(kind, *shape, inputs.dtype, activation, masks is not None)
         if masks is not None:
             workspace.set_masks(masks)
         return workspace

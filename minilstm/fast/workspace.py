@@ -81,6 +81,7 @@ class ColumnWorkspace:
             from .option_loops import OptionLoops  # most programs need no options
 
             self.loops = OptionLoops(*arguments, options)
+            self.set_weights, self.d_weights = self.loops.set_weights, self.loops.d_weights
         self.outputs = self.h[1:] if options is None else self.loops.outputs
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 

@@ -56,7 +56,7 @@ def transposed_times(rows: Array, g: Array) -> Array:
 
     def piece(start: int, stop: int) -> None:
         parts[start] = np.empty((_panels(columns), rows.shape[1], COLUMNS), np.float32)
-        functions.kernel_gradient(rows[start:stop], g[start:stop], False, parts[start])
+        functions.kernel_gradient(rows[start:stop], 0, g[start:stop], False, parts[start])
 
     _share(piece, len(rows), rows.size * columns)
     found = recycled((rows.shape[1], columns), np.float32)

@@ -31,7 +31,7 @@ BLOCK = 64  # rows that are transposed together
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
 _Q0, _Q1, _Q2, _Q3, _Q4 = (np.float32(value) for value in DENOMINATOR)
-_BOUND, _HALF, _ONE = np.float32(BOUND), np.float32(0.5), np.float32(1)
+_BOUND, HALF, ONE, ZERO = np.float32(BOUND), np.float32(0.5), np.float32(1), np.float32(0)
 _SHUT = np.float32(1000)  # gates past the end of a sequence are beyond it, those of no trained network
 
 # Not `fastmath=True`: with it the compiler assumes that no number is NaN, but a diverged run must be seen.
@@ -61,34 +61,40 @@ def tanh(x):  # type: ignore[no-untyped-def]
     t = -_BOUND if t < -_BOUND else t
     s = t * t
     y = t * ((((_P4 * s + _P3) * s + _P2) * s + _P1) * s + _P0) / ((((_Q4 * s + _Q3) * s + _Q2) * s + _Q1) * s + _Q0)
-    y = _ONE if x > _SHUT else y
-    return -_ONE if x < -_SHUT else y
+    y = ONE if x > _SHUT else y
+    return -ONE if x < -_SHUT else y
 
 
 @compiled(FAST)
-def step_forward(z, c_before, c, h):  # type: ignore[no-untyped-def]
-    """One step of one sequence: z ``[4 * units]``, halved for the sigmoids, becomes i, j, f, o."""
+def step_cell(z, c_before, c):  # type: ignore[no-untyped-def]
+    """One step of one sequence up to c: the first three blocks of z, halved for the sigmoids, become i, j, f."""
     n = c.shape[0]
     for e in range(n):
-        i, j = _HALF * tanh(z[e]) + _HALF, tanh(z[n + e])
-        f, o = _HALF * tanh(z[2 * n + e]) + _HALF, _HALF * tanh(z[3 * n + e]) + _HALF
-        z[e], z[n + e], z[2 * n + e], z[3 * n + e] = i, j, f, o
-        c_e = f * c_before[e] + i * j
-        c[e] = c_e
-        h[e] = o * tanh(c_e)
-
-
-# The step back is three loops: a compiler vectorises a loop only if it can check that the arrays do not overlap, and it
-# gives up if there are many.
+        i, j, f = HALF * tanh(z[e]) + HALF, tanh(z[n + e]), HALF * tanh(z[2 * n + e]) + HALF
+        z[e], z[n + e], z[2 * n + e] = i, j, f
+        c[e] = f * c_before[e] + i * j
 
 
 @compiled(FAST)
-def step_back_output(o, c, d_output, dh, dc):  # type: ignore[no-untyped-def]
+def step_output(z_o, c, h):  # type: ignore[no-untyped-def]
+    """The rest of the step: z_o, halved, becomes o."""
+    for e in range(c.shape[0]):
+        o = HALF * tanh(z_o[e]) + HALF
+        z_o[e] = o
+        h[e] = o * tanh(c[e])
+
+
+# A step is two loops and a step back three, with what options add between them: a compiler vectorises a loop only if it
+# can check that the arrays do not overlap, and it gives up if there are many.
+
+
+@compiled(FAST)
+def step_back_output(o, c, dh, dc):  # type: ignore[no-untyped-def]
     """Add the share of dh to dc, and overwrite o with dz_o."""
     for e in range(c.shape[0]):
-        dh_e, a, o_e = dh[e] + d_output[e], tanh(c[e]), o[e]
-        dc[e] += dh_e * o_e * (_ONE - a * a)
-        o[e] = dh_e * a * o_e * (_ONE - o_e)
+        dh_e, a, o_e = dh[e], tanh(c[e]), o[e]
+        dc[e] += dh_e * o_e * (ONE - a * a)
+        o[e] = dh_e * a * o_e * (ONE - o_e)
 
 
 @compiled(FAST)
@@ -96,8 +102,8 @@ def step_back_input(i, j, dc):  # type: ignore[no-untyped-def]
     """Overwrite i and j with dz_i and dz_j."""
     for e in range(dc.shape[0]):
         i_e, j_e, dc_e = i[e], j[e], dc[e]
-        i[e] = dc_e * j_e * i_e * (_ONE - i_e)
-        j[e] = dc_e * i_e * (_ONE - j_e * j_e)
+        i[e] = dc_e * j_e * i_e * (ONE - i_e)
+        j[e] = dc_e * i_e * (ONE - j_e * j_e)
 
 
 @compiled(FAST)
@@ -105,8 +111,50 @@ def step_back_forget(f, c_before, dc):  # type: ignore[no-untyped-def]
     """Overwrite f with dz_f, and dc with dc before the step."""
     for e in range(dc.shape[0]):
         f_e, dc_e = f[e], dc[e]
-        f[e] = dc_e * c_before[e] * f_e * (_ONE - f_e)
+        f[e] = dc_e * c_before[e] * f_e * (ONE - f_e)
         dc[e] = dc_e * f_e
+
+
+@compiled(FAST)
+def add_product(out, a, b, factor):  # type: ignore[no-untyped-def]
+    """``out += factor * a * b``."""
+    for e in range(b.shape[0]):
+        out[e] += factor * a[e] * b[e]
+
+
+@compiled(FAST)
+def add_output(dh, masks, d_output):  # type: ignore[no-untyped-def]
+    """From dh with respect to the carried h to dh with respect to h, of one sequence; `masks` may be empty."""
+    for e in range(masks.shape[0]):
+        dh[e] *= masks[e]
+    for e in range(d_output.shape[0]):
+        dh[e] += d_output[e]
+
+
+@compiled(FAST)
+def carry(h, masks, output):  # type: ignore[no-untyped-def]
+    """The h of the next step from the output of this one."""
+    for e in range(output.shape[0]):
+        h[e] = output[e]
+    for e in range(masks.shape[0]):
+        h[e] *= masks[e]
+
+
+@compiled(FAST)
+def clip(x, bound, unclipped):  # type: ignore[no-untyped-def]
+    """Keep x as it was, and clip it."""
+    for e in range(x.shape[0]):
+        y = x[e]
+        unclipped[e] = y
+        y = bound if y > bound else y
+        x[e] = -bound if y < -bound else y
+
+
+@compiled(FAST)
+def stop_at_bound(derivative, bound, unclipped):  # type: ignore[no-untyped-def]
+    """The derivative before a clip: 0 where something was clipped."""
+    for e in range(unclipped.shape[0]):
+        derivative[e] = derivative[e] if abs(unclipped[e]) <= bound else ZERO * derivative[e]
 
 
 @compiled(FAST)
@@ -132,12 +180,12 @@ def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
 
 
 @compiled(FAST)
-def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
-    """``columns [n, k]^T @ dz [n, width]``; `adds` adds it to `out`.
+def kernel_gradient(columns, first, dz, adds, out):  # type: ignore[no-untyped-def]
+    """``columns[:, first : first + k]^T @ dz [n, width]``; `adds` adds it to `out`.
 
     `out` is ``[panels, k, COLUMNS]``, so that the entries a tile adds to are neighbours, too.
     """
-    k = columns.shape[1]
+    columns_width, k = columns.shape[1], out.shape[1]
     blocks = (k + ROWS - 1) // ROWS
     some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # some rows of one panel of dz
     flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
@@ -150,58 +198,106 @@ def kernel_gradient(columns, dz, adds, out):  # type: ignore[no-untyped-def]
             for block in range(blocks):
                 start, stop = k * block // blocks, k * (block + 1) // blocks
                 tile(
-                    stop - start, flat_columns, chunk * k + start, 1, k,
+                    stop - start, flat_columns, chunk * columns_width + first + start, 1, columns_width,
                     some_dz, 0,
                     flat_out, (panel * k + start) * COLUMNS, COLUMNS, depth, adds or chunk > 0,
                 )  # fmt: skip
 
 
 @compiled(FAST)
-def forward(panels, columns, gates, c, outputs, inputs, folded):  # type: ignore[no-untyped-def]
-    """All steps of a part: outputs ``[rows, time, units]``, and h after the `inputs` entries of x in the columns.
+def forward(panels, columns, gates, c, outputs, inputs, folded, peepholes, c_clip, m, projection, h_clip, masks):  # type: ignore[no-untyped-def]
+    """All steps of a part: outputs ``[rows, time, width]``, and h after the `inputs` entries of x in the columns.
 
-    Inputs that are not `folded` into the products of the steps are multiplied for all steps at once.
+    Inputs that are not `folded` into the products of the steps are multiplied for all steps at once. What a cell does
+    not have is empty: `peepholes` ``[3, 1, units]``; `masks` of h, `m` before a projection and what was clipped,
+    ``[time, rows, _]``. A clip is a pair, its bound first; a `projection` is given as panels.
     """
     time, rows, width = gates.shape
-    units, depth = c.shape[2], columns.shape[2]
+    units, depth, size = c.shape[2], columns.shape[2], outputs.shape[2]
+    projected = np.empty((rows, projection.shape[0] * COLUMNS), np.float32)
     if not folded:
         x = columns[:time].reshape(time * rows, depth)
         product(x, 0, inputs, panels, gates.reshape(time * rows, width), False)
     for t in range(time):
         product(columns[t], 0 if folded else inputs, depth, panels, gates[t], not folded)
         for row in range(rows):
-            step_forward(gates[t, row], c[t, row], c[t + 1, row], outputs[row, t])
-            for e in range(units):
-                columns[t + 1, row, inputs + e] = outputs[row, t, e]
+            z, before, after = gates[t, row], c[t, row], c[t + 1, row]
+            z_o = z[3 * units : 4 * units]
+            if peepholes.shape[0]:
+                add_product(z, peepholes[0, 0], before, HALF)
+                add_product(z[2 * units :], peepholes[1, 0], before, HALF)
+            step_cell(z, before, after)
+            if c_clip[1].shape[0]:
+                clip(after, c_clip[0], c_clip[1][t, row])
+            if peepholes.shape[0]:
+                add_product(z_o, peepholes[2, 0], after, HALF)
+            step_output(z_o, after, m[t, row] if m.shape[0] else outputs[row, t])
+        if m.shape[0]:
+            product(m[t], 0, units, projection, projected, False)
+        for row in range(rows):
+            output = outputs[row, t]
+            if m.shape[0]:
+                for e in range(size):
+                    output[e] = projected[row, e]
+            if h_clip[1].shape[0]:
+                clip(output, h_clip[0], h_clip[1][t, row])
+            carry(columns[t + 1, row, inputs:], masks[t, row], output)
 
 
 @compiled(FAST)
-def backward(panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, d_kernel):  # type: ignore[no-untyped-def]
-    """The backward pass of a part: dz overwrites the gates; dc and dh ``[rows, units]`` become those before step 0.
+def backward(  # type: ignore[no-untyped-def]
+    panels, columns, gates, c, d_outputs, dc, dh, d_columns, d_inputs, d_kernel,
+    peepholes, d_peepholes, c_clip, m, projection, every_dh, dm, d_projection, h_clip, masks,
+):  # fmt: skip
+    """The backward pass of a part: dz overwrites the gates; dc and dh ``[rows, _]`` become those before step 0.
 
     `panels` hold the transposed kernel, and `d_columns` has room for a product with it, whose first columns are
     d_inputs ``[rows, time, inputs]``. If d_inputs are not wanted, `inputs` is 0 and `panels` start at h. The kernel's
-    gradient is summed every few steps, while their dz is still in the cache.
+    gradient is summed every few steps, while their dz is still in the cache. `projection` is transposed here; `dm` is
+    room for a product with it, and without it dh itself.
     """
     time, rows, width = gates.shape
-    units, inputs, steps = c.shape[2], d_inputs.shape[2], max(1, CHUNK // rows)
+    units, inputs, size, steps = c.shape[2], d_inputs.shape[2], dh.shape[1], max(1, CHUNK // rows)
+    d_peepholes[:] = 0
     for stop in range(time, 0, -steps):
         start = max(0, stop - steps)
         for t in range(stop - 1, start - 1, -1):
             for row in range(rows):
-                dz, dc_row = gates[t, row], dc[row]
-                step_back_output(dz[3 * units : 4 * units], c[t + 1, row], d_outputs[row, t], dh[row], dc_row)
+                add_output(dh[row], masks[t, row], d_outputs[row, t])
+                if h_clip[1].shape[0]:
+                    stop_at_bound(dh[row], h_clip[0], h_clip[1][t, row])
+            if m.shape[0]:
+                for row in range(rows):
+                    for e in range(size):
+                        every_dh[t, row, e] = dh[row, e]
+                product(every_dh[t], 0, size, projection, dm, False)
+            for row in range(rows):
+                dz, dc_row, before, after = gates[t, row], dc[row], c[t, row], c[t + 1, row]
+                dz_f, dz_o = dz[2 * units : 3 * units], dz[3 * units : 4 * units]
+                step_back_output(dz_o, after, dm[row], dc_row)
+                if peepholes.shape[0]:
+                    add_product(d_peepholes[2, 0], dz_o, after, ONE)
+                    add_product(dc_row, dz_o, peepholes[2, 0], ONE)
+                if c_clip[1].shape[0]:
+                    stop_at_bound(dc_row, c_clip[0], c_clip[1][t, row])
                 step_back_input(dz[:units], dz[units : 2 * units], dc_row)
-                step_back_forget(dz[2 * units : 3 * units], c[t, row], dc_row)
+                step_back_forget(dz_f, before, dc_row)
+                if peepholes.shape[0]:
+                    for gate, dz_gate in enumerate((dz[:units], dz_f)):
+                        add_product(d_peepholes[gate, 0], dz_gate, before, ONE)
+                        add_product(dc_row, dz_gate, peepholes[gate, 0], ONE)
             product(gates[t], 0, 4 * units, panels, d_columns, False)
             for row in range(rows):
                 for e in range(inputs):
                     d_inputs[row, t, e] = d_columns[row, e]
-                for e in range(units):
+                for e in range(size):
                     dh[row, e] = d_columns[row, inputs + e]
-        n = (stop - start) * rows
+        n, adds = (stop - start) * rows, stop < time
         some_columns, some_dz = columns[start:stop].reshape(n, columns.shape[2]), gates[start:stop].reshape(n, width)
-        kernel_gradient(some_columns, some_dz, stop < time, d_kernel)
+        kernel_gradient(some_columns, 0, some_dz, adds, d_kernel)
+        if m.shape[0]:
+            some_m, some_dh = m[start:stop].reshape(n, units), every_dh[start:stop].reshape(n, every_dh.shape[2])
+            kernel_gradient(some_m, 0, some_dh, adds, d_projection)
 
 
 @compiled(FAST)

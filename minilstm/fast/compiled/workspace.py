@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..loops import SCALE
+from ..loops import SCALE, Options
 from ..memory import aligned, recycled
 from ..padding import column_past_end
 from ..workspace import FOLD_INPUTS, PAST_END, whole_bias
@@ -23,40 +23,83 @@ SHARED = 1 << 24  # multiplications of a pass, from which a second thread is wor
 LEAST_ROWS = 8  # in a part; with fewer, a core waits for the kernel's numbers
 
 
+NONE = np.zeros((0, 0, 0), np.float32)  # of an option that a pass does not have: numba compiles once for all
+PLAIN = Options(0, "tanh", False, None, False, None, False)
+
+
 class Part:
     """The arrays of some sequences of a batch."""
 
-    def __init__(self, rows: slice, time: int, input_dim: int, units: int, padded: bool) -> None:
+    def __init__(
+        self, rows: slice, time: int, input_dim: int, units: int, padded: bool, options: Options, size: int
+    ) -> None:
+        def kept(wanted: Any, *shape: int) -> Array:
+            return _zeros(*shape) if wanted else NONE
+
         count = rows.stop - rows.start
         self.rows = rows
-        width = input_dim + units + padded + 1
+        width = input_dim + size + padded + 1
         self.columns = _zeros(time + 1, count, width)  # [x_t, h_{t-1}, (past the end), 1]
         self.columns[:, :, -1] = 1
         self.gates = _zeros(time, count, _panels(4 * units) * COLUMNS)
         self.c = _zeros(time + 1, count, units)
-        self.dc, self.dh = _zeros(count, units), _zeros(count, units)
-        self.d_columns = _zeros(count, _panels(input_dim + units) * COLUMNS)
+        self.dc, self.dh = _zeros(count, units), _zeros(count, size)
+        self.d_columns = _zeros(count, _panels(input_dim + size) * COLUMNS)
         self.d_kernel = _zeros(_panels(4 * units), width, COLUMNS)
+        self.masks = _zeros(time, count, size * options.has_masks)
+        self.c_clip, self.h_clip = (
+            (np.float32(bound or 0), kept(bound is not None, time, count, entries))
+            for bound, entries in ((options.cell_clip, units), (options.proj_clip, size))
+        )
+        self.d_peepholes = kept(options.use_peepholes, 3, 1, units)
+        self.m = kept(options.projects, time, count, units)
+        self.every_dh = kept(options.projects, time, count, _panels(size) * COLUMNS)
+        self.dm = _zeros(count, _panels(units) * COLUMNS) if options.projects else self.dh
+        self.d_projection = kept(options.projects, _panels(size), units, COLUMNS)
 
 
 class CompiledWorkspace:
     """The arrays of one float32 pass, and the pass, with the methods of `minilstm.fast.workspace.ColumnWorkspace`."""
 
     def __init__(
-        self, time: int, batch: int, input_dim: int, units: int, dtype: Any, padded: bool = False
-    ) -> None:
+        self, time: int, batch: int, input_dim: int, units: int, dtype: Any,
+        padded: bool = False, options: Options | None = None,
+    ) -> None:  # fmt: skip
+        size = units if options is None else options.output_size
         self.past = np.zeros((time, batch), np.float32) if padded else None
         self.past_end = column_past_end(PAST_END, units, np.float32)[None]
-        self.input_dim, self.units, self.folded = input_dim, units, input_dim <= FOLD_INPUTS
-        rows = input_dim + units + padded + 1
-        parts = 1
-        if time * batch * rows * 4 * units >= SHARED:
-            parts = max(1, min(workers.count(), batch // LEAST_ROWS))
-        self.parts = [Part(slice(*ends), time, input_dim, units, padded) for ends in _pieces(batch, parts)]
+        self.input_dim, self.units, self.size, self.folded = input_dim, units, size, input_dim <= FOLD_INPUTS
+        rows = input_dim + size + padded + 1
+        pieces = pieces_of(batch, time * batch * rows * 4 * units)
+        self.parts = [Part(piece, time, input_dim, units, padded, options or PLAIN, size) for piece in pieces]
         self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
-        self.transposed = _zeros(_panels(input_dim + units), 4 * units, COLUMNS)
+        self.transposed = _zeros(_panels(input_dim + size), 4 * units, COLUMNS)
+        self.peepholes = self.projection = self.projection_t = NONE
         self.scale = np.repeat(np.array(SCALE, dtype), units)
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
+
+    def set_weights(self, w_i: Array, w_f: Array, w_o: Array, projection: Array, h_masks: Array | None) -> None:
+        """As `minilstm.fast.option_loops.OptionLoops.set_weights`."""
+        if w_i is not None:
+            self.peepholes = np.stack([w_i, w_f, w_o])[:, None]
+        if projection is not None:
+            self.projection = _zeros(_panels(self.size), self.units, COLUMNS)
+            pack(_plain(projection), np.ones(self.size, np.float32), self.projection, 0)
+            self.projection_t = _zeros(_panels(self.units), self.size, COLUMNS)
+            pack_transposed(_plain(projection), self.projection_t)
+        if h_masks is not None:
+            for part in self.parts:
+                np.copyto(part.masks, h_masks[:, part.rows])
+
+    def d_weights(self) -> tuple[Array | None, ...]:
+        """As `minilstm.fast.option_loops.OptionLoops.d_weights`."""
+        peepholes: Any = (None, None, None)
+        if len(self.peepholes):
+            peepholes = np.sum([part.d_peepholes[:, 0] for part in self.parts], axis=0)
+        d_projection = None
+        if len(self.projection):
+            d_projection = summed([part.d_projection for part in self.parts], self.size)
+        return (*peepholes, d_projection)
 
     def forward(
         self, inputs: Array, c: Array, h: Array, kernel: Array, bias: Array, forget_bias: float
@@ -70,20 +113,22 @@ class CompiledWorkspace:
             pack(self.past_end, self.scale, self.kernel, len(kernel))
         for part in self.parts:
             np.copyto(part.columns[:time, :, :first_h], inputs[:, part.rows])
-            np.copyto(part.columns[0, :, first_h : first_h + self.units], h[part.rows])
+            np.copyto(part.columns[0, :, first_h : first_h + self.size], h[part.rows])
             if self.past is not None:
                 np.copyto(part.columns[:time, :, -2], self.past[:, part.rows])
             np.copyto(part.c[0], c[part.rows])
-        outputs = recycled((batch, time, self.units), np.float32)
+        outputs = recycled((batch, time, self.size), np.float32)
         self._forward(outputs)
         c_end = np.concatenate([part.c[time] for part in self.parts])
-        return outputs.transpose(1, 0, 2), c_end, outputs[:, -1].copy()
+        h_end = np.concatenate([part.columns[time, :, first_h : first_h + self.size] for part in self.parts])
+        return outputs.transpose(1, 0, 2), c_end, h_end
 
     def _forward(self, outputs: Array) -> None:
         """Take all parts through all steps; the kernel and the columns are set."""
-        self._share(
+        run(
             functools.partial(
-                forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded
+                forward, self.kernel, p.columns, p.gates, p.c, outputs[p.rows], self.input_dim, self.folded,
+                self.peepholes, p.c_clip, p.m, self.projection, p.h_clip, p.masks,
             )
             for p in self.parts
         )
@@ -93,42 +138,57 @@ class CompiledWorkspace:
         self, d_outputs: Array, dc: Array, dh: Array, c: Array, kernel: Array, wants_inputs: bool, wants_h: bool
     ) -> tuple[Array | None, Array, Array | None, Array]:
         """As `ColumnWorkspace.backward`."""
-        batch, time, units = len(dc), len(d_outputs), self.units
+        batch, time, size = len(dc), len(d_outputs), self.size
         if self.has_dz:  # a second backward pass after the same forward pass
-            self._forward(recycled((batch, time, units), np.float32))
+            self._forward(recycled((batch, time, size), np.float32))
         self.has_dz = True
         wanted = self.input_dim if wants_inputs else 0
-        transposed = self.transposed[: _panels(wanted + units)]
+        transposed = self.transposed[: _panels(wanted + size)]
         pack_transposed(_plain(kernel[self.input_dim - wanted :]), transposed)
         by_sequence = _plain(d_outputs.transpose(1, 0, 2))
         d_inputs = recycled((batch, time, wanted), np.float32)
         for part in self.parts:
             np.copyto(part.dc, dc[part.rows])
             np.copyto(part.dh, dh[part.rows])
-        self._share(
+        run(
             functools.partial(
                 backward, transposed, p.columns, p.gates, p.c, by_sequence[p.rows], p.dc, p.dh,
                 p.d_columns.reshape(-1)[: len(p.dc) * len(transposed) * COLUMNS].reshape(len(p.dc), -1),
-                d_inputs[p.rows], p.d_kernel,
+                d_inputs[p.rows], p.d_kernel, self.peepholes, p.d_peepholes, p.c_clip, p.m, self.projection_t,
+                p.every_dh, p.dm, p.d_projection, p.h_clip, p.masks,
             )
             for p in self.parts
         )  # fmt: skip
-        d_kernel = recycled((self.kernel.shape[1], 4 * units), np.float32)
-        for number, part in enumerate(self.parts):  # in a fixed order: the same bits whichever thread was first
-            unpack(part.d_kernel, d_kernel, number > 0)
         return (
             d_inputs.transpose(1, 0, 2) if wants_inputs else None,
             np.concatenate([part.dc for part in self.parts]),
             np.concatenate([part.dh for part in self.parts]) if wants_h else None,
-            d_kernel,
+            summed([part.d_kernel for part in self.parts], 4 * self.units),
         )
-
-    def _share(self, pieces: Iterable[Callable[[], None]]) -> None:
-        workers.share(pieces, len(self.parts))
 
     def dz(self) -> Array:
         """As `ColumnWorkspace.dz`."""
         return np.concatenate([part.gates[:, :, : 4 * self.units] for part in self.parts], axis=1)
+
+
+def pieces_of(batch: int, multiplications: int) -> list[slice]:
+    """The sequences of each part of a batch; a pass with few `multiplications` has one part."""
+    parts = min(workers.count(), batch // LEAST_ROWS) if multiplications >= SHARED else 1
+    return [slice(*ends) for ends in _pieces(batch, max(1, parts))]
+
+
+def run(parts: Iterable[Callable[[], None]]) -> None:
+    """Run all parts, each in a thread."""
+    parts = list(parts)
+    workers.share(parts, len(parts))
+
+
+def summed(every_panels: list[Array], columns: int) -> Array:
+    """The sum of what the parts left in panels, ``[depth, columns]``."""
+    total = recycled((every_panels[0].shape[1], columns), np.float32)
+    for number, panels in enumerate(every_panels):  # in a fixed order: the same bits whichever thread was first
+        unpack(panels, total, number > 0)
+    return total
 
 
 def _zeros(*shape: int) -> Array:
