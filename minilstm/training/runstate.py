@@ -165,6 +165,8 @@ def _check_history(history: Any, epochs: int) -> None:
     if not isinstance(history, dict) or not {"loss", "grad_norm"} <= history.keys():
         raise ValueError(f"history must hold loss and grad_norm, got {history!r:.100}")
     for name, values in history.items():
+        if not name.isprintable() or name in ("epoch", "step", "seconds"):  # it is a column of history.csv
+            raise ValueError(f"history: {name!r:.80} is not the name of a loss or a metric")
         if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
             raise ValueError(f"history: {name} must be a list of numbers, got {values!r:.100}")
         if len(values) != epochs:

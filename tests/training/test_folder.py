@@ -453,6 +453,12 @@ FAULTS = {
     "history of text": (noted(history={"loss": ["1"], "grad_norm": [1.0]}), "loss must be a list of numbers"),
     "history null in it": (noted(history={"loss": None, "grad_norm": [1.0]}), "loss must be a list of numbers"),
     "history too short": (noted(history={"loss": [], "grad_norm": []}), "loss has 0 entries after 1 epochs"),
+    "history with half a character": (
+        noted(history={"loss": [1.0], "grad_norm": [1.0], "\ud800": [1.0]}), "'.ud800' is not the name of a loss"
+    ),
+    "history of epochs": (
+        noted(history={"loss": [1.0], "grad_norm": [1.0], "epoch": [1.0]}), "'epoch' is not the name of a loss"
+    ),
     "counted from text": (noted(counted_from="x"), "counted_from must be"),
     "steps null": (noted(steps=None), "steps must be"),
     "carried of another kind": (noted(carried={"rnn": ["set", 0]}), "training"),
