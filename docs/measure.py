@@ -5,8 +5,9 @@
     python docs/measure.py second        products in JAX and PyTorch  -> docs/measured/second_products.json
     python docs/measure.py recompute     time and memory by steps     -> docs/measured/recompute.json
 
-The first needs ``pip install '.[test]'``, the second and the third ``'.[test,interop]'``. ``--quick`` leaves out the long counts, and
-the file notes it. A file is written only if no test failed, and for interop only if no test was skipped.
+The first needs ``pip install '.[test]'``, the second and the third ``'.[test,interop]'``. ``--quick`` leaves out the
+long counts, and the file notes it. A file is written only if no test failed, and for interop only if no test was
+skipped. What the last two measure is in `measured_second.py`.
 """
 
 from __future__ import annotations
