@@ -66,7 +66,7 @@ def test_a_point_has_the_eigenvalues_of_the_dense_hessian_and_its_alignment():
     assert 0.05 < point.alignment < 0.999
 
 
-@pytest.mark.parametrize("values", [(3, 2, -5, 1, 0, -1), (3, 2, 1, 0.5, 0, 0.1), (-1, -2, -3, -4, -5, -6)])
+@pytest.mark.parametrize("values", [(3, 2, *range(-12, -4)), (3, 2, -5, 1, 0, -1), (3, 2, 1, 0.5, 0, 0.1), (-1, -2, -3, -4, -5, -6)])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_largest_eigenvalue_is_the_largest_with_its_sign(values, count):
     matrix, vector = matrix_with(values)
@@ -129,7 +129,15 @@ def test_faults_other_than_divergence_are_not_swallowed():
         curvature.follow(tiny(), 2, 2, False, count=400)
 
 
-def test_the_experiment_writes_its_files(tmp_path):
+@pytest.fixture
+def small(monkeypatch):
+    """Fewer windows, sequences and units, for a test of the files."""
+    monkeypatch.setattr(curvature.sunspots, "LAST_TRAINING_YEAR", 1735)
+    for name, value in (("MEASURED_SEQUENCES", 10), ("UNITS", 2), ("LENGTH", 6)):
+        monkeypatch.setattr(curvature, name, value)
+
+
+def test_the_experiment_writes_its_files(tmp_path, small):
     printed = []
     flags = ["--out", str(tmp_path), "--steps", "4", "--every", "2", "--count", "1", "--clip-norm", "0.02"]
     results = curvature.main(flags, report=printed.append)
@@ -155,7 +163,7 @@ def test_the_experiment_writes_its_files(tmp_path):
     assert rows[2]["loss"] != rows[5]["loss"]
 
 
-def test_one_task_can_have_another_learning_rate(tmp_path):
+def test_one_task_can_have_another_learning_rate(tmp_path, small):
     flags = ["--out", str(tmp_path), "--steps", "2", "--every", "2", "--tasks", "sunspots", "--learning-rate", "0.2"]
     results = curvature.main([*flags, "--quiet"], report=pytest.fail)
     assert results["sunspots"]["stable_below"] == 10
