@@ -66,8 +66,11 @@ def test_a_point_has_the_eigenvalues_of_the_dense_hessian_and_its_alignment():
     assert 0.05 < point.alignment < 0.999
 
 
-@pytest.mark.parametrize("values", [(3, 2, *range(-12, -4)), (3, 2, -5, 1, 0, -1), (3, 2, 1, 0.5, 0, 0.1), (-1, -2, -3, -4, -5, -6)])
-@pytest.mark.parametrize("count", [1, 2, 5])
+MANY_NEGATIVE = (3, 2, *range(-12, -4))
+
+
+@pytest.mark.parametrize("values", [MANY_NEGATIVE, (3, 2, -5, 1, 0, -1), (3, 2, 1, 0.5, 0, 0.1), (-1, -2, -3, -4, -5)])
+@pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_largest_eigenvalue_is_the_largest_with_its_sign(values, count):
     matrix, vector = matrix_with(values)
     found, vectors = eigenvalues.power_iteration(lambda v: matrix @ v, len(values), count)
