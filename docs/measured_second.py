@@ -60,12 +60,13 @@ def products() -> dict[str, Any]:
     weights, direction, data = problem()
     names = ("kernel", "bias")
     given, moved = (tuple(jax.numpy.asarray(tree[name]) for name in names) for tree in (weights, direction))
-    gradient = jax.grad(lambda *w: loss_in(jax.numpy, jax.nn.sigmoid, *w, data), argnums=(0, 1))
+    gradient = jax.grad(lambda w, b: loss_in(jax.numpy, jax.nn.sigmoid, w, b, data), argnums=(0, 1))
     _, in_jax = jax.jvp(gradient, given, moved)
 
     leaves = [torch.tensor(weights[name], requires_grad=True) for name in names]
     tensors = {name: torch.tensor(array) for name, array in data.items()}
-    grads = torch.autograd.grad(loss_in(torch, torch.sigmoid, *leaves, tensors), leaves, create_graph=True)
+    loss = loss_in(torch, torch.sigmoid, leaves[0], leaves[1], tensors)
+    grads = torch.autograd.grad(loss, leaves, create_graph=True)
     in_torch = torch.autograd.grad(grads, leaves, grad_outputs=[torch.tensor(direction[name]) for name in names])
     found = {"JAX, jvp of grad": in_jax, "PyTorch, double backward": in_torch}
     lists = {title: {name: np.asarray(array).tolist() for name, array in zip(names, arrays, strict=True)}

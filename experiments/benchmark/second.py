@@ -65,7 +65,8 @@ def outcome_of(peer: str, shape: Shape, x: np.ndarray, y: np.ndarray) -> Outcome
     if peer == PyTorch.name:
         return loss.item(), _from_torch(grads, shape), _from_torch(product, shape)
     if peer == Jax.name:
-        return float(loss), *({name: np.asarray(array) for name, array in tree.items()} for tree in (grads, product))
+        in_numpy = [{name: np.asarray(array) for name, array in tree.items()} for tree in (grads, product)]
+        return float(loss), in_numpy[0], in_numpy[1]
     return float(loss), _from_minilstm(grads), _from_minilstm(product)
 
 
@@ -137,7 +138,7 @@ def torch_product(shape: Shape) -> Callable[[np.ndarray, np.ndarray], Any]:
     leaves = [*lstm.parameters(), *dense.parameters()]
 
     def as_torch(w: Weights, forget_bias: float) -> list[Any]:
-        bias = w["bias"] + np.repeat(np.float32([0, 0, forget_bias, 0]), units)
+        bias = w["bias"] + np.repeat(np.array([0, 0, forget_bias, 0], np.float32), units)
         kernel = w["kernel"][:inputs].T[order], w["kernel"][inputs:].T[order]
         parts = *kernel, bias[order], np.zeros_like(bias), w["dense"].T, w["dense_bias"]
         return [torch.from_numpy(np.ascontiguousarray(part)) for part in parts]
@@ -190,9 +191,9 @@ def table(times: Times) -> str:
     rows, ratios = [], []
     for shape, found in times.items():
         others = [key for key in found if key not in (product, gradient)]
-        fastest = min(others, key=lambda key: np.median(found[key]), default=None)
-        over = [np.nan if key is None else float(np.median(np.divide(found[product], found[key])))
-                for key in (fastest, gradient)]  # fmt: skip
+        fastest = min(others, key=lambda key: float(np.median(found[key])), default=None)
+        bases = [found[key] if key else [np.nan] for key in (fastest, gradient)]
+        over = [float(np.median(np.divide(found[product], base))) for base in bases]
         ratios.append(over)
         medians = [float(np.median(found[peer, PRODUCT])) for peer in peers]
         rows.append((str(shape), *cells(*medians, float(np.median(found[gradient])), *over)))
