@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,9 @@ def torch_product(shape: Shape) -> Callable[[np.ndarray, np.ndarray], Any]:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of processors that are not there
+        torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]  # the fused LSTM
     _, _, inputs, units = shape
     order = _torch_order(units)
     lstm, dense = torch.nn.LSTM(inputs, units, batch_first=True), torch.nn.Linear(units, 1)
@@ -149,11 +153,10 @@ def torch_product(shape: Shape) -> Callable[[np.ndarray, np.ndarray], Any]:
     vector = as_torch(weights_of(shape, 1), 0.0)
 
     def product(x: np.ndarray, y: np.ndarray) -> Any:
-        with torch.backends.mkldnn.flags(enabled=False):
-            outputs = dense(lstm(torch.from_numpy(x))[0])
-            loss = torch.nn.functional.mse_loss(outputs, torch.from_numpy(y))
-            grads = torch.autograd.grad(loss, leaves, create_graph=True)
-            return loss, grads, torch.autograd.grad(grads, leaves, grad_outputs=vector)
+        outputs = dense(lstm(torch.from_numpy(x))[0])
+        loss = torch.nn.functional.mse_loss(outputs, torch.from_numpy(y))
+        grads = torch.autograd.grad(loss, leaves, create_graph=True)
+        return loss, grads, torch.autograd.grad(grads, leaves, grad_outputs=vector)
 
     return product
 

@@ -19,6 +19,6 @@ def test_a_peer_agrees_with_minilstm(peer, shape, monkeypatch):
     loss, grads, product = second.outcome_of("minilstm", shape, x, y)
     its_loss, its_grads, its_product = second.outcome_of(peer, shape, x, y)
     assert_close(its_loss, loss, 1e-5)
-    assert_trees_close(its_grads, grads, 1e-4)
-    assert_trees_close(its_product, product, 1e-4)
-    assert np.abs(product["kernel"]).max() > 1e-2
+    assert_trees_close(its_grads, grads, 1e-6)  # the numbers are small
+    assert_trees_close(its_product, product, 1e-6)
+    assert np.abs(product["kernel"]).max() > 1e-3
