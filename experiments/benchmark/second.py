@@ -135,7 +135,7 @@ def torch_product(shape: Shape) -> Callable[[np.ndarray, np.ndarray], Any]:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of processors that are not there
-        torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]  # the fused LSTM
+        torch.backends.mkldnn.set_flags(False)  # the fused LSTM
     _, _, inputs, units = shape
     order = _torch_order(units)
     lstm, dense = torch.nn.LSTM(inputs, units, batch_first=True), torch.nn.Linear(units, 1)
