@@ -1,10 +1,13 @@
-"""Run the tests with their long counts and save the results for the page on claims.
+"""Run the tests with their long counts and save the results for the page on claims; measure for two chapters.
 
     python docs/measure.py suite         the default suite            -> docs/measured/suite.json
     python docs/measure.py interop       against the other libraries  -> docs/measured/interop.json
+    python docs/measure.py second        products in JAX and PyTorch  -> docs/measured/second_products.json
+    python docs/measure.py recompute     time and memory by steps     -> docs/measured/recompute.json
 
-The first needs ``pip install '.[test]'``, the second ``'.[test,interop]'``. ``--quick`` leaves out the long counts, and
-the file notes it. A file is written only if no test failed, and for interop only if no test was skipped.
+The first needs ``pip install '.[test]'``, the second and the third ``'.[test,interop]'``. ``--quick`` leaves out the
+long counts, and the file notes it. A file is written only if no test failed, and for interop only if no test was
+skipped. What the last two measure is in `measured_second.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import measured_second
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ROOT / "docs" / "measured"
@@ -49,13 +55,34 @@ def count(arguments: list[str], quick: bool) -> dict[str, dict[str, int]]:
     return files
 
 
+def write(name: str, found: dict[str, Any], packages: tuple[str, ...]) -> Path:
+    """Write what was found with the command, the date and the versions; returns the path."""
+    origin = {
+        "command": " ".join(["python", "docs/measure.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": {package: metadata.version(package) for package in packages},
+    }
+    MEASURED.mkdir(exist_ok=True)
+    path = MEASURED / f"{name}.json"
+    path.write_text(json.dumps({**origin, **found}, indent=1, sort_keys=True) + "\n")
+    return path
+
+
 def main() -> None:
-    """Run the tests that the command line names and write the file of results."""
+    """Run what the command line names and write the file of results."""
     flags = argparse.ArgumentParser(prog="python docs/measure.py", description=(__doc__ or "").split("\n")[0])
-    flags.add_argument("what", choices=sorted(PACKAGES))
+    flags.add_argument("what", choices=[*sorted(PACKAGES), "second", "recompute"])
     flags.add_argument("paths", nargs="*", type=Path, help="test files to run instead of all")
     flags.add_argument("--quick", action="store_true", help="without the long counts")
+    flags.add_argument("--steps", nargs="+", type=int, help="of recompute: the numbers of steps")
     options = flags.parse_args()
+    if options.what in ("second", "recompute"):
+        found = measured_second.products() if options.what == "second" else measured_second.growth(options.steps)
+        name = "second_products" if options.what == "second" else "recompute"
+        print(f"wrote {write(name, found, found.pop('packages'))}")
+        return
     if options.what == "suite":
         files = count([str(path) for path in options.paths], options.quick)
     else:  # TensorFlow has modes that cannot share a process: each file gets its own
@@ -65,17 +92,7 @@ def main() -> None:
         skipped = [name for name, counted in files.items() if counted["skipped"]]
         if skipped:
             sys.exit(f"measure: tests were skipped in {', '.join(skipped)}; nothing was written")
-    result = {
-        "command": " ".join(["python", "docs/measure.py", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-        "long_counts": not options.quick,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "versions": {name: metadata.version(name) for name in PACKAGES[options.what]},
-        "files": files,
-    }
-    MEASURED.mkdir(exist_ok=True)
-    (MEASURED / f"{options.what}.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    write(options.what, {"long_counts": not options.quick, "files": files}, PACKAGES[options.what])
     print(f"wrote {MEASURED / options.what}.json: {sum(counted['passed'] for counted in files.values())} tests passed")
 
 

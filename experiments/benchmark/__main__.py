@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark            (pip install '.[bench]' installs the peers)
     python -m experiments.benchmark --breadth  (other cells, lengths, whole models, random sizes: see breadth.py)
+    python -m experiments.benchmark --second   (products of the Hessian with a vector: see second.py)
 
 Each peer has its own processes, on two cores with two threads. For each size the peers take turns, one right after the
 other, so that a slow minute of the machine slows all of them. There are several rounds, each with new processes. A
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import common
-from . import breadth
+from . import breadth, second
 from .breadth_cases import CASES, TENSORFLOW
 from .peers import PEERS, Minilstm, Traced
 from .tables import Results, headline, report
@@ -158,17 +159,29 @@ def measure(results: Results, tasks: Sequence[str], rounds: int) -> None:
             results.memory.add(peer, *job, in_process(peer, [job])[2])
 
 
-def measure_breadth(args: Any) -> None:
-    """The cases of `breadth` instead of the plain cell at chosen sizes."""
-    every = breadth.peers_of_breadth()
+def found_peers(args: Any, every: dict[str, tuple[str, ...]]) -> tuple[list[str], str]:
+    """The peers to measure, of those in `every` with their modules; and the headline of the tables."""
     wanted = {peer: modules for peer, modules in every.items() if peer in {*args.peers, TENSORFLOW}}
     present = [peer for peer, modules in wanted.items() if all(map(importlib.util.find_spec, modules))]
     known = Results([peer for peer in present if peer in PEERS], [p for p in wanted if p not in present], args.rounds)
     with Worker(NUMPY) as worker:
         known.time.add(NUMPY, "large product", (), worker.do(("large product", ())))
+    return present, headline(known)
+
+
+def measure_breadth(args: Any) -> None:
+    """The cases of `breadth` instead of the plain cell at chosen sizes."""
+    present, text = found_peers(args, breadth.peers_of_breadth())
     shapes = breadth.random_shapes(args.seed, args.random_sizes)
     times = breadth.measure(Worker, present, args.rounds, args.cases, shapes)
-    breadth.report(args.out, times, f"{headline(known)}, random sizes of seed {args.seed}")
+    breadth.report(args.out, times, f"{text}, random sizes of seed {args.seed}")
+
+
+def measure_second(args: Any) -> None:
+    """The products of `second`. minilstm is always measured."""
+    args.peers = [Minilstm.name, *args.peers]
+    present, text = found_peers(args, second.peers_of_second())
+    second.report(args.out, second.measure(Worker, present, args.rounds, second.SHAPES), text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -179,12 +192,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), help="the libraries to measure")
     flags.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="the tasks to measure")
     flags.add_argument("--breadth", action="store_true", help="measure other cells and models, and random sizes")
+    flags.add_argument("--second", action="store_true", help="measure products of the Hessian with a vector")
     flags.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="with --breadth: the cases")
     flags.add_argument("--random-sizes", type=int, default=12, help="with --breadth: how many random sizes")
     flags.add_argument("--seed", type=int, default=0, help="with --breadth: of the random sizes")
     args = flags.parse_args(argv)
-    if args.breadth:
-        measure_breadth(args)
+    if args.breadth or args.second:
+        (measure_second if args.second else measure_breadth)(args)
         return
     chosen = list(dict.fromkeys(args.peers))
     present = [peer for peer in chosen if all(map(importlib.util.find_spec, PEERS[peer].modules))]

@@ -165,6 +165,10 @@ def do(peer: str, task: str, shape: Shape) -> float:
         from .breadth_cases import step_of
 
         return median_time(step_of(peer, str(shape[0])))
+    if task in ("second", "gradient"):
+        from .second import call_of
+
+        return median_time(call_of(peer, task, shape))
     model = PEERS[peer](shape[2], shape[3])
     if task == "truncated":
         model.truncated(*batches(shape, 1)[0], WINDOW)
