@@ -159,7 +159,7 @@ def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[st
 def _fault_of(description: str) -> str | None:
     """Why `from_config` cannot build a model from this text; None if it can."""
     try:
-        from_config(json.loads(description))
+        from_config(from_json(description))
     except ValueError as error:
         return str(error)
     return None

@@ -90,6 +90,7 @@ def torch_loss(plan, outputs, targets):
     return torch.nn.functional.cross_entropy(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1))
 
 
+@pytest.mark.filterwarnings("ignore:fit. the gradient's norm:RuntimeWarning")  # it is right
 @given(plans())
 @settings(max_examples=COUNT)
 def test_three_steps_of_fit_are_three_steps_of_pytorch(plan):
