@@ -10,6 +10,8 @@ from helpers import assert_close
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from experiments import curvature, eigenvalues
 
+pytestmark = pytest.mark.interop
+
 
 def test_lanczos_is_chosen_and_finds_what_the_power_iteration_finds(monkeypatch):
     assert eigenvalues.method() == "lanczos"

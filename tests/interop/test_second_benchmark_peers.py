@@ -10,6 +10,8 @@ from helpers import assert_close, assert_trees_close
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from experiments.benchmark import second, work
 
+pytestmark = pytest.mark.interop
+
 
 @pytest.mark.parametrize("shape", [(6, 3, 2, 5), *second.SHAPES])
 @pytest.mark.parametrize("peer", ["torch", "jax"])
