@@ -6,6 +6,7 @@ here is refused by name.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,8 @@ def _layer(class_name: str, config: dict[str, Any], module: str = "keras.layers"
 def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
     """The model that a ``config.json`` describes, with ``forget_bias=0``: Keras adds none at run time.
 
+    A softmax at its end is left out, and a UserWarning says so: here losses and samplers want logits.
+
     Raises
     ------
     ValueError
@@ -132,8 +135,17 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
     """
     if config.get("class_name") != "Sequential":
         raise ValueError(f"{where}: the model must be a keras.Sequential, got {config.get('class_name')!r}")
-    layers = [_read_layer(layer, where) for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
-    return Sequential(*layers)
+    layers = [layer for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
+    if layers and (layers[-1]["class_name"], layers[-1]["config"].get("activation")) == ("Dense", "softmax"):
+        options = layers[-1]["config"]
+        warnings.warn(
+            f"{where}: the last layer, {options.get('name')!r}, has activation='softmax', which is left out: the model "
+            "gives logits, and their softmax is what Keras gives",
+            UserWarning,
+            stacklevel=2,
+        )
+        layers[-1] = {**layers[-1], "config": {**options, "activation": "linear"}}
+    return Sequential(*(_read_layer(layer, where) for layer in layers))
 
 
 def _read_layer(layer: dict[str, Any], where: str) -> Any:

@@ -210,6 +210,24 @@ def test_what_we_lack_is_refused_by_name(tmp_path, keras3, layer, message):
         keras.load(path)
 
 
+def test_a_softmax_at_the_end_is_left_out_and_said(tmp_path, keras3):
+    path, x = str(tmp_path / "theirs.keras"), np.random.default_rng(0).normal(size=(3, 5, 2)).astype(np.float32)
+    layers = "keras.layers.LSTM(4), keras.layers.Dense({}), keras.layers.Dense(3, activation='softmax')"
+    code = "import keras\nmodel = keras.Sequential([keras.Input((5, 2)), {}])\nmodel.save({!r})\n"
+    code = code.format(layers.format("6"), path) + "results['outputs'] = model(inputs).numpy()\n"
+    probabilities = keras3.run(code, inputs=x)["outputs"]
+    with pytest.warns(UserWarning, match=r"theirs.keras: .*the last layer, 'dense.*', has activation='softmax', which"):
+        loaded = keras.load(path)
+    logits = loaded.model(loaded.params, x)
+    logits = logits[:, -1] if logits.ndim == 3 else logits
+    likely = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    assert_close(likely / likely.sum(axis=-1, keepdims=True), probabilities, 2e-6)
+    between = layers.format("6, activation='softmax'")
+    keras3.run(f"import keras\nkeras.Sequential([keras.Input((5, 2)), {between}]).save({path!r})")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ValueError, match="activation='softmax', wanted"):
+        keras.load(path)
+
+
 TRAIN = """
 optimizer = keras.optimizers.{optimizer}
 model.compile(optimizer=optimizer, loss="mse")
