@@ -160,6 +160,9 @@ def test_parameters_of_another_model_are_refused_by_name():
     refused(lambda: MODEL(listed, INPUTS), r"LSTM\.apply: params: lstm_cell/kernel must be a floating array, got list")
     refused(lambda: MODEL({**PARAMS, "dense": listed["dense"]}, INPUTS), r"Dense\.apply: params: .*, got list")
     refused(lambda: Sequential(Dense(2))({"dense": {"kernel": np.zeros((3, 2))}}, INPUTS), "bias")
+    kernel = PARAMS["dense"]["kernel"].view(np.recarray)  # an array that may behave in another way
+    message = r"Dense\.apply: params: kernel must be a floating array, got recarray"
+    refused(lambda: MODEL({**PARAMS, "dense": {**PARAMS["dense"], "kernel": kernel}}, INPUTS), message)
 
 
 SHAPED = {  # for four features: what NumPy would have broadcast, and what it would not

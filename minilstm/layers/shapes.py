@@ -93,9 +93,11 @@ def _dtype_if_fit(shapes: Any, params: Any, inside: bool = False) -> np.dtype | 
             if dtype is None:
                 return None
         return dtype
-    dtype = getattr(value, "dtype", None)
-    fits = dtype is not None and dtype.kind == "f" and dtype.isnative and value.shape == shapes
-    return dtype if fits and (type(value) is np.ndarray or value is not params) else None
+    return value.dtype if _is_weight(value) and value.shape == shapes else None
+
+
+def _is_weight(value: Any) -> bool:
+    return type(value) is np.ndarray and value.dtype.kind == "f" and value.dtype.isnative
 
 
 def _faults(shapes: Any, params: Any, path: str = "", inside: bool = False) -> Iterator[str]:
@@ -112,7 +114,8 @@ def _faults(shapes: Any, params: Any, path: str = "", inside: bool = False) -> I
             else:
                 yield f"{place} is missing"
         yield from (f"{path}/{name} is not expected" for name in value if inside and name not in shapes)
-    elif not isinstance(value, np.ndarray) or value.dtype.kind != "f" or not value.dtype.isnative:
-        yield f"{path} must be a floating array, got {getattr(value, 'dtype', type(value).__name__)}"
+    elif not _is_weight(value):
+        got = value.dtype if type(value) is np.ndarray else type(value).__name__
+        yield f"{path} must be a floating array, got {got}"
     elif value.shape != shapes:
         yield f"{path} must have shape {shapes}, got {value.shape}"
