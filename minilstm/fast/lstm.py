@@ -114,10 +114,9 @@ class Loan(loans.Loan):
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype
         padded = self.padding is not None
         kind = workspace_class(kernel, self.options)
-        if kind is ColumnWorkspace and (self.options is not None or not self.keeps):
+        if kind is ColumnWorkspace:
             return self.take(kind, *shape, padded, self.options, self.keeps)
-        more = [padded, self.options] if self.options is not None else [True] if padded else []
-        return self.take(kind, *shape, *more)
+        return self.take(kind, *shape, padded, *([] if self.options is None else [self.options]))
 
     def for_tangents(self, values: Any, forget_bias: float) -> Any:
         """The workspace of a plain cell, if second derivatives were expected; else another one, after the same pass."""

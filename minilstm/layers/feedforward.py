@@ -64,8 +64,7 @@ class Dense(Layer):
         shape: tuple[int, ...] = getattr(getval(kernel), "shape", ())
         features = shape[0] if len(shape) == 2 else inputs.shape[-1]
         dtype = check_params(self, params, features, "Dense.apply")
-        if inputs.dtype != dtype:
-            inputs = inputs.astype(dtype)
+        inputs = as_floating(inputs, dtype, "Dense.apply: inputs")
         check_features(inputs, features, "Dense.apply", "[..., features]")
         outputs = affine(inputs, kernel, required(params, "bias", "Dense.apply"))
         return (outputs if self.activation is None else activation_function(self.activation)(outputs)), None

@@ -141,8 +141,7 @@ class RNN(Layer):
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
         features = self._features(cell_params) or inputs.shape[-1]
         dtype = check_params(self, params, features, where)
-        if inputs.dtype != dtype:
-            inputs = inputs.astype(dtype)
+        inputs = as_floating(inputs, dtype, f"{where}: inputs")
         check_features(inputs, features, where, layout)
         if not self.time_major:
             inputs = time_major(inputs)

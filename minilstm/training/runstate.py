@@ -124,18 +124,17 @@ class RunState:
         steps = training.get("steps", [])
         if not isinstance(steps, list) or not all(map(_is_count, steps)):
             raise ValueError(f"steps must be a list of whole numbers, got {steps!r:.100}")
-        params = unflatten_names(arranged(flatten_names(loaded.params), like))
+        params = _fitting(loaded.params, like)
         opt_state, best = loaded.opt_state, own_tensors(loaded, "best")
         if "last" in training:
             last, best = own_tensors(loaded, "last"), flatten_names(params)
-            params = unflatten_names(arranged(flatten_names(_tree_like(last, "params", like)), like))
+            params = _fitting(_tree_like(last, "params", like), like)
             opt_state = self.opt_state
             opt_state = opt_state._replace(**{name: _tree_like(last, name, like) for name in opt_state._fields[1:]})
         elif len(self.opt_state) == 1:  # no slots
             opt_state = self.opt_state
         self.opt_state = _checked_state(opt_state, self.opt_state, loaded.notes)._replace(step=loaded.step)
-        averaged = None if loaded.averaged is None else flatten_names(loaded.averaged)
-        self.averaged = None if averaged is None else unflatten_names(arranged(averaged, like))
+        self.averaged = None if loaded.averaged is None else _fitting(loaded.averaged, like)
         self.best = unflatten_names(arranged(best, like)) if best else None
         self.carried = read_state(loaded, "carried", training["carried"])
         # JSON has sorted the names.
@@ -173,6 +172,11 @@ def _check_history(history: Any, epochs: int) -> None:
             raise ValueError(f"history: {name} has {len(values)} entries after {epochs} epochs")
 
 
+def _fitting(tree: Tree, like: Tree) -> Tree:
+    """A tree in the order of another; ValueError if names, shapes or dtypes differ."""
+    return unflatten_names(arranged(flatten_names(tree), like))
+
+
 def _tree_like(tensors: dict[str, Any], folder: str, like: Tree) -> Any:
     """The scalar `folder`, or the tree of the arrays in that folder, in the order of the parameters `like`."""
     if folder in tensors:
@@ -188,7 +192,7 @@ def _checked_state(opt_state: Any, like: Any, notes: tuple[str, ...]) -> Any:
         value, wanted = getattr(opt_state, field), getattr(like, field)
         if isinstance(wanted, dict):
             try:
-                opt_state = opt_state._replace(**{field: unflatten_names(arranged(flatten_names(value), wanted))})
+                opt_state = opt_state._replace(**{field: _fitting(value, wanted)})
             except ValueError as error:
                 raise ValueError(f"{field} of the optimizer: {error}") from error
         elif np.shape(value) != () or np.asarray(value).dtype.kind != "f" or not 0 <= value < 1:  # a power of beta

@@ -141,6 +141,16 @@ def carry(h, masks, output):  # type: ignore[no-untyped-def]
 
 
 @compiled(FAST)
+def take_apart(d_column, d_inputs, dh):  # type: ignore[no-untyped-def]
+    """From the derivative of ``[x_t, h_{t-1}]`` to those of both."""
+    inputs = d_inputs.shape[0]
+    for e in range(inputs):
+        d_inputs[e] = d_column[e]
+    for e in range(dh.shape[0]):
+        dh[e] = d_column[inputs + e]
+
+
+@compiled(FAST)
 def clip(x, bound, unclipped):  # type: ignore[no-untyped-def]
     """Keep x as it was, and clip it."""
     for e in range(x.shape[0]):
@@ -257,7 +267,7 @@ def backward(  # type: ignore[no-untyped-def]
     room for a product with it, and without it dh itself.
     """
     time, rows, width = gates.shape
-    units, inputs, size, steps = c.shape[2], d_inputs.shape[2], dh.shape[1], max(1, CHUNK // rows)
+    units, size, steps = c.shape[2], dh.shape[1], max(1, CHUNK // rows)
     d_peepholes[:] = 0
     for stop in range(time, 0, -steps):
         start = max(0, stop - steps)
@@ -288,10 +298,7 @@ def backward(  # type: ignore[no-untyped-def]
                         add_product(dc_row, dz_gate, peepholes[gate, 0], ONE)
             product(gates[t], 0, 4 * units, panels, d_columns, False)
             for row in range(rows):
-                for e in range(inputs):
-                    d_inputs[row, t, e] = d_columns[row, e]
-                for e in range(size):
-                    dh[row, e] = d_columns[row, inputs + e]
+                take_apart(d_columns[row], d_inputs[row, t], dh[row])
         n, adds = (stop - start) * rows, stop < time
         some_columns, some_dz = columns[start:stop].reshape(n, columns.shape[2]), gates[start:stop].reshape(n, width)
         kernel_gradient(some_columns, 0, some_dz, adds, d_kernel)

@@ -26,6 +26,7 @@ from .functions import (
     pack,
     pack_transposed,
     product,
+    take_apart,
     tanh,
 )
 from .tile import COLUMNS
@@ -107,10 +108,7 @@ def backward(gates_panels, k_panels, columns, gates, every_k, d_outputs, dh, mas
                 step_back_reset(gates[t, row], h[:units], dh[row], d_columns[row, inputs:])
             product(gates[t], 0, 2 * units, gates_panels, d_columns, True)
             for row in range(rows):
-                for e in range(inputs):
-                    d_inputs[row, t, e] = d_columns[row, e]
-                for e in range(units):
-                    dh[row, e] = d_columns[row, inputs + e]
+                take_apart(d_columns[row], d_inputs[row, t], dh[row])
         n = (stop - start) * rows
         some_columns = columns[start:stop].reshape(n, width)
         kernel_gradient(some_columns, 0, gates[start:stop].reshape(n, gates_width), stop < time, d_gates)
