@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export.cases import assert_one_rounding, exported
 from helpers import GOLDEN
 
 import minilstm
 from minilstm import Adam, save_checkpoint, tensorbundle
 from minilstm.checkpoint.past_names import old_name
+from minilstm.export import tf2
+from minilstm.export.keras_layers import keras_parts, keras_weights
+from minilstm.export.parts import weights_of
 from minilstm.params import flatten_names
 
 PAGE = Path(__file__).parent.parent / "docs" / "howto" / "load_tensorflow.md"
@@ -40,6 +44,7 @@ WRITTEN = {
     "ptb": lambda name: name.replace("dense/kernel", "softmax_w").replace("dense/bias", "softmax_b"),
     "ruled": lambda name: name.replace("rnn/lstm_cell/", "core/"),
     "more": lambda name: name,
+    "saved": lambda name: name,
 }
 
 
@@ -52,8 +57,27 @@ def write(folder, model):
     ours = save_checkpoint("ours/m", params, opt_state=state)
     more = {"frozen/table": np.zeros((2, 2), np.float32)} if folder == "more" else {}
     tensors = {WRITTEN[folder](name): array for name, array in {**tensorbundle.read(ours), **more}.items()}
-    tensorbundle.write(f"{folder}/model.ckpt-2", tensors)
-    tensorbundle.publish(f"{folder}/model.ckpt-2")
+    if folder == "saved":
+        tensorbundle.write("saved/variables/variables", tensors)
+        Path("saved/saved_model.pb").write_bytes(b"")
+    else:
+        tensorbundle.write(f"{folder}/model.ckpt-2", tensors)
+        tensorbundle.publish(f"{folder}/model.ckpt-2")
+    return params
+
+
+def write_keras(prefix, model):
+    """The weights of a Keras model; its parameters."""
+    params = model.init(1, 3)
+    if prefix == "exported":
+        found = {}
+        for k, part in enumerate(keras_parts(model, "test")):
+            folder = f"mine/layer_{k}" + "/lstm_cell" * part.is_cell
+            arrays = keras_weights(part, weights_of(params, part))
+            found |= {f"{folder}/{name}": array for name, array in arrays.items()}
+        exported(Path(prefix), list(found), list(found.values()))
+    else:
+        tf2.save(prefix, model, params)
     return params
 
 
@@ -63,9 +87,13 @@ def test_the_line_of_a_row_runs(row, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("v1", "shards"):
         shutil.copytree(GOLDEN / "checkpoints" / {"v1": "v1_adam", "shards": "v1_sharded"}[folder], folder)
-    names = {**vars(minilstm), "np": np}
+    names = {**vars(minilstm), "tf2": tf2}
     model = names["model"] = eval(models[0], names) if models else minilstm.Sequential(minilstm.LSTM(4))
     folder = re.search(r'"(\w+)', line)[1]
+    if line.startswith("tf2"):
+        params = write_keras(re.search(r'"([^"]+)', line)[1], model)
+        assert_one_rounding(eval(line, names).params, params)
+        return
     params = write(folder, model) if folder in WRITTEN else None
     found = eval(line, names)
     if isinstance(found, minilstm.checkpoint.Checkpoint):
@@ -80,7 +108,6 @@ def test_the_line_of_a_row_runs(row, tmp_path, monkeypatch):
         assert found
 
 
-def test_there_is_a_row_for_everything_and_each_is_run():
-    assert len(ROWS) == 17
-    assert len(RUN) == 15  # the others are for `minilstm convert`
-    assert {re.search(r'"(\w+)', line)[1] for _, _, line in RUN} == {*WRITTEN, "v1", "shards"}
+def test_each_row_is_run():
+    assert len(RUN) == len(ROWS) == 20
+    assert {re.search(r'"(\w+)', line)[1] for _, _, line in RUN} == {*WRITTEN, "v1", "shards", "exported", "keras"}

@@ -118,10 +118,13 @@ def convert(
     found = read(source, options or Options(), averaged)
     model, params, _ = found.loaded
     report(f"{source}: {found.format}, {sum(w.size for w in flatten_names(params).values()):,} weights")
-    _report_mapping(found.format, model, params, "<-", report)
+    read_as = tf2.mapping_in(source, model) if found.format == "tf2" else None
+    _report_mapping(_mapping(found.format, model) if read_as is None else read_as, params, "<-", report)
     written, code = _write(target, kind, found)
     report(f"{written}: {kind}")
-    _report_mapping(kind, model, params, "->", report)
+    if kind == "tf1.0":
+        report("  kernel and bias of every cell -> weights and biases")
+    _report_mapping(_mapping(kind, model), params, "->", report)
     _report_left_out(found, kind, report)
     report("\n" + code)
     return _agrees(kind, written, code, model, params, report)
@@ -212,12 +215,14 @@ def _write(target: str, kind: str, found: Source) -> tuple[str, str]:
     return prefix, f"from minilstm import load_checkpoint\n\ncheckpoint = load_checkpoint({prefix!r})\n"
 
 
-def _report_mapping(kind: str, model: Sequential, params: Any, arrow: str, report: Callable[[str], None]) -> None:
+def _mapping(kind: str, model: Sequential) -> dict[str, list[str]]:
+    return FORMATS[kind].mapping(model) if kind in FORMATS else {}
+
+
+def _report_mapping(mapping: dict[str, list[str]], params: Any, arrow: str, report: Callable[[str], None]) -> None:
     """A line for each layer's weights, if they have other names than ours."""
-    if kind == "tf1.0":
-        report("  kernel and bias of every cell -> weights and biases")
     names = flatten_names(params)
-    for path, theirs in (FORMATS[kind].mapping(model) if kind in FORMATS else {}).items():
+    for path, theirs in mapping.items():
         ours = [name.removeprefix(f"{path}/") for name in names if name.startswith(f"{path}/")]
         report(f"  {path}: {', '.join(ours)} {arrow} {', '.join(theirs)}")
 

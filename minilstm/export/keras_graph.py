@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import numpy as np
 
 from ..reading import LIMITS, Limits
+from .keras_layers import CELL_ARRAYS, DIRECTIONS
 from .object_graph import Node, decode
-from .shapes import kind_by
+from .shapes import Shape, kind_by
 
+EXPORTED_CELLS = ("lstm_cell", "gru_cell")
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 Holders = tuple[tuple[str, int], ...]  # what holds the variables of a layer: the folder of their names, and the node
 
 
-def layers_with_weights(
-    tensors: Mapping[str, Any], where: str, limits: Limits = LIMITS
-) -> list[dict[str, np.ndarray]]:
-    """The arrays of each Keras layer by Keras's names, in the layers' order, from an object-based checkpoint.
+def keys_by_layer(
+    graph: bytes, shapes: Mapping[str, Shape], where: str, limits: Limits = LIMITS
+) -> list[dict[str, str]]:
+    """The keys of each Keras layer's variables by Keras's names, in the layers' order, from the checkpoint's `graph`.
 
-    Raises ValueError unless the checkpoint holds exactly one model, whose layers hold no other variables and share
-    none, and for what is beyond `limits`.
+    `shapes` are those of the checkpoint's arrays by key. Raises ValueError unless the checkpoint holds exactly one
+    model, whose layers hold no other variables and share none, and for what is beyond `limits`.
     """
-    if GRAPH not in tensors:
-        raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
-    nodes = decode(np.asarray(tensors[GRAPH], object).item(), limits.objects)
+    nodes = decode(graph, limits.objects)
     models: dict[tuple[Holders, ...], list[int]] = {}  # the holders of its weights, by layer -> all of its layers
     for numbers in _rows_of_layers(nodes):
         layers = [_holders(number, nodes) for number in numbers]
@@ -39,7 +36,7 @@ def layers_with_weights(
         if weighted:
             models[tuple(weighted)] = numbers
     if not models:
-        exported = _exported(nodes, tensors, where)
+        exported = _exported(nodes, shapes, where)
         if exported:
             return exported
     if len(models) != 1:
@@ -53,38 +50,66 @@ def layers_with_weights(
     others = sorted(key for key in _reachable(nodes, numbers) - taken if "seed_generator" not in key)
     if others:
         raise ValueError(f"{where}: a layer holds {others[0]}, which is of no LSTM, GRU, Dense or Embedding")
-    missing = sorted(taken - tensors.keys())
+    missing = sorted(taken - shapes.keys())
     if missing:
         raise ValueError(f"{where}: the checkpoint has no {', '.join(missing[:5])}, which its graph names")
-    return [{name: tensors[key] for name, key in layer.items()} for layer in keys]
+    return keys
 
 
-def _exported(nodes: list[Node], tensors: Mapping[str, Any], where: str) -> list[dict[str, np.ndarray]]:
-    """The arrays of each layer in what Keras 3's ``model.export`` wrote: it has no layers, but names of variables.
+def _exported(nodes: list[Node], shapes: Mapping[str, Shape], where: str) -> list[dict[str, str]]:
+    """The keys by layer of what Keras 3's ``model.export`` wrote: it has no layers, but names of variables.
 
     The root holds the list ``variables``, in the order of the layers, named such as ``stack/lstm/lstm_cell/kernel``.
     """
     places = nodes[nodes[0].children.get("variables", 0)].children if nodes else {}
-    layers: dict[str, dict[str, np.ndarray]] = {}
+    layers: dict[str, dict[str, str]] = {}
     for place in sorted((place for place in places if place.isdecimal()), key=int):
         variable = nodes[places[place]].variable
         if variable is None or "seed_generator" in variable[0]:
             continue
-        folder, _, array = variable[0].rpartition("/")
-        *outer, inner = folder.split("/")
+        name, key = variable
+        folder, _, array = name.rpartition("/")
+        inner = folder.rpartition("/")[2]
         is_known = array in ("kernel", "recurrent_kernel", "bias", "embeddings")
         is_of_cell = inner.endswith("_cell") or array == "recurrent_kernel"
-        is_of_other_cell = is_of_cell and inner not in ("lstm_cell", "gru_cell")
-        if not is_known or is_of_other_cell or any(name.startswith(("forward_", "backward_")) for name in outer):
-            raise ValueError(f"{where}: {variable[0]} is of no LSTM, GRU, Dense or Embedding")
-        if variable[1] not in tensors:
-            raise ValueError(f"{where}: the checkpoint has no {variable[1]}, which its graph names")
+        if not is_known or (is_of_cell and inner not in EXPORTED_CELLS):
+            raise ValueError(f"{where}: {name} is of no LSTM, GRU, Dense or Embedding")
+        if key not in shapes:
+            raise ValueError(f"{where}: the checkpoint has no {key}, which its graph names")
         if array in layers.setdefault(folder, {}):
-            raise ValueError(f"{where}: there are two variables named {variable[0]}")
-        layers[folder][array] = tensors[variable[1]]
-        if array == "recurrent_kernel" and inner != f"{kind_by(np.shape(tensors[variable[1]])).lower()}_cell":
-            raise ValueError(f"{where}: {variable[0]} has shape {np.shape(tensors[variable[1]])}, which no {inner} has")
-    return list(layers.values())
+            raise ValueError(f"{where}: there are two variables named {name}")
+        layers[folder][array] = key
+        if array == "recurrent_kernel" and inner != f"{kind_by(shapes[key]).lower()}_cell":
+            raise ValueError(f"{where}: {name} has shape {shapes[key]}, which no {inner} has")
+    return _both_directions(layers, shapes, where)
+
+
+def _both_directions(
+    layers: Mapping[str, dict[str, str]], shapes: Mapping[str, Shape], where: str
+) -> list[dict[str, str]]:
+    """Exported layers in which the cells of a Bidirectional, ``both/forward_x`` and ``both/backward_x``, are one layer.
+
+    Two layers of a model that is called ``both`` could have these names, too. Their shapes tell, unless the first has
+    as many inputs as units: then they are refused, unless ``both`` is Keras's own name for a Bidirectional.
+    """
+    rows, folders = [], iter(layers)
+    for folder in folders:
+        layer, _, cell = folder.rpartition("/")
+        both, _, name = layer.rpartition("/")
+        if cell not in EXPORTED_CELLS or not name.startswith(("forward_", "backward_")):
+            rows.append(layers[folder])
+            continue
+        pair = [layers[folder], layers.get(next(folders, ""), {})]
+        other = f"{both}/{name.replace('forward', 'backward', 1)}/{cell}"
+        sizes = [{array: shapes[key] for array, key in keys.items()} for keys in pair]
+        is_pair = layers.get(other) is pair[1] and sizes[0] == sizes[1] and set(sizes[0]) == set(CELL_ARRAYS)
+        is_told = both.rpartition("/")[2].startswith("bidirectional")
+        if not is_pair or not (is_told or sizes[0]["kernel"][:1] != sizes[0]["recurrent_kernel"][:1]):
+            raise ValueError(f"{where}: {layer} may be a layer of its own or a direction of a Bidirectional")
+        rows.append(
+            {way + array: key for way, keys in zip(DIRECTIONS, pair, strict=True) for array, key in keys.items()}
+        )
+    return rows
 
 
 def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:

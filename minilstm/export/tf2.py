@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from .. import reading, tensorbundle
-from ..checkpoint import EXTRA, MODEL
+from ..checkpoint import EXTRA, MODEL, prefix_of
 from ..layers import Dropout, Sequential
 from ..reading import LIMITS, Limits
 from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options, model_from, shapes_of
 from .keras_config import code_of, layer_names, stack_lines
-from .keras_graph import GRAPH, layers_with_weights
+from .keras_graph import GRAPH, keys_by_layer
 from .keras_layers import (
     array_names,
     directions,
@@ -94,6 +94,7 @@ def load(
     Parameters
     ----------
     prefix : path
+        Or a folder: a SavedModel's, or that of checkpoints, whose newest is read.
     model : Sequential, optional
         What the weights are for; needed if the file does not describe it. Layers are matched in their order. An
         optimizer's slots and everything else that was saved are left aside.
@@ -114,16 +115,20 @@ def load(
     FileNotFoundError, CheckpointError
         As `minilstm.tensorbundle.read`.
     """
-    where = os.fspath(prefix)
-    tensors = tensorbundle.read(prefix)
+    where = prefix_of(prefix)
+    tensors = tensorbundle.read(where)
     texts = {name: np.asarray(tensors[name], object).item() for name in (MODEL, EXTRA) if name in tensors}
 
     @functools.cache
-    def in_file() -> list[dict[str, np.ndarray]]:
-        return layers_with_weights(tensors, where, limits)
+    def in_file() -> list[dict[str, str]]:
+        if GRAPH not in tensors:
+            raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
+        return keys_by_layer(tensors[GRAPH].item(), shapes_of(tensors), where, limits)
 
     def infer(given: Options) -> Sequential:
-        layers = {f"layer_{k}": shapes_of(arrays) for k, arrays in enumerate(in_file())}
+        layers = {
+            f"layer_{k}": {name: tensors[key].shape for name, key in keys.items()} for k, keys in enumerate(in_file())
+        }
         found = in_keras_layers(layers, where)
         return merged(model_from(found, given.without_forget_bias(), where, ordered=True), where)
 
@@ -131,17 +136,26 @@ def load(
     parts, layers = _weighted(model, where), in_file()
     if len(layers) != len(parts):
         raise ValueError(f"{where}: the model has {len(parts)} layers with weights, the file {len(layers)}")
-    found: dict[str, np.ndarray] = {}
-    for k, (part, arrays) in enumerate(zip(parts, layers, strict=True)):
-        if set(arrays) != set(array_names(part)):
-            raise ValueError(f"{where}: {part.name!r} wants {array_names(part)}, got {sorted(arrays)}")
-        found |= {_key(k, part, name): array for name, array in arrays.items()}
-    return Loaded(model, assembled(model, _places(parts), found, where), extra)
+    for part, keys in zip(parts, layers, strict=True):
+        if set(keys) != set(array_names(part)):
+            raise ValueError(f"{where}: {part.name!r} wants {array_names(part)}, got {sorted(keys)}")
+    found = {key: tensors[key] for keys in layers for key in keys.values()}
+    return Loaded(model, assembled(model, _places(parts, layers), found, where), extra)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
     """The path of each part's weights in our tree, with the keys of the variables they become."""
-    return names_of(_places(_weighted(model, "export.tf2")))
+    parts = _weighted(model, "export.tf2")
+    return names_of(_places(parts, _own_keys(parts)))
+
+
+def mapping_in(prefix: str | os.PathLike[str], model: Sequential) -> dict[str, list[str]]:
+    """The same for a checkpoint that `load` took: with the keys that are really in it."""
+    where = prefix_of(prefix)
+    with tensorbundle.open(where) as bundle:
+        shapes = {name: bundle.info(name).shape for name in bundle}
+        layers = keys_by_layer(bundle[GRAPH].item(), shapes, where)
+    return names_of(_places(_weighted(model, "export.tf2"), layers))
 
 
 def is_object_based(prefix: str | os.PathLike[str]) -> bool:
@@ -162,13 +176,18 @@ def _weighted(model: Sequential, where: str) -> list[Part]:
     return [part for part in keras_parts(model, where) if array_names(part)]
 
 
-def _places(parts: list[Part]) -> list[Place]:
-    """Where the parts with weights are: each variable under the key that `save` gives it."""
+def _own_keys(parts: list[Part]) -> list[dict[str, str]]:
+    """The keys that `save` gives to the variables of parts with weights."""
+    return [{name: _key(k, part, name) for name in array_names(part)} for k, part in enumerate(parts)]
+
+
+def _places(parts: list[Part], layers: list[dict[str, str]]) -> list[Place]:
+    """Where the parts with weights are: each of their variables under its key."""
     return [
         Place(one.path, names, partial(own_weights, one), one.check(keras_shapes))
-        for k, part in enumerate(parts)
+        for part, keys in zip(parts, layers, strict=True)
         for folder, one in directions(part)
-        for names in [{name: _key(k, part, folder + name) for name in _names_in(part, folder)}]
+        for names in [{name: keys[folder + name] for name in _names_in(part, folder)}]
     ]
 
 

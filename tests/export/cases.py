@@ -19,7 +19,10 @@ from minilstm import (
     LSTMCell,
     MultiRNNCell,
     Sequential,
+    tensorbundle,
 )
+from minilstm.export.keras_graph import GRAPH
+from minilstm.export.object_graph import Node, encode
 from minilstm.params import tree_map
 
 EXAMPLES = 150 if os.environ.get("MINILSTM_FULL") else 15
@@ -122,3 +125,13 @@ def assert_one_rounding(params, reference):
             assert np.all(np.abs(value - right[name]) <= np.spacing(largest.astype(value.dtype))), name
         else:
             assert value.tobytes() == right[name].tobytes(), name
+
+
+def exported(folder, names, arrays):
+    """A SavedModel as Keras 3 exports one: a list of variables with names, and no layers."""
+    keys = [f"variables/{k}/.ATTRIBUTES/VARIABLE_VALUE" for k in range(len(names))]
+    variables = [Node({}, pair) for pair in zip(names, keys, strict=True)]
+    nodes = [Node({"variables": 1}), Node({str(k): 2 + k for k in range(len(names))}), *variables]
+    graph = {GRAPH: np.asarray(encode(nodes), object)}
+    tensorbundle.write(folder / "variables" / "variables", {**dict(zip(keys, arrays, strict=True)), **graph})
+    (folder / "saved_model.pb").write_bytes(b"")

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from export.cases import assert_one_rounding, cases, make
+from export.cases import assert_one_rounding, cases, exported, make
 from hypothesis import given
 
-from minilstm import LSTM, Dense, Dropout, Sequential, tensorbundle
+from minilstm import LSTM, Bidirectional, Dense, Dropout, Sequential, tensorbundle
 from minilstm.cli import main
 from minilstm.export import npz, tf2
 from minilstm.export.infer import Options
@@ -69,16 +69,6 @@ def test_a_checkpoint_must_hold_one_model(tmp_path):
 # --- the folder of a SavedModel ---------------------------------------------------------------------------------
 
 
-def exported(folder, names, arrays):
-    """A SavedModel as Keras 3 exports one: a list of variables with names, and no layers."""
-    keys = [f"variables/{k}/.ATTRIBUTES/VARIABLE_VALUE" for k in range(len(names))]
-    variables = [Node({}, pair) for pair in zip(names, keys, strict=True)]
-    nodes = [Node({"variables": 1}), Node({str(k): 2 + k for k in range(len(names))}), *variables]
-    graph = {tf2.GRAPH: np.asarray(encode(nodes), object)}
-    tensorbundle.write(folder / "variables" / "variables", {**dict(zip(keys, arrays, strict=True)), **graph})
-    (folder / "saved_model.pb").write_bytes(b"")
-
-
 def keras_arrays(units=4, blocks=4):
     rng = np.random.default_rng(0)
     columns = blocks * units
@@ -106,14 +96,54 @@ def test_the_folder_of_a_saved_model_is_a_source(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("lstm_cell", "other_cell"), ("s/a/", "s/forward_a/"), ("s/a/", "s/backward_a/"), ("b/kernel", "b/gamma"),
-        ("a/lstm_cell", "a"),
+        ("lstm_cell", "other_cell"), ("b/kernel", "b/gamma"), ("a/lstm_cell", "a"),
     ],
 )  # fmt: skip
 def test_what_a_saved_model_holds_besides_is_refused(tmp_path, old, new):
     exported(tmp_path, [name.replace(old, new) for name in KERAS_NAMES], keras_arrays())
     options = Options(activation="tanh", dense_activation="linear")
     with pytest.raises(ValueError, match=r"variables: s/.* is of no LSTM, GRU, Dense or Embedding"):
+        tf2.load(tmp_path / "variables" / "variables", options=options)
+
+
+def both_names(both, first="forward_a", second="backward_a"):
+    cells = [f"{both}/{layer}/lstm_cell/{array}" for layer in (first, second)
+             for array in ("kernel", "recurrent_kernel", "bias")]  # fmt: skip
+    return [*cells, "s/b/kernel", "s/b/bias"]
+
+
+def both_arrays(inputs=3, units=4):
+    cell = [(inputs, 4 * units), (units, 4 * units), (4 * units,)]
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape).astype(np.float32) for shape in [*cell, *cell, (2 * units, 2), (2,)]]
+
+
+@pytest.mark.parametrize(("both", "inputs"), [("s/two", 3), ("s/bidirectional", 3), ("s/bidirectional_1", 4)])
+def test_a_bidirectional_of_a_saved_model(tmp_path, capsys, both, inputs):
+    exported(tmp_path, both_names(both), both_arrays(inputs))
+    flags = ["--activation", "tanh", "--dense-activation", "linear"]
+    assert main(["convert", str(tmp_path), str(tmp_path / "m.npz"), *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "verified" in printed
+    assert "bw/lstm_cell: kernel, bias <- variables/3/.ATTRIBUTES/VARIABLE_VALUE, variables/4/" in printed
+    found = npz.load(tmp_path / "m.npz")
+    assert isinstance(found.model.layers[0], Bidirectional)
+    i, f, j, o = np.split(np.concatenate(both_arrays(inputs)[3:5]), 4, axis=1)
+    assert np.array_equal(found.params["layer_0"]["bw"]["lstm_cell"]["kernel"], np.concatenate([i, j, f, o], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("names", "inputs"),
+    [
+        (both_names("s/two"), 4),  # a model "two" of two layers would have these shapes, too
+        (both_names("s/bidirectional", second="a"), 3),
+        (both_names("s/bidirectional", first="backward_a", second="forward_a"), 3),
+    ],
+)  # fmt: skip
+def test_what_may_be_two_layers_or_a_bidirectional_is_refused(tmp_path, names, inputs):
+    exported(tmp_path, names, both_arrays(inputs))
+    options = Options(activation="tanh", dense_activation="linear")
+    with pytest.raises(ValueError, match=r"ward_a may be a layer of its own or a direction of a"):
         tf2.load(tmp_path / "variables" / "variables", options=options)
 
 
