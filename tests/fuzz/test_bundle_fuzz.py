@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import bundle_fuzz
 import pytest
 import slice_fuzz
+from test_door_fuzz import run
 
 FULL = os.environ.get("MINILSTM_FULL") == "1"
 
@@ -32,9 +30,7 @@ def test_mutated_files_of_the_first_format_are_refused_or_what_they_say():
 def test_memory_stays_within_bounds(harness):
     if not bundle_fuzz.peak_megabytes():
         pytest.skip("the peak of memory is not known here")
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", f"tests.fuzz.{harness}", "--count", "20000" if FULL else "300", "--seed", "1"]
-    printed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+    printed = run(f"tests.fuzz.{harness}", "--count", "20000" if FULL else "300", "--seed", "1")
     megabytes = float(printed.splitlines()[-1].split()[0])
     assert megabytes < 100
 

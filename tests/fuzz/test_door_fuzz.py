@@ -26,23 +26,28 @@ sys.modules["tests"].__path__ = [{str(ROOT / "tests")!r}]
 
 
 def python(code, *arguments):
-    """Run code in a process of its own, which has its own limits and may die."""
+    """Run code in a process of its own, which has its own limits and may die; `tests` is this folder there."""
     command = [sys.executable, "-c", OUR_TESTS + code, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=14_000)
 
 
+def run(module, *arguments):
+    """What a module prints that runs as ``python -m``."""
+    found = python(f"runpy.run_module({module!r}, run_name='__main__')", *arguments)
+    assert found.returncode == 0, found.stderr[-3000:]
+    return found.stdout
+
+
 def fuzz(module, formats, seed=0):
     """Run the fuzz; assert that it finds nothing wrong, sees files of both kinds and stays within its memory."""
-    code = f"runpy.run_module({module!r}, run_name='__main__')"
-    found = python(code, *formats, "--count", str(COUNT), "--seed", str(seed))
-    assert found.returncode == 0, found.stderr[-3000:]
+    printed = run(module, *formats, "--count", str(COUNT), "--seed", str(seed))
     for name in formats:
-        line = re.search(rf"^{name}: (.*)$", found.stdout, re.MULTILINE)[1]
+        line = re.search(rf"^{name}: (.*)$", printed, re.MULTILINE)[1]
         counts = {outcome: int(count) for count, outcome in (part.split(" ", 1) for part in line.split(", "))}
         assert sum(counts.values()) == COUNT
-        assert counts["refused"] > COUNT / 5, found.stdout
-        assert sum(count for outcome, count in counts.items() if "read" in outcome) > 0, found.stdout
-    assert max(float(number) for number in re.findall(r"(\S+) MB of memory", found.stdout)) < MEGABYTES
+        assert counts["refused"] > COUNT / 5, printed
+        assert sum(count for outcome, count in counts.items() if "read" in outcome) > 0, printed
+    assert max(float(number) for number in re.findall(r"(\S+) MB of memory", printed)) < MEGABYTES
 
 
 @pytest.mark.parametrize("formats", [(name,) for name in FORMATS] if FULL else [FORMATS], ids="-".join)
