@@ -61,6 +61,12 @@ class VariantWorkspace:
         """For each group what its kernel's other rows multiply, ``[time, units, batch]``."""
         return [self.h[:-1]]
 
+    def taken_apart(self, *weights: Array) -> tuple[Array, list[Array]]:
+        """The matrix of ``[x_t; 1]``, ``[input_dim + 1, blocks * units]``, and each group's recurrent matrix."""
+        first, kernels, biases = self.input_dim, weights[::2], weights[1::2]
+        of_inputs = [np.concatenate((kernel[:first], bias[None])) for kernel, bias in zip(kernels, biases, strict=True)]
+        return np.concatenate(of_inputs, axis=1), [np.ascontiguousarray(kernel[first:]) for kernel in kernels]
+
     def set_masks(self, h_masks: Array) -> None:
         """Factors ``[time, batch, units or 1]`` for the carried h of the next `forward`."""
         self.h_masks = np.ascontiguousarray(h_masks.transpose(0, 2, 1), self.h.dtype)
@@ -69,13 +75,10 @@ class VariantWorkspace:
         """Outputs ``[time, batch, units]`` and final h, from ``inputs [time, batch, input_dim]``; `weights` are the
         kernel and bias of each group.
         """
-        first = self.input_dim
-        np.copyto(self.x[:, :first], inputs.transpose(0, 2, 1))
+        np.copyto(self.x[:, : self.input_dim], inputs.transpose(0, 2, 1))
         np.copyto(self.h[0], h.T)
-        kernels, biases = weights[::2], weights[1::2]
-        of_inputs = [np.concatenate((kernel[:first], bias[None])) for kernel, bias in zip(kernels, biases, strict=True)]
-        self.from_inputs = np.ascontiguousarray((np.concatenate(of_inputs, axis=1) * self.scale).T)
-        self.recurrent = [np.ascontiguousarray(kernel[first:]) for kernel in kernels]
+        of_inputs, self.recurrent = self.taken_apart(*weights)
+        self.from_inputs = np.ascontiguousarray((of_inputs * self.scale).T)
         ends = np.cumsum([0, *self.groups]) * self.units
         scales = [self.scale[start:stop] for start, stop in itertools.pairwise(ends)]
         self.factors = [np.ascontiguousarray((k * s).T) for k, s in zip(self.recurrent, scales, strict=True)]
@@ -98,28 +101,34 @@ class VariantWorkspace:
             dh = self.loop_back(d_outputs)
         self.has_dz = True
         time, blocks, batch = self.z.shape
-        first, units = self.input_dim + 1, self.units
+        first = self.input_dim + 1
         copy_rows(self.dz_by_feature, self.z.transpose(1, 0, 2))
         copy_rows(self.by_feature[:first], self.x.transpose(1, 0, 2))
         dz, features = self.dz_by_feature.reshape(blocks, -1), self.by_feature.reshape(len(self.by_feature), -1)
-        of_inputs = np.matmul(features[:first], dz.T)
-        weights: list[Array] = []
-        start = 0
-        for n, (size, recurrent) in enumerate(zip(self.groups, self.recurrent_inputs(), strict=True)):
-            rows = slice(first + n * units, first + (n + 1) * units)
-            columns = slice(start * units, (start + size) * units)
-            copy_rows(self.by_feature[rows], recurrent.transpose(1, 0, 2))
-            kernel = recycled((self.input_dim + units, size * units), dz.dtype)
-            kernel[: self.input_dim] = of_inputs[:-1, columns]
-            np.matmul(features[rows], dz[columns].T, out=kernel[self.input_dim :])
-            weights += [kernel, of_inputs[-1, columns].copy()]
-            start += size
+        weights = self.d_weights(np.matmul(features[:first], dz.T), features, dz)
         d_inputs = None
         if wants_inputs:
             factor = np.ascontiguousarray((self.from_inputs[:, :-1] / self.scale[:, None]).T)
             d_inputs = recycled((time, self.input_dim, batch), dz.dtype)
             d_inputs = np.matmul(factor, self.z, out=d_inputs).transpose(0, 2, 1)
         return [d_inputs, dh.T.copy(), *weights]
+
+    def d_weights(self, of_inputs: Array, features: Array, dz: Array) -> list[Array]:
+        """The derivatives of the weights. `of_inputs` is that of the matrix of ``[x_t; 1]``; `features` ``[_, time *
+        batch]``, with x and 1 in its first rows, and `dz` ``[blocks * units, time * batch]`` are those of all steps.
+        """
+        weights: list[Array] = []
+        first, units, start = self.input_dim, self.units, 0
+        for n, (size, recurrent) in enumerate(zip(self.groups, self.recurrent_inputs(), strict=True)):
+            rows = slice(first + 1 + n * units, first + 1 + (n + 1) * units)
+            columns = slice(start * units, (start + size) * units)
+            copy_rows(self.by_feature[rows], recurrent.transpose(1, 0, 2))
+            kernel = recycled((first + units, size * units), dz.dtype)
+            kernel[:first] = of_inputs[:-1, columns]
+            np.matmul(features[rows], dz[columns].T, out=kernel[first:])
+            weights += [kernel, of_inputs[-1, columns].copy()]
+            start += size
+        return weights
 
     def dz(self) -> Array:
         """The dz of the last backward pass, ``[time, batch, blocks * units]``."""
@@ -176,14 +185,14 @@ class GRUWorkspace(VariantWorkspace):
     the cache, as `minilstm.fast.loops` does it for an LSTM.
     """
 
-    groups = 2, 1
+    groups: tuple[int, ...] = (2, 1)
     halved = 2
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, *options: Any) -> None:
         super().__init__(time, batch, input_dim, units, dtype, *options)
         entries = units * batch
         self.q = aligned((time, units, batch), dtype)  # r times the h before
-        self.from_h, self.spare = aligned((2 * units, batch), dtype), aligned((2, units, batch), dtype)
+        self.from_h, self.spare = aligned((self.groups[0] * units, batch), dtype), aligned((2, units, batch), dtype)
         shape = (2 * entries,) if 2 * entries <= SMALL else ()
         self.half = np.full(shape, 0.5, dtype)  # small: a constant of the shape of both gates is fastest
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * np.dtype(dtype).itemsize))))
@@ -250,10 +259,10 @@ class GRUWorkspace(VariantWorkspace):
         """The factors of the steps from `start` to before `stop`: with them dz_u and dz_k are products with dh, and
         dz_r is one with dq.
         """
-        n = stop - start
         r, u, k = (self.blocks[start:stop, block] for block in range(3))
-        h, q = (x[start:stop].reshape(n, -1) for x in (self.h, self.q))
-        (for_r, for_u, for_k), scratch = self.for_dh[:, :n], self.scratch[:n]
+        h, q = (x[start:stop].reshape(stop - start, -1) for x in (self.h, self.q))
+        (for_r, for_u, for_k), scratch = self.for_dh[:, : stop - start], self.scratch[: stop - start]
+        q = self.reset(q, r, scratch)
         np.multiply(q, r, for_r)  # h r (1 - r) = q - q r
         np.subtract(q, for_r, for_r)
         np.multiply(u, u, scratch)  # (h - k) u (1 - u)
@@ -262,3 +271,80 @@ class GRUWorkspace(VariantWorkspace):
         np.multiply(for_u, scratch, for_u)
         np.subtract(1, u, for_k)  # (1 - u) activation'(k)
         self.activation.times_slope(for_k, k, for_k, scratch)
+
+    @staticmethod
+    def reset(q: Array, r: Array, out: Array) -> Array:
+        """What r has multiplied, times r; for a GRU that is q."""
+        return q
+
+
+class ResetAfterWorkspace(GRUWorkspace):
+    """The pass of a GRU with `reset_after`; dz is da, and dq overwrites q. One product gives b_r, b_u and q."""
+
+    groups = (3,)
+
+    def taken_apart(self, *weights: Array) -> tuple[Array, list[Array]]:
+        """As `VariantWorkspace.taken_apart`. The recurrent biases of r and u are added to the others."""
+        kernel, recurrent, bias, recurrent_bias = weights
+        gates, bias = 2 * self.units, bias.copy()
+        bias[:gates] += recurrent_bias[:gates]
+        self.q_bias = np.repeat(recurrent_bias[gates:], self.h.shape[2])
+        self.of_gates, self.of_q = (np.ascontiguousarray(part) for part in np.split(recurrent, [gates], axis=1))
+        return np.concatenate((kernel, bias[None])), [recurrent]
+
+    def loop(self) -> None:
+        """As `VariantWorkspace.loop`."""
+        (factor,), gates_rows = self.factors, 2 * self.units
+        product, multiply, add, act, half = np.matmul, np.multiply, np.add, self.activation.function, self.half
+        from_h, b_gates, b_k = matrix(self.from_h), matrix(self.from_h[:gates_rows]), self.from_h[gates_rows:].ravel()
+        for t, (h, flat_h, z, gates, r, u, k, _, q, _, a, b, output) in enumerate(self.views):
+            product(factor, h, from_h)
+            add(z, b_gates, z)
+            np.tanh(gates, gates)
+            multiply(gates, half, gates)
+            add(gates, half, gates)
+            add(b_k, self.q_bias, q)
+            multiply(r, q, a)
+            add(k, a, k)
+            act(k, k)
+            multiply(u, flat_h, a)
+            multiply(u, k, b)
+            np.subtract(k, b, b)
+            add(a, b, output)
+            if self.h_masks is not None:
+                self.carry(t)
+
+    def loop_back(self, d_outputs: Array) -> Array:
+        """As `VariantWorkspace.loop_back`."""
+        product, multiply, add = np.matmul, np.multiply, np.add
+        dh, from_gates, from_q = self.dh.reshape(-1), self.spare[1].reshape(-1), self.next_dh.reshape(-1)
+        from_gates_matrix, from_q_matrix = matrix(self.spare[1]), matrix(self.next_dh)
+        for start in reversed(range(0, len(self.z), self.chunk)):
+            self.compute(start, min(start + self.chunk, len(self.z)))
+            for t in reversed(range(start, min(start + self.chunk, len(self.z)))):
+                _, _, dz_gates, _, r, u, k, _, q, dq, a, _, _ = self.views[t]
+                for_r, for_u, for_k = self.for_dh[:, t - start]
+                self.add_output(t, d_outputs[t])
+                multiply(for_k, dh, k)
+                multiply(k, r, q)
+                multiply(for_r, k, r)
+                multiply(dh, u, a)
+                multiply(for_u, dh, u)
+                product(self.of_q, dq, from_q_matrix)
+                product(self.of_gates, dz_gates, from_gates_matrix)
+                add(a, from_q, a)
+                add(a, from_gates, dh)
+        return self.dh
+
+    @staticmethod
+    def reset(q: Array, r: Array, out: Array) -> Array:
+        """As `GRUWorkspace.reset`."""
+        return np.multiply(q, r, out)
+
+    def d_weights(self, of_inputs: Array, features: Array, dz: Array) -> list[Array]:
+        """As `VariantWorkspace.d_weights`; the recurrent matrix saw dq in the place of da_k."""
+        rows, of_q = slice(self.input_dim + 1, None), slice(2 * self.units, None)
+        copy_rows(self.by_feature[rows], self.h[:-1].transpose(1, 0, 2))
+        copy_rows(self.dz_by_feature[of_q], self.q.transpose(1, 0, 2))
+        recurrent_bias = np.concatenate((of_inputs[-1, : 2 * self.units], dz[of_q].sum(axis=1)))
+        return [of_inputs[:-1].copy(), features[rows] @ dz.T, of_inputs[-1].copy(), recurrent_bias]

@@ -20,7 +20,7 @@ from ..variants_bptt import derivation_of
 from . import compiled
 from .loans import Loan
 from .padding import Padding, padding_for
-from .variant_workspace import GRUWorkspace, RNNWorkspace
+from .variant_workspace import GRUWorkspace, ResetAfterWorkspace, RNNWorkspace
 
 Array = Any
 
@@ -46,13 +46,14 @@ class VariantLoan(Loan):
             live = ~self.padding.past[..., None]
             masks = live if masks is None else masks * live
         units, activation, is_gru = self.cell.units, self.cell.activation, isinstance(self.cell, GRUCell)
-        shape = *inputs.shape, units
-        if is_gru and activation == "tanh" and compiled.can_compile(inputs.dtype, 3 * units * (shape[2] + units)):
+        shape, resets_after = (*inputs.shape, units), getattr(self.cell, "reset_after", False)
+        size = 3 * units * (inputs.shape[2] + units)
+        if is_gru and not resets_after and activation == "tanh" and compiled.can_compile(inputs.dtype, size):
             from .compiled.gru import CompiledGRU
 
             workspace = self.take(CompiledGRU, *shape, masks is not None)
         else:
-            kind = GRUWorkspace if is_gru else RNNWorkspace
+            kind = ResetAfterWorkspace if resets_after else GRUWorkspace if is_gru else RNNWorkspace
             workspace = self.take(kind, *shape, inputs.dtype, activation, masks is not None)
         if masks is not None:
             workspace.set_masks(masks)

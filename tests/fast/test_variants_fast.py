@@ -1,5 +1,7 @@
 """The fast passes of the GRU and the plain RNN: equal to the readable ones, and what kept workspaces must never do."""
 
+import functools
+
 import numpy as np
 import pytest
 from helpers import assert_trees_close, assert_trees_equal, largest, layer_gradients, named_leaves
@@ -11,7 +13,8 @@ from minilstm.fast import variants as fast_variants
 from minilstm.fast.loops import CACHE_BYTES, SMALL
 from minilstm.params import tree_map
 
-KINDS = pytest.mark.parametrize("kind", [GRUCell, BasicRNNCell])
+CELLS = [GRUCell, functools.partial(GRUCell, reset_after=True), BasicRNNCell]
+KINDS = pytest.mark.parametrize("kind", CELLS, ids=["gru", "reset_after", "rnn"])
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 
@@ -28,7 +31,7 @@ def both(cell, data, seed=0, **options):
 
 
 @given(
-    st.sampled_from([GRUCell, BasicRNNCell]),
+    st.sampled_from(CELLS),
     st.tuples(st.integers(1, 5), st.integers(1, 12), st.sampled_from([1, 2, 150]), st.integers(1, 7)),
     st.sampled_from(["tanh", "tanh", "relu", "sigmoid", "linear", "softsign"]),
     st.booleans(), st.booleans(), st.integers(0, 999), st.sampled_from([np.float64, np.float32]),
@@ -61,8 +64,9 @@ def test_large_steps_in_pieces(kind, dtype):
     assert largest(readable[1]) > 1e-3
 
 
-def test_the_pieces_of_a_long_sequence_fit_together():
-    cell = GRUCell(8)
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_the_pieces_of_a_long_sequence_fit_together(reset_after):
+    cell = GRUCell(8, reset_after=reset_after)
     assert 300 < CACHE_BYTES // (5 * 8 * 4 * 8) < 450
     fast, readable = both(cell, case(cell, batch=4, time=450, input_dim=1))
     assert_trees_close(fast, readable, 1e-11)
