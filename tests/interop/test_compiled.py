@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 from helpers import assert_close, assert_trees_close, assert_trees_equal, error, largest, layer_gradients, named_leaves
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rounding import float32_bound
 from strategies import FORGET_BIASES
@@ -124,7 +124,7 @@ def test_the_compiled_pass_is_as_exact_as_numpys(sizes, forget_bias, seed):
     exact = pulled_back(reference, *in_float64(data), seed)
     for results in (found, numpys):
         assert_within_rounding(layer, data, seed, results, exact, 1e-6)
-    assert largest(exact[1]) > 1e-3
+    assume(largest(exact[1]) > 1e-4)  # there is something to disagree about
 
 
 def assert_within_rounding(layer, data, seed, found, exact, tolerance):
