@@ -236,7 +236,8 @@ def calendar(cells: Sequence[str], where: str) -> Calendar | None:
     found = {}
     for text in FORMATS:
         if text not in ("%Y%m%d", "%Y%m") or {len(cell) for cell in cells} == {8 if "d" in text else 6}:
-            dates = list(itertools.takewhile(bool, (read_date(cell, text) for cell in cells)))
+            read = itertools.takewhile(bool, (read_date(cell, text) for cell in cells))
+            dates = [date for date in read if date]
             if len(dates) == len(cells):
                 found[text] = stepping(dates, text)
     if len({(one.season, *one.places) for one in found.values()}) > 1 and len(cells) > 1:
