@@ -149,7 +149,7 @@ def refuse_odd_dates(cells: Sequence[str], where: str) -> None:
     """Raise ValueError for cells that cannot be read as dates although most look like some, or count the rows."""
     counts = [cell for cell in cells if NUMBER.fullmatch(cell)]
     like = {cell for cell in cells if LIKE_A_DATE.search(cell)}
-    if len(counts) == len(cells):
+    if len(counts) == len(cells) and {len(cell) for cell in cells} != {8}:  # 20011231
         return
     if 4 < len(counts) > len(cells) / 2 and calendar(counts, where):
         spellings = [[cell in counts for cell in cells]]
@@ -159,9 +159,10 @@ def refuse_odd_dates(cells: Sequence[str], where: str) -> None:
     else:
         return
     best = max(spellings, key=sum)
-    odd = best.index(False)
-    wanted = f"a date as {cells[best.index(True)]!r} is" if any(best) else "dates such as 2001-12-31"
-    raise ValueError(f"{where}: value {odd + 1} is {cells[odd]!r}, wanted {wanted}")
+    some = any(best) and not all(best)
+    odd = best.index(False) if some else 0
+    wanted = f"a date as {cells[best.index(True)]!r} is" if some else "dates such as 2001-12-31"
+    raise ValueError(f"{where}: value {odd + 1} is {cells[odd]!r}, wanted {wanted}, or not this column")
 
 
 def read_date(cell: str, text: str) -> datetime | None:
@@ -238,8 +239,8 @@ def calendar(cells: Sequence[str], where: str) -> Calendar | None:
         if text not in ("%Y%m%d", "%Y%m") or {len(cell) for cell in cells} == {8 if "d" in text else 6}:
             read = itertools.takewhile(bool, (read_date(cell, text) for cell in cells))
             dates = [date for date in read if date]
-            if len(dates) == len(cells):
-                found[text] = stepping(dates, text)
+            if len(dates) == len(cells) and (one := stepping(dates, text)):
+                found[text] = one
     if len({(one.season, *one.places) for one in found.values()}) > 1 and len(cells) > 1:
         raise ValueError(f"{where}: {cells[0]!r} may be {' or '.join(found)}, wanted dates such as 2001-12-31")
     if found or len(cells) < 2 or not all(map(NUMBER.fullmatch, cells)):
@@ -266,8 +267,8 @@ def number_label(first: float, step: float, digits: int, place: int) -> str:
     return f"{first + place * step:.{digits}f}"
 
 
-def stepping(dates: Sequence[datetime], text: str) -> Calendar:
-    """Months (also quarters and years), working days, or steps of a constant time."""
+def stepping(dates: Sequence[datetime], text: str) -> Calendar | None:
+    """Months (also quarters and years), working days, or steps of a constant time; None for years such as 2001/02."""
     first, same_time = dates[0], len({date.time() for date in dates}) == 1
     last = [monthrange(date.year, date.month)[1] for date in dates]
     day = 31 if all(date.day == end for date, end in zip(dates, last, strict=True)) else max(date.day for date in dates)
@@ -275,6 +276,8 @@ def stepping(dates: Sequence[datetime], text: str) -> Calendar:
     regular = all(date.day == min(day, end) for date, end in zip(dates, last, strict=True))
     if regular and same_time and np.ptp(months) > 0:
         step = int(np.gcd.reduce(np.diff(months)))
+        if 12 % step and step % 12:
+            return None
 
         def month(place: int) -> str:
             year, k = divmod(place * step + int(months[0]), 12)

@@ -191,6 +191,14 @@ MONTHS = [f"{2015 + k // 12}-{k % 12 + 1:02d},{k}" for k in range(20)]
             ["n,day,units", *(f"{k},d{2000 + k},{k}" for k in range(20))],
             r"'day': value 1 is 'd2000', wanted dates such as",
         ),
+        (
+            ["year,units", *(f"{2000 + k}/{k + 1:02d},{k}" for k in range(12))],
+            r"value 1 is '2000/01', wanted dates such as",
+        ),
+        (
+            ["day,units", *(f"2024{13 if k == 4 else 1:02d}{k + 10},{k}" for k in range(13))],
+            r"value 5 is '20241314', wanted",
+        ),
     ],
 )
 def test_a_column_of_dates_with_one_that_is_none(tmp_path, lines, wanted):
