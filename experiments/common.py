@@ -19,9 +19,10 @@ from typing import Any
 import minilstm
 from minilstm import LSTM, RNN, LSTMCell, MultiRNNCell, files
 
-OWN_FILES = (
-    "config.json", "results.json", "*.csv", "*.png", "samples.txt", "checkpoint", "model.ckpt-*.index",
-    "model.ckpt-*.data-*",
+OWN_FILES = (  # by their full names: --out may be a folder in which a person has other tables and pictures
+    "config.json", "results.json", "results.csv", "history.csv", "forecast.csv", "notebook.csv", "validation.csv",
+    "loss.png", "forecast.png", "surprise.png", "curvature.png", "curves.png", "gates.png", "forget_bias.png",
+    "sweep.png", "samples.txt", "checkpoint", "model.ckpt-*.index", "model.ckpt-*.data-*",
 )  # fmt: skip
 PACKAGES = ("numpy", "autograd", "tqdm", "matplotlib")  # whose versions config.json notes
 
@@ -48,11 +49,11 @@ def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentP
     """The flags of an experiment that trains a model, with this experiment's defaults."""
     flags = program(module, description)
     add_output_flags(flags)
-    flags.add_argument("--seed", type=int, default=0, help="seed of weights, batches and noise")
+    flags.add_argument("--seed", type=natural, default=0, help="seed of weights, batches and noise")
     flags.add_argument("--epochs", type=positive, default=defaults["epochs"], help="passes over the data")
     flags.add_argument("--units", type=positive, default=defaults["units"], help="units of each LSTM cell")
     flags.add_argument("--layers", type=positive, default=defaults.get("layers", 1), help="LSTM cells in a stack")
-    flags.add_argument("--learning-rate", type=float, default=defaults["learning_rate"], help="of Adam, at the start")
+    flags.add_argument("--learning-rate", type=rate, default=defaults["learning_rate"], help="of Adam, at the start")
     flags.add_argument("--resume", action="store_true", help="continue the run in --out instead of starting again")
     return flags
 
@@ -65,9 +66,27 @@ def positive(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def rate(text: str) -> float:
+    """A finite number of at least 0, for argparse."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {value}")
+    return value
+
+
 def parse(flags: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags in `argv` (None: those of this process), and as ``command`` the line that a person would type."""
     args = flags.parse_args(argv)
+    if args.out.exists() and not args.out.is_dir():
+        flags.error(f"--out {args.out} is a file, wanted a folder")
     args.command = shlex.join([*flags.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args
 

@@ -135,8 +135,7 @@ def forecast(
             members = []
             for k in range(seeds):
                 bar.set_description(stage)
-                name = f"{stage}-{noise:g}-{k}"
-                folder = out if out is None or (stage, k) == ("final", 0) else out / "members" / name
+                folder = out if out is None or (stage, k) == ("final", 0) else out / f"members/{stage}-{noise:g}-{k}"
                 members.append(train(values, transform, noise, seed + k, folder, resume, **options))
                 bar.update()
             return members
@@ -232,14 +231,15 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     try:
         series = read_series(args.file, args.column, args.date)
         check(series.values, args.horizon, test, season, f"{args.file}: column {series.name!r}")
+        if args.file != "-" and Path(args.file).resolve().parent == args.out.resolve():
+            raise ValueError(f"{args.file}: is in --out {args.out}, wanted another folder for the files of the run")
     except ValueError as error:
         flags.error(str(error))
     args.data = hashlib.sha256(series.values.tobytes()).hexdigest()[:16]
     config = args.out / "config.json"
     if args.resume and config.exists():
         before, free = json.loads(config.read_text())["settings"], ("out", "quiet", "resume", "command", "file")
-        other = [name for name, value in vars(args).items() if name not in free and before.get(name) != value]
-        for name in other[:1]:
+        for name in [name for name, value in vars(args).items() if name not in free and before.get(name) != value][:1]:
             flags.error(f"--resume: {config} is of a run with {name} {before.get(name)!r}, got {getattr(args, name)!r}")
     for folder in (args.out / "members").glob("*"):
         common.prepare(folder, args.resume)

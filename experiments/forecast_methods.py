@@ -217,7 +217,8 @@ def origins(rows: int, horizon: int, season: int) -> list[int]:
 
 def weights(errors: np.ndarray) -> np.ndarray:
     """Return the weight of each method in the average from its validated mean absolute error."""
-    found = (np.maximum(errors.min(), 1e-12) / np.maximum(errors, 1e-12)) ** POWER
+    least = 1e-12 * errors.min(initial=1.0, where=errors > 0)  # as small as the series may be
+    found = (np.maximum(errors.min(), least) / np.maximum(errors, least)) ** POWER
     return found / found.sum()
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from minilstm import load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from experiments import forecast, forecast_lstm, sunspots
+from experiments import common, forecast, forecast_lstm, sunspots
 from experiments import forecast_methods as ways
 from experiments.series import find_season
 
@@ -160,6 +160,8 @@ def test_resume_refuses_another_run(tmp_path, capsys):
         (["units", *["7"] * 40], ["--horizon", "4"], "all rows before those held out are 7, wanted a series that"),
         (["units", *["7"] * 36, "1", "2", "3", "4"], ["--horizon", "4"], "all rows before those held out are 7"),
         (monthly(), ["--horizon", "0"], "--horizon: must be at least 1"),
+        (monthly(), ["--horizon", "3", "--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (monthly(), ["--horizon", "3", "--learning-rate", "nan"], "--learning-rate: must be a number of at least 0"),
         (monthly(), ["--horizon", "3", "--interval", "80"], "--interval must be above 0 and below 1, got 80.0"),
         (monthly(), ["--horizon", "3", "--season", "year"], "--season must be auto or a whole number of at least 1"),
         (monthly(), ["--horizon", "3", "--column", "unit"], "units.csv: --column 'unit' .*did you mean 'units'"),
@@ -172,6 +174,53 @@ def test_what_cannot_be_forecast_is_refused_before_anything_is_written(tmp_path,
     assert stopped.value.code == 2
     assert re.search(wanted, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
+
+
+def test_out_is_not_the_folder_of_the_file(tmp_path, capsys, monkeypatch):
+    """A new run removes the files of the run before, by names that a person may have given to a file as well."""
+    (tmp_path / "results.csv").write_text("\n".join(monthly()))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        forecast.main(["results.csv", "--horizon", "6", *SHORT, "--out", "."])
+    assert "results.csv: is in --out ., wanted another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_out_is_no_file(tmp_path, capsys):
+    (tmp_path / "units.csv").write_text("\n".join(monthly()))
+    with pytest.raises(SystemExit):
+        forecast.main([str(tmp_path / "units.csv"), "--horizon", "6", *SHORT, "--out", str(tmp_path / "units.csv")])
+    assert "units.csv is a file, wanted a folder" in capsys.readouterr().err
+
+
+def test_what_else_is_in_out_stays(tmp_path):
+    own = [tmp_path / "out" / name for name in ("sales.csv", "holiday.png")]
+    (tmp_path / "out").mkdir()
+    for path in [*own, tmp_path / "out" / "sweep.png"]:
+        path.write_text("kept")
+    common.prepare(tmp_path / "out", resume=False)
+    assert sorted(tmp_path.glob("out/*")) == sorted(own)
+
+
+def test_a_new_run_removes_every_file_that_a_run_writes(finished, tmp_path):
+    out, _, _ = finished
+    for path in out.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    common.prepare(tmp_path, resume=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
+def test_the_unit_of_the_series_changes_nothing(unit):
+    """Errors of tiny values were all too small to tell the methods apart."""
+    values = sunspots.sunspots()[1][-60:]
+    (first, _, before), (second, _, after) = (
+        forecast.forecast(one, 4, season=1, seeds=1, epochs=1) for one in (values, values * unit)
+    )
+    assert first["chosen"] == second["chosen"]
+    np.testing.assert_allclose(list(second["weights"].values()), list(first["weights"].values()), atol=0.02)
+    np.testing.assert_allclose(after.chosen / unit, before.chosen, rtol=1e-3)
 
 
 def test_mase_and_rmse_by_hand():

@@ -37,7 +37,8 @@ def labels(series, *rows):
         (["n|units", "1|0.123", "2|0.5", "3|2.345"], [0.123, 0.5, 2.345]),
         (["n;units", "1;1,250", "2;2,500", "3;0,125"], [1.25, 2.5, 0.125]),
         (["n, units,", "1, 5,", "2, 6,", "3, 7,"], [5, 6, 7]),
-        (["\ufeffunits", "5", "6", "", "7"], [5, 6, 7]),
+        (["\ufeffunits", "", "5", "6", "7", "", " "], [5, 6, 7]),
+        (["units\r\r", "5\r\r", "6\r\r", "7\r\r"], [5, 6, 7]),  # line ends that were translated twice
         (["name,units", "a,5", "b,6", "c,7"], [5, 6, 7]),
     ],
 )
@@ -62,6 +63,17 @@ def test_numbers_in_every_spelling(tmp_path, lines, values):
         (["2024-02-28 22:00", "2024-02-28 23:00", "2024-02-29 00:00"], ["2024-02-29 01:00", "2024-02-29 02:00"], 24),
         (["2024-02-29T23:30:00", "2024-02-29T23:45:00", "2024-03-01T00:00:00"], ["2024-03-01T00:15:00"], 96),
         (["13/02/2024", "14/02/2024", "15/02/2024"], ["16/02/2024"], 7),
+        (["02-13-2024", "02-14-2024", "02-15-2024"], ["02-16-2024"], 7),
+        (["13-Feb-2024", "14-Feb-2024", "15-Feb-2024"], ["16-Feb-2024"], 7),
+        (["2023M11", "2023M12", "2024M01"], ["2024M02"], 12),
+        (
+            ["2024-02-28T23:00:00.000+01:00", "2024-02-29T00:00:00.000+01:00", "2024-02-29T01:00:00.000+01:00"],
+            ["2024-02-29T02:00:00.000+01:00"],
+            24,
+        ),
+        (["2024-02-28 11:00 AM", "2024-02-28 12:00 PM", "2024-02-28 01:00 PM"], ["2024-02-28 02:00 PM"], 24),
+        (["2023-12-30", "2024-01-30", "2024-02-29"], ["2024-03-30", "2024-04-30"], 12),
+        (["2024-07-31", "2024-08-31", "2024-09-30"], ["2024-10-31", "2024-11-30"], 12),
     ],
 )
 def test_dates_go_on(tmp_path, dates, later, season):
@@ -98,6 +110,103 @@ def test_rows_in_another_order_are_sorted(tmp_path):
     assert series.notes == ["the rows were put in the order of their dates"]
 
 
+@pytest.mark.parametrize("order", [np.arange(24)[::-1], np.random.default_rng(0).permutation(24)])
+def test_years_in_another_order_are_sorted(tmp_path, order):
+    series = read_series(write(tmp_path, "year,units", *(f"{2000 + k},{k * k}" for k in order)), "units")
+    assert series.values.tolist() == [k * k for k in range(24)]
+    assert (series.date, series.label(24)) == ("year", "2024")
+    assert series.notes == ["the rows were put in the order of their dates"]
+
+
+def test_months_as_fractions_of_two_digits_have_no_gaps(tmp_path):
+    rows = [f"{2015 + k / 12:.2f},{k * k}" for k in range(60)]
+    series = read_series(write(tmp_path, "time,units", *rows))
+    assert (series.usual_season, series.notes, series.label(60), series.label(61)) == (12, [], "2020.00", "2020.08")
+    assert series.values.tolist() == [k * k for k in range(60)]
+
+
+def test_numbers_that_step_unevenly_are_no_dates(tmp_path):
+    """Months as days since 1900 would drift, and so would sums."""
+    starts = [datetime.date(2015 + k // 12, k % 12 + 1, 1).toordinal() - 693594 for k in range(20)]
+    sums = np.cumsum([100 + k % 7 for k in range(20)])
+    for column in (starts, sums):
+        series = read_series(write(tmp_path, "n,units", *(f"{n},{k * k}" for k, n in enumerate(column))), "units")
+        assert (series.date, series.label(20)) == (None, "21")
+        assert series.notes == ["no column reads as dates: the rows are taken in the order of the file"]
+
+
+def test_dates_come_before_a_counter(tmp_path):
+    rows = [f"{k},{day},{k * k}" for k, day in enumerate(DAYS) if k != 7]
+    series = read_series(write(tmp_path, ",day,units", *rows))  # as pandas writes its index
+    assert (series.name, series.date, series.label(12)) == ("units", "day", "2024-01-13")
+    assert series.notes == ["missing values were filled on a straight line between their neighbours: 1 (2024-01-08)"]
+
+
+def test_a_day_that_a_month_does_not_have(tmp_path):
+    months = [f"2023-{month:02d}-30" for month in (*range(3, 13),)] + ["2024-01-30", "2024-03-30"]
+    series = read_series(write(tmp_path, "day,units", *(f"{day},{k}" for k, day in enumerate(months))))
+    assert series.notes == ["missing values were filled on a straight line between their neighbours: 1 (2024-02-29)"]
+
+
+def test_what_may_be_meant_in_another_way_is_said(tmp_path):
+    series = read_series(write(tmp_path, "day;units", *(f"{day};{k + 1}.{250 + k}" for k, day in enumerate(DAYS))))
+    assert (series.values[0], series.notes) == (
+        1.25,
+        ["'1.250' was read with '.' before its decimals, not between thousands"],
+    )
+    series = read_series(
+        write(tmp_path, "day;units", *(f"{day};{-999 if k == 3 else k}" for k, day in enumerate(DAYS)))
+    )
+    assert (series.values[3], series.notes) == (-999, ["-999 was read as a number; a missing value is an empty cell"])
+
+
+MONTHS = [f"{2015 + k // 12}-{k % 12 + 1:02d},{k}" for k in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (["month,units", *MONTHS, "Total,190"], r"column 'month': value 21 is 'Total', wanted a date as '2015-01' is"),
+        (["month,units", *MONTHS, ",190"], r"column 'month': value 21 is '', wanted a date as '2015-01' is"),
+        (
+            ["month,units", *MONTHS[:9], "month,units", *MONTHS[9:]],
+            r"column 'month': value 10 is 'month', wanted a date",
+        ),
+        (
+            ["month,units", *MONTHS[:9], "2015-13,5", *MONTHS[9:]],
+            r"column 'month': value 10 is '2015-13', wanted a date",
+        ),
+        (
+            ["year,units", *(f"{2000 + k},{k}" for k in range(9)), "Sum,36"],
+            r"'year': value 10 is 'Sum', wanted a date as",
+        ),
+        (["q,units", *(f"{2000 + k}Q1,{k}" for k in range(9)), "Sum,36"], r"'q': value 10 is 'Sum', wanted a date as"),
+        (
+            ["day,units", *(f"{k + 1}/1/20,{k}" for k in range(20))],
+            r"value 1 is '1/1/20', wanted dates such as 2001-12-31",
+        ),
+        (["week,units", *(f"2020W{k + 10},{k}" for k in range(20))], r"value 1 is '2020W10', wanted dates such as"),
+        (["m,units", *(f"Jan-{k + 10},{k}" for k in range(20))], r"value 1 is 'Jan-10', wanted dates such as"),
+        (
+            ["n,day,units", *(f"{k},d{2000 + k},{k}" for k in range(20))],
+            r"'day': value 1 is 'd2000', wanted dates such as",
+        ),
+        (
+            ["year,units", *(f"{2000 + k}/{k + 1:02d},{k}" for k in range(12))],
+            r"value 1 is '2000/01', wanted dates such as",
+        ),
+        (
+            ["day,units", *(f"2024{13 if k == 4 else 1:02d}{k + 10},{k}" for k in range(13))],
+            r"value 5 is '20241314', wanted",
+        ),
+    ],
+)
+def test_a_column_of_dates_with_one_that_is_none(tmp_path, lines, wanted):
+    """Without its dates, a series would be in the order of the file, with the total at its end."""
+    with pytest.raises(ValueError, match=wanted):
+        read_series(write(tmp_path, *lines), "units")
+
+
 def test_a_column_is_taken_by_name_and_rows_without_dates_are_counted(tmp_path):
     path = write(tmp_path, "a,b,text", *(f"{7 * k % 5},{k * k},x{k}" for k in range(8)))
     assert read_series(path, "b").values.tolist() == [k * k for k in range(8)]
@@ -122,6 +231,18 @@ def test_the_standard_input(monkeypatch):
         (["units", "1", "inf", "2", "3"], {"column": "units"}, r"value 2 is 'inf', wanted a number"),
         (["n;units", "1;1,234", "2;999", "3;2,345"], {}, r"'1,234' may be thousands or decimals"),
         (["n;units", "1;1.234", "2;999", "3;2.345"], {}, r"'1.234' may be thousands or decimals"),
+        (["n;units", "1;1.234", "2;12,345", "3;3"], {}, r"holds '1.234' and '12,345', wanted one spelling"),
+        (["n\tunits", "1\t1.234", "2\t999", "3\t2.345"], {}, r"'1.234' may be thousands or decimals"),
+        (["units", "5", "6", "", "7"], {}, r"row 4 is empty and no column has dates, wanted NA for a missing value"),
+        (["a,b", "1,x", ",", "2,y"], {"column": "a"}, r"row 3 is empty and no column has dates"),
+        (
+            ["a,b", "1,x", '2,"y', "3,z", "4,z"],
+            {"column": "a"},
+            r"unexpected end of data, wanted .* quotes come in pairs",
+        ),
+        (["a,b", '1,"x', *["2,y"] * 60000], {}, r"field larger than .* quotes come in pairs"),
+        (["units", "1", "2e200", "3"], {}, r"value 2 is '2e200', wanted a number"),
+        (["u\0n\0", "1\0", "2\0"], {}, r"is not UTF-8 text"),
         (["n;units", "1;1.5", "2;2,5", "3;3"], {}, r"holds '1.5' and '2,5', wanted one spelling"),
         (["9,5", "7,25", "8,5"], {}, r"'9,5' may be one number or two"),
         (["when,u", "01/02/2020,1", "01/03/2020,5", "01/04/2020,4"], {}, r"may be %d/%m/%Y or %m/%d/%Y"),
