@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +41,12 @@ def predict(
         for piece in pieces:
             outputs = model(params, inputs[:, piece] if axis else inputs[piece])
             parts.append(as_array(outputs, "predict: what model returned"))
+            along, rows = axis if parts[0].ndim > 2 else 0, min(piece.stop, count) - piece.start
+            wanted = (*parts[0].shape[:along], rows, *parts[0].shape[along + 1 :])
+            if parts[-1].shape != wanted:
+                raise ValueError(f"predict: model must return outputs of shape {wanted}, got {parts[-1].shape}")
             bar.advance(min(piece.stop, count) - piece.start, {})
-    return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
+    return np.concatenate(parts, axis=along)
 
 
 def generate(
@@ -87,6 +92,7 @@ def generate(
     if hasattr(model, "check_stepwise"):
         model.check_stepwise("generate")
     draw: tuple[Any, ...] = () if rng is None else (as_generator(rng, "generate", "rng"),)
+    _check_takes(next_input, draw)
     outputs, state = model.apply(params, primer, state=state)
     if outputs.ndim != 3:
         raise ValueError(f"generate: the model must return [batch, time, features], got shape {outputs.shape}")
@@ -102,6 +108,17 @@ def generate(
             output = outputs[:, -1]
         generated[:, step] = output
     return generated
+
+
+def _check_takes(next_input: Any, draw: tuple[Any, ...]) -> None:
+    """Raise ValueError if `next_input` cannot be called with an output, and with a generator if there is one."""
+    try:
+        inspect.signature(next_input or abs).bind(None, *draw)
+    except TypeError:
+        given = "(output, rng), because rng is given" if draw else "(output); one that draws needs rng=..."
+        raise ValueError(f"generate: next_input must take {given}; got {next_input!r:.80}") from None
+    except ValueError:  # a function that does not tell
+        pass
 
 
 def _check_all_used(model: Any, params: Any, where: str) -> None:
@@ -135,13 +152,18 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
     top_k = None if top_k is None else check_whole(top_k, "top_k", "sampler")
 
     def next_input(logits: Array, rng: np.random.Generator) -> Array:
-        logits = np.asarray(logits, np.float64)
+        logits = as_array(logits, "sampler: logits").astype(np.float64)
+        if logits.ndim == 0 or logits.size == 0 or not np.isfinite(logits.max(axis=-1)).all():  # -inf bans a label
+            raise ValueError("sampler: logits must be [..., classes], not NaN and not infinite, got "
+                             f"shape {logits.shape}: {logits!r:.80}")  # fmt: skip
+        logits -= logits.max(axis=-1, keepdims=True)  # so that nothing overflows at a low temperature
         if temperature == 0:
             return logits.argmax(axis=-1)
         if top_k is not None and top_k < logits.shape[-1]:
             lowest = np.partition(logits, -top_k, axis=-1)[..., -top_k, None]
             logits = np.where(logits >= lowest, logits, -np.inf)
-        noise = rng.gumbel(size=logits.shape)  # the largest of logits plus Gumbel noise is a draw from their softmax
+        # The largest of logits plus Gumbel noise is a draw from their softmax.
+        noise = as_generator(rng, "sampler", "rng").gumbel(size=logits.shape)
         return (logits / temperature + noise).argmax(axis=-1)
 
     return next_input

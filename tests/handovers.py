@@ -229,8 +229,8 @@ CONSUMERS = {
     ],
     "parameters": [
         Consumer("LSTM.apply: params", PARAMS["rnn"]["lstm_cell"]["kernel"], lambda form: MODEL.apply({
-            **PARAMS, "rnn": {"lstm_cell": {**PARAMS["rnn"]["lstm_cell"], "kernel": form(
-                PARAMS["rnn"]["lstm_cell"]["kernel"])}}}, X)[0], exact=False),
+            **PARAMS, "rnn": {"lstm_cell": {name: form(array) for name, array in PARAMS["rnn"]["lstm_cell"].items()}},
+        }, X)[0], exact=False),
         Consumer("value_and_grad: params", X, lambda form: (
             value_and_grad(lambda p: (p["w"] * p["w"]).sum())({"w": form(X)})), exact=False, tree=True),
     ],
