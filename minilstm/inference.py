@@ -86,13 +86,13 @@ def generate(
     _check_all_used(model, params, "generate")
     if next_input is not None:
         check_function(next_input, "next_input", "generate")
+        _check_takes(next_input, rng is not None)
     primer = as_array(primer, "generate: primer")
     if primer.ndim < 2 or primer.size == 0:
         raise ValueError(f"generate: primer must be [batch, time, ...] and not empty, got shape {primer.shape}")
     if hasattr(model, "check_stepwise"):
         model.check_stepwise("generate")
     draw: tuple[Any, ...] = () if rng is None else (as_generator(rng, "generate", "rng"),)
-    _check_takes(next_input, draw)
     outputs, state = model.apply(params, primer, state=state)
     if outputs.ndim != 3:
         raise ValueError(f"generate: the model must return [batch, time, features], got shape {outputs.shape}")
@@ -110,12 +110,12 @@ def generate(
     return generated
 
 
-def _check_takes(next_input: Any, draw: tuple[Any, ...]) -> None:
+def _check_takes(next_input: Callable[..., Array], with_rng: bool) -> None:
     """Raise ValueError if `next_input` cannot be called with an output, and with a generator if there is one."""
     try:
-        inspect.signature(next_input or abs).bind(None, *draw)
+        inspect.signature(next_input).bind(*[None] * (1 + with_rng))
     except TypeError:
-        given = "(output, rng), because rng is given" if draw else "(output); one that draws needs rng=..."
+        given = "(output, rng), because rng is given" if with_rng else "(output), because rng is not given"
         raise ValueError(f"generate: next_input must take {given}; got {next_input!r:.80}") from None
     except ValueError:  # a function that does not tell
         pass
@@ -156,7 +156,7 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
         if logits.ndim == 0 or logits.size == 0 or not np.isfinite(logits.max(axis=-1)).all():  # -inf bans a label
             raise ValueError("sampler: logits must be [..., classes], not NaN and not infinite, got "
                              f"shape {logits.shape}: {logits!r:.80}")  # fmt: skip
-        logits -= logits.max(axis=-1, keepdims=True)  # so that nothing overflows at a low temperature
+        logits -= logits.max(axis=-1, keepdims=True)  # so that the largest does not overflow
         if temperature == 0:
             return logits.argmax(axis=-1)
         if top_k is not None and top_k < logits.shape[-1]:
@@ -164,6 +164,7 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
             logits = np.where(logits >= lowest, logits, -np.inf)
         # The largest of logits plus Gumbel noise is a draw from their softmax.
         noise = as_generator(rng, "sampler", "rng").gumbel(size=logits.shape)
-        return (logits / temperature + noise).argmax(axis=-1)
+        with np.errstate(over="ignore"):  # to -infinity, at a low temperature
+            return (logits / temperature + noise).argmax(axis=-1)
 
     return next_input

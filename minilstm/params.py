@@ -102,7 +102,8 @@ def flatten_names(params: Tree, prefix: str | None = None) -> dict[str, Any]:
     for key, subtree in params.items():
         named = flatten_names(subtree, str(key) if prefix is None else f"{prefix}/{key}")
         if not flat.keys().isdisjoint(named):
-            raise ValueError(f"names clash: two arrays have the name {next(iter(flat.keys() & named.keys()))!r}")
+            twice = min(flat.keys() & named.keys())
+            raise ValueError(f"flatten_names: params: names clash: two arrays have the name {twice!r}")
         flat.update(named)
     return flat
 

@@ -78,6 +78,13 @@ class ArrayLike:
         return np.asarray(self.array, dtype)
 
 
+class Unreadable:
+    """As a tensor that its library does not give to NumPy: sparse, of a dtype of its own, or being traced."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
 # Every form in which one array may come.
 FORMS = {
     "an array": lambda a: a,
@@ -107,6 +114,9 @@ REFUSED = {
     "objects": (lambda a: np.where(a > 0, a, None), "objects"),
     "text": (lambda a: a.astype(str), "np.unique"),
     "complex numbers": (lambda a: a.astype(complex), "complex"),
+    "a pandas object with masked entries": (
+        lambda a: Frame(np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 1)), "masked array"),
+    "what NumPy cannot read": (lambda a: Unreadable(), "Unreadable: Got unsupported"),
     "dates": (lambda a: a.astype("timedelta64[s]") + np.datetime64("2020-01-01"), "dates"),
 }
 

@@ -90,7 +90,7 @@ def save_checkpoint(
     >>> os.path.basename(prefix), loaded.step, loaded.model.names
     ('m-600', 600, ['rnn', 'dense'])
     """
-    if names not in NAMINGS:
+    if not isinstance(names, str) or names not in NAMINGS:
         raise ValueError(f"save_checkpoint: names must be one of {NAMINGS}, got {names!r}")
     prefix = check_path(prefix, "prefix", "save_checkpoint")
     if opt_state is not None and not hasattr(opt_state, "step"):
