@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 import numbers
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,6 +65,24 @@ def check_function(value: Any, name: str, where: str) -> Any:
     if not callable(value) or isinstance(value, type):
         raise ValueError(f"{where}: {name} must be a function, got {_short(value)}")
     return value
+
+
+def check_path(path: Any, name: str, where: str) -> str:
+    """Return a path as text. An empty one would mean the current folder, and is refused."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(f"{where}: {name} must be a path as text and not empty, got {_short(path)}")
+    return text
+
+
+def check_list(values: Any, name: str, where: str) -> list[Any]:
+    """Return what a list, a tuple or another collection holds, in its order; text and dicts are refused."""
+    if isinstance(values, (str, bytes, dict)) or getattr(values, "ndim", 1) != 1 or isinstance(values, type):
+        raise ValueError(f"{where}: {name} must be a list, got {_short(values)}")
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"{where}: {name} must be a list, got {_short(values)}") from None
 
 
 def check_dtype(dtype: Any, where: str) -> np.dtype:

@@ -31,16 +31,20 @@ def as_array(value: Any, where: str) -> np.ndarray:
         value = value.data
     elif isinstance(value, (list, tuple)):
         value = [part if np.isscalar(part) else as_array(part, where) for part in value]
-    elif hasattr(value, "detach") and hasattr(value, "cpu"):  # a PyTorch tensor
-        value = value.detach().cpu()
-    elif hasattr(value, "to_numpy"):  # pandas and its like
-        value = value.to_numpy()
     try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):  # a PyTorch tensor
+            value = value.detach().cpu()
+        elif hasattr(value, "to_numpy"):  # pandas and its like
+            value = value.to_numpy()
+            if isinstance(value, np.ma.MaskedArray):
+                return as_array(value, where)
         array = np.asarray(value)
-    except ValueError:
-        raise ValueError(
-            f"{where}: the sequences have different shapes; make them one array with minilstm.data.pad_sequences"
-        ) from None
+    except Exception as error:  # whatever another library raises for what NumPy cannot hold
+        if isinstance(value, (list, tuple)):
+            raise ValueError(
+                f"{where}: the sequences have different shapes; make them one array with minilstm.data.pad_sequences"
+            ) from None
+        raise ValueError(f"{where}: wanted numbers, got {type(value).__name__}: {error}") from error
     if array.dtype.kind not in "fiub":
         what = NOT_NUMBERS.get(array.dtype.kind, str(array.dtype))
         raise ValueError(f"{where}: wanted numbers, got dtype {array.dtype}: {what}")

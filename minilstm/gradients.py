@@ -10,7 +10,7 @@ import numpy as np
 from autograd.core import JVPNode, VJPNode, vspace
 from autograd.tracer import getval, isbox, new_box, trace_stack
 
-from .arguments import check_function, check_number
+from .arguments import check_flag, check_function, check_number
 from .arrays import as_array
 from .cotangents import sweep
 from .params import Tree, tree_leaves, tree_map, tree_rows, tree_unflatten
@@ -49,6 +49,7 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     (26.0, [6.0, 8.0], 1.0)
     """
     check_function(function, "function", "value_and_grad")
+    has_aux = check_flag(has_aux, "has_aux", "value_and_grad")
 
     def value_and_gradient(params: Tree, *args: Any, **kwargs: Any) -> Any:
         leaves = _floating_leaves(params, "value_and_grad: params: every parameter")
@@ -56,7 +57,7 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
             roots = [VJPNode.new_root() for _ in leaves]
             boxes = [new_box(leaf, trace, root) for leaf, root in zip(leaves, roots, strict=True)]
             result = function(tree_unflatten(params, iter(boxes)), *args, **kwargs)
-            loss, aux = result if has_aux else (result, None)
+            loss, aux = _loss_and_aux(result, has_aux)
             traced = isbox(loss) and loss._trace == trace
             value, end = (loss._value, loss._node) if traced else (loss, None)
             # Remove the boxes of this trace; the box of an outer trace stays.
@@ -69,6 +70,21 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
         return ((value, aux), grads) if has_aux else (value, grads)
 
     return value_and_gradient
+
+
+def _loss_and_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What a function returned, as a loss and what is besides it."""
+    is_pair = isinstance(result, (tuple, list)) and len(result) == 2
+    if has_aux and not is_pair:
+        got = f"{len(result)} items" if isinstance(result, (tuple, list)) else type(getval(result)).__name__
+        raise ValueError(f"value_and_grad: function must return (loss, aux), because has_aux is True, got {got}")
+    if not has_aux and isinstance(result, (tuple, list, dict)):
+        hint = "; has_aux=True is for (loss, aux)" if is_pair else ""
+        raise ValueError(
+            "value_and_grad: the loss that function returns must be a scalar, got a "
+            f"{type(result).__name__} of {len(result)} items{hint}"
+        )
+    return (result[0], result[1]) if has_aux else (result, None)
 
 
 def jvp(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,7 +202,8 @@ def _push(function: Any, params: Tree, vector: Tree, args: Any, kwargs: Any, whe
         return leaf, np.zeros(np.shape(leaf), getattr(leaf, "dtype", np.float64)) if still else None
 
     pairs = [split(leaf) for leaf in tree_leaves(result)]
-    return tuple(tree_unflatten(result, iter(side)) for side in zip(*pairs, strict=True))
+    value, tangent = (tree_unflatten(result, iter([pair[side] for pair in pairs])) for side in (0, 1))
+    return value, tangent
 
 
 def _floating_leaves(tree: Tree, what: str) -> list[Any]:

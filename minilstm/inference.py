@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +41,12 @@ def predict(
         for piece in pieces:
             outputs = model(params, inputs[:, piece] if axis else inputs[piece])
             parts.append(as_array(outputs, "predict: what model returned"))
+            along, rows = axis if parts[0].ndim > 2 else 0, min(piece.stop, count) - piece.start
+            wanted = (*parts[0].shape[:along], rows, *parts[0].shape[along + 1 :])
+            if parts[-1].shape != wanted:
+                raise ValueError(f"predict: model must return outputs of shape {wanted}, got {parts[-1].shape}")
             bar.advance(min(piece.stop, count) - piece.start, {})
-    return np.concatenate(parts, axis=axis if parts[0].ndim > 2 else 0)
+    return np.concatenate(parts, axis=along)
 
 
 def generate(
@@ -81,6 +86,7 @@ def generate(
     _check_all_used(model, params, "generate")
     if next_input is not None:
         check_function(next_input, "next_input", "generate")
+        _check_takes(next_input, rng is not None)
     primer = as_array(primer, "generate: primer")
     if primer.ndim < 2 or primer.size == 0:
         raise ValueError(f"generate: primer must be [batch, time, ...] and not empty, got shape {primer.shape}")
@@ -102,6 +108,17 @@ def generate(
             output = outputs[:, -1]
         generated[:, step] = output
     return generated
+
+
+def _check_takes(next_input: Callable[..., Array], with_rng: bool) -> None:
+    """Raise ValueError if `next_input` cannot be called with an output, and with a generator if there is one."""
+    try:
+        inspect.signature(next_input).bind(*[None] * (1 + with_rng))
+    except TypeError:
+        given = "(output, rng), because rng is given" if with_rng else "(output), because rng is not given"
+        raise ValueError(f"generate: next_input must take {given}; got {next_input!r:.80}") from None
+    except ValueError:  # a function that does not tell
+        pass
 
 
 def _check_all_used(model: Any, params: Any, where: str) -> None:
@@ -135,13 +152,19 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
     top_k = None if top_k is None else check_whole(top_k, "top_k", "sampler")
 
     def next_input(logits: Array, rng: np.random.Generator) -> Array:
-        logits = np.asarray(logits, np.float64)
+        logits = as_array(logits, "sampler: logits").astype(np.float64)
+        if logits.ndim == 0 or logits.size == 0 or not np.isfinite(logits.max(axis=-1)).all():  # -inf bans a label
+            raise ValueError("sampler: logits must be [..., classes], not NaN and not infinite, got "
+                             f"shape {logits.shape}: {logits!r:.80}")  # fmt: skip
+        logits -= logits.max(axis=-1, keepdims=True)  # so that the largest does not overflow
         if temperature == 0:
             return logits.argmax(axis=-1)
         if top_k is not None and top_k < logits.shape[-1]:
             lowest = np.partition(logits, -top_k, axis=-1)[..., -top_k, None]
             logits = np.where(logits >= lowest, logits, -np.inf)
-        noise = rng.gumbel(size=logits.shape)  # the largest of logits plus Gumbel noise is a draw from their softmax
-        return (logits / temperature + noise).argmax(axis=-1)
+        # The largest of logits plus Gumbel noise is a draw from their softmax.
+        noise = as_generator(rng, "sampler", "rng").gumbel(size=logits.shape)
+        with np.errstate(over="ignore"):  # to -infinity, at a low temperature
+            return (logits / temperature + noise).argmax(axis=-1)
 
     return next_input

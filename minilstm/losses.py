@@ -124,7 +124,9 @@ def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | 
     """Return the weights divided by their sum, in the outputs' dtype; None (all entries count alike) stays None."""
     if weights is None:
         return None
-    weights = as_array(getval(weights), f"{loss}: weights")
+    if isbox(weights):
+        raise ValueError(f"{loss}: weights must not depend on the parameters; their gradient would be lost")
+    weights = as_array(weights, f"{loss}: weights")
     _check_steps(f"{loss}: weights", weights, outputs)
     total = weights.sum(dtype=np.float64)
     if not (0 < total < np.inf and weights.min() >= 0):
@@ -208,6 +210,11 @@ def _sigmoid_cross_entropy_vjp(ans: Array, logits: Array, targets: Array, weight
     return lambda g: (sigmoid(logits) - targets) * (g * scale)
 
 
+def _sigmoid_targets_vjp(ans: Array, logits: Array, targets: Array, weights: Array | None) -> Any:
+    scale = 1.0 / targets.size if weights is None else weights[..., None] / targets.shape[-1]
+    return lambda g: -logits * (g * scale)
+
+
 def _pushed(pull: Any) -> Any:
     """The derivative of a loss along a direction of its first argument, from its gradient."""
     return lambda direction, *args: anp.sum(pull(*args)(1.0) * direction)
@@ -215,8 +222,9 @@ def _pushed(pull: Any) -> Any:
 
 defvjp(_mean_square, _mean_square_vjp, lambda *args: lambda g: -_mean_square_vjp(*args)(g), argnums=(0, 1))
 defvjp(_softmax_cross_entropy, _softmax_cross_entropy_vjp, argnums=(0,))
-defvjp(_sigmoid_cross_entropy, _sigmoid_cross_entropy_vjp, argnums=(0,))
+defvjp(_sigmoid_cross_entropy, _sigmoid_cross_entropy_vjp, _sigmoid_targets_vjp, argnums=(0, 1))
 _of_outputs = _pushed(_mean_square_vjp)
 defjvp(_mean_square, _of_outputs, lambda direction, *args: -_of_outputs(direction, *args), argnums=(0, 1))
 defjvp(_softmax_cross_entropy, _pushed(_softmax_cross_entropy_vjp), argnums=(0,))
-defjvp(_sigmoid_cross_entropy, _pushed(_sigmoid_cross_entropy_vjp), argnums=(0,))
+of_both = _pushed(_sigmoid_cross_entropy_vjp), _pushed(_sigmoid_targets_vjp)
+defjvp(_sigmoid_cross_entropy, *of_both, argnums=(0, 1))

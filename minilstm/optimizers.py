@@ -134,8 +134,12 @@ class Optimizer:
     def _check(self, *names: str, rounded: bool = True, **bounds: Any) -> None:
         """Raise ValueError for an option out of its range, which is 0 or more by default; round it to float32."""
         for name in names:
-            value = check_number(getattr(self, name), name, type(self).__name__, **(bounds or {"least": 0}))
-            setattr(self, name, _float32(value) if rounded else value)
+            kind, bounds = type(self).__name__, bounds or {"least": 0}
+            value = check_number(getattr(self, name), name, kind, **bounds)
+            in_float32 = check_number(
+                _float32(value), f"{name} in float32", kind, **{**bounds, **({"above": 0} if value > 0 else {})}
+            )
+            setattr(self, name, in_float32 if rounded else value)
 
 
 def get(optimizer: Any) -> Any:
@@ -154,7 +158,8 @@ def get(optimizer: Any) -> Any:
 
 def _float32(value: float) -> float:
     """A hyperparameter as TensorFlow sees it."""
-    return float(np.float32(value))
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def _filled(params: Tree, value: float) -> Tree:

@@ -92,12 +92,19 @@ def _leaves_like(tree: Tree, other: Tree, path: str) -> list[Any]:
 
 
 def flatten_names(params: Tree, prefix: str | None = None) -> dict[str, Any]:
-    """Return a parameter tree as a flat dict: TensorFlow variable name -> array."""
+    """Return a parameter tree as a flat dict: TensorFlow variable name -> array.
+
+    Raises ValueError if two arrays have one name, as in ``{"a/b": ..., "a": {"b": ...}}``.
+    """
     if not isinstance(params, dict):
         return {} if params is None else {prefix or "": params}
     flat: dict[str, Any] = {}
     for key, subtree in params.items():
-        flat.update(flatten_names(subtree, str(key) if prefix is None else f"{prefix}/{key}"))
+        named = flatten_names(subtree, str(key) if prefix is None else f"{prefix}/{key}")
+        if not flat.keys().isdisjoint(named):
+            twice = min(flat.keys() & named.keys())
+            raise ValueError(f"flatten_names: params: names clash: two arrays have the name {twice!r}")
+        flat.update(named)
     return flat
 
 

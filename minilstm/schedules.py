@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .arguments import check_flag, check_function, check_number, check_whole
+from .arguments import check_flag, check_function, check_list, check_number, check_whole
 
 Schedule = Callable[[int], float]
 
@@ -46,8 +46,9 @@ def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
     >>> [piecewise([100], [0.1, 0.01])(step) for step in (0, 100, 101)]
     [0.1, 0.1, 0.01]
     """
-    boundaries = [check_number(value, "boundaries", "piecewise") for value in _as_list(boundaries, "boundaries")]
-    rates = [_check_rate(value, "piecewise", "rates") for value in _as_list(rates, "rates")]
+    boundaries, rates = check_list(boundaries, "boundaries", "piecewise"), check_list(rates, "rates", "piecewise")
+    boundaries = [check_number(value, "boundaries", "piecewise") for value in boundaries]
+    rates = [_check_rate(value, "piecewise", "rates") for value in rates]
     if boundaries != sorted(boundaries):
         raise ValueError(f"piecewise: boundaries must increase, got {boundaries}")
     if len(rates) != len(boundaries) + 1:
@@ -97,9 +98,3 @@ def halving(rate: float, full_epochs: int, steps_per_epoch: int, decay: float = 
 
 def _check_rate(rate: Any, where: str, name: str = "rate") -> Any:
     return check_number(rate, name, where, least=0)
-
-
-def _as_list(values: Any, name: str) -> list[Any]:
-    if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) != 1:
-        raise ValueError(f"piecewise: {name} must be a list of numbers, got {values!r}")
-    return list(values)

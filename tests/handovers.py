@@ -78,6 +78,13 @@ class ArrayLike:
         return np.asarray(self.array, dtype)
 
 
+class Unreadable:
+    """As a tensor that its library does not give to NumPy: sparse, of a dtype of its own, or being traced."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+
 # Every form in which one array may come.
 FORMS = {
     "an array": lambda a: a,
@@ -107,6 +114,9 @@ REFUSED = {
     "objects": (lambda a: np.where(a > 0, a, None), "objects"),
     "text": (lambda a: a.astype(str), "np.unique"),
     "complex numbers": (lambda a: a.astype(complex), "complex"),
+    "a pandas object with masked entries": (
+        lambda a: Frame(np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 1)), "masked array"),
+    "what NumPy cannot read": (lambda a: Unreadable(), "Unreadable: Got unsupported"),
     "dates": (lambda a: a.astype("timedelta64[s]") + np.datetime64("2020-01-01"), "dates"),
 }
 
@@ -229,8 +239,8 @@ CONSUMERS = {
     ],
     "parameters": [
         Consumer("LSTM.apply: params", PARAMS["rnn"]["lstm_cell"]["kernel"], lambda form: MODEL.apply({
-            **PARAMS, "rnn": {"lstm_cell": {**PARAMS["rnn"]["lstm_cell"], "kernel": form(
-                PARAMS["rnn"]["lstm_cell"]["kernel"])}}}, X)[0], exact=False),
+            **PARAMS, "rnn": {"lstm_cell": {name: form(array) for name, array in PARAMS["rnn"]["lstm_cell"].items()}},
+        }, X)[0], exact=False),
         Consumer("value_and_grad: params", X, lambda form: (
             value_and_grad(lambda p: (p["w"] * p["w"]).sum())({"w": form(X)})), exact=False, tree=True),
     ],

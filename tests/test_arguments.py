@@ -47,10 +47,13 @@ from minilstm import (
     hessian_vector_product,
     initializers,
     jvp,
+    latest_checkpoint,
+    load_checkpoint,
     losses,
     pack_gates,
     predict,
     sampler,
+    save_checkpoint,
     schedules,
     split_gates,
     tbptt,
@@ -102,6 +105,9 @@ ANY = lambda v: True  # noqa: E731
 TREE = lambda v: v is None or isinstance(v, (list, tuple, dict, int, float)) or (  # noqa: E731
     isinstance(v, np.ndarray) and v.dtype == float
 )  # of leaves that are numbers
+ROUND = lambda least: lambda v: is_number(v) and v >= least and v == int(v)  # noqa: E731 (1e3 epochs are a number)
+EMPTY = lambda v: isinstance(v, list) and not v  # noqa: E731
+TEXT = lambda v: isinstance(v, str) and v != ""  # noqa: E731
 DTYPE = lambda v: v is None or v is float  # noqa: E731
 
 LAYER = {"name": NAME}
@@ -123,6 +129,10 @@ def backward(params, inputs, state, d_outputs, d_state):
     sweep = bptt.lstm_backward(d_outputs, *d_state, inputs, *weights, **options)
     d_params = {"kernel": sweep.weights[0], "bias": sweep.weights[1]}
     return d_params, sweep.inputs, (sweep.c, sweep.h), sweep.dz
+
+
+def saved():
+    return save_checkpoint("1", PARAMS)
 
 
 INIT = {"seed": SEED, "input_dim": SIZE, "dtype": DTYPE}
@@ -217,6 +227,7 @@ CALLS = {
     "value_and_grad": (value_and_grad, {}, {"function": FUNCTION}),
     "hessian_vector_product": (hessian_vector_product, {}, {"function": FUNCTION}),
     "jvp": (jvp, {}, {"function": FUNCTION}),
+    "value_and_grad, its flag": (value_and_grad, {"function": abs}, {"has_aux": FLAG}),
     "sliding_windows": (sliding_windows, {"series": np.arange(9.0), "length": 3}, {
         "series": NEVER, "length": SIZE, "stride": SIZE,
     }),
@@ -272,6 +283,24 @@ CALLS = {
         "model": NEVER, "params": NEVER, "loss": NEVER, "data": NEVER, "optimizer": NEVER, "tbptt": lambda v: v is None,
         "validation_data": lambda v: v is None,
     }),
+    "fit, its options": (fit, {
+        "model": MODEL, "params": PARAMS, "loss": "mse", "data": (X, X), "optimizer": SGD(0.1), "epochs": 1,
+        "validation_data": (X, X),
+    }, {
+        "epochs": ROUND(1), "batch_size": ROUND(1), "seed": ROUND(0), "loss_fn": lambda v: v is None,
+        "steps_per_epoch": lambda v: v is None, "clip_norm": or_none(POSITIVE), "clip_value": or_none(POSITIVE),
+        "early_stopping": or_none(ROUND(1)), "ema_decay": or_none(BELOW_1), "progress": or_none(FLAG), "resume": FLAG,
+        "callbacks": EMPTY, "checkpoint_dir": or_none(TEXT), "checkpoint_every": or_none(ROUND(1)),
+        "max_to_keep": or_none(ROUND(0)), "resume_changes": EMPTY,
+    }),
+    "save_checkpoint": (save_checkpoint, {"prefix": "m", "params": PARAMS}, {
+        "prefix": TEXT, "opt_state": lambda v: v is None, "step": or_none(COUNT), "model": lambda v: v is None,
+        "max_to_keep": or_none(COUNT), "names": NEVER,
+    }),
+    "latest_checkpoint": (latest_checkpoint, {}, {"directory": TEXT}),
+    "load_checkpoint": (lambda **o: load_checkpoint(**{"prefix_or_directory": saved(), **o}), {}, {
+        "prefix_or_directory": TEXT, "strict": FLAG,
+    }),
     "tbptt": (
         lambda **o: fit(MODEL, PARAMS, "mse", (X, X), optimizer=SGD(0.1), epochs=1, tbptt=tbptt(**o)), {"stride": 2}, {
             "stride": lambda v: SIZE(v), "window": lambda v: v is None or whole(2)(v),
@@ -304,7 +333,8 @@ def says_who_and_what(error, name, argument):
 
 
 @pytest.mark.parametrize(("name", "argument"), list(attacks()))
-def test_what_an_argument_cannot_be_is_refused_by_name(name, argument):
+def test_what_an_argument_cannot_be_is_refused_by_name(name, argument, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     function, others, may_be = CALLS[name]
     faults = []
     for what, value in WRONG.items():
@@ -360,7 +390,6 @@ def test_every_public_name_is_attacked():
     """Each function or class of ``minilstm.__all__`` is in `CALLS`, or is named here with where it is tested."""
     elsewhere = {
         "Checkpoint", "CheckpointError", "FitResult", "LSTMState", "Layer", "Optimizer",  # what is returned, bases
-        "latest_checkpoint", "load_checkpoint", "save_checkpoint",  # tests/test_checkpoint.py
         "ema_update", "trace",  # one line of the loop; the old name of gate_activations
     }  # fmt: skip
     called = {name.split(" ")[0].rstrip(",:") for name in CALLS}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import tensorbundle
+from ..arguments import check_flag, check_path
 from ..layers import Sequential, from_config
 from ..layers.differences import differences
 from ..names import arranged, wanted_like
@@ -27,7 +28,7 @@ Arrays = dict[str, Any]  # by name
 
 def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
     """The prefix of the newest complete checkpoint in a directory, or None."""
-    return tensorbundle.latest(directory)
+    return tensorbundle.latest(check_path(directory, "directory", "latest_checkpoint"))
 
 
 def prefix_of(prefix_or_directory: str | os.PathLike[str]) -> str:
@@ -122,6 +123,10 @@ def load_checkpoint(
     >>> {name: array.shape for name, array in loaded.params["rnn"]["lstm_cell"].items()}
     {'kernel': (3, 8), 'bias': (8,)}
     """
+    check_path(prefix_or_directory, "prefix_or_directory", "load_checkpoint")
+    strict = check_flag(strict, "strict", "load_checkpoint")
+    if like is not None and not isinstance(like, (dict, Sequential)):
+        raise ValueError(f"load_checkpoint: like must be a Sequential or a tree of arrays, got {like!r:.80}")
     loaded, unsaid = _loaded(prefix_or_directory, like, strict, checked_scope(scope), rename)
     _warn(loaded.prefix, loaded.notes)
     return loaded._replace(notes=(*loaded.notes, *unsaid))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import tensorbundle
-from ..arguments import check_whole
+from ..arguments import check_has, check_number, check_path, check_whole
 from ..layers import Sequential, from_config
 from ..params import Tree, flatten_names
 from ..reading import from_json
@@ -90,19 +90,26 @@ def save_checkpoint(
     >>> os.path.basename(prefix), loaded.step, loaded.model.names
     ('m-600', 600, ['rnn', 'dense'])
     """
-    if names not in NAMINGS:
+    if not isinstance(names, str) or names not in NAMINGS:
         raise ValueError(f"save_checkpoint: names must be one of {NAMINGS}, got {names!r}")
+    prefix = check_path(prefix, "prefix", "save_checkpoint")
+    if opt_state is not None and not hasattr(opt_state, "step"):
+        raise ValueError(f"save_checkpoint: opt_state must be the state of an optimizer, got {opt_state!r:.80}")
     if opt_state is not None and step is None:
         step = opt_state.step
     if step is not None:
         step = check_whole(step, "step", "save_checkpoint", least=0)
+        check_number(step, "step", "save_checkpoint", least=0, below=2**63)
+    path = prefix if step is None else f"{prefix}-{step}"
+    if os.path.isdir(path):
+        raise ValueError(f"save_checkpoint: prefix {path!r} is a folder; name a file in it, such as {path}/model.ckpt")
     if max_to_keep is not None:
         max_to_keep = check_whole(max_to_keep, "max_to_keep", "save_checkpoint", least=0)
     variables = flatten_names(params)
     reserved = [name for name in variables if name.startswith(OWN) or name in (STEP, *SCALARS)]
     if reserved:
         raise ValueError(f"save_checkpoint: these names are taken by training state: {reserved}")
-    tensors = {name: np.asarray(value) for name, value in variables.items()}
+    tensors = {name: _as_weight(value, f"save_checkpoint: params: {name}") for name, value in variables.items()}
     if opt_state is not None:
         tensors.update(_slot_tensors(opt_state, variables))
     if averaged is not None:
@@ -117,7 +124,6 @@ def save_checkpoint(
         if value is not None:
             text = as_json(value, f"save_checkpoint: {name.removeprefix(OWN)}")
             tensors[name] = np.asarray(text.encode(), object)
-    path = os.fspath(prefix) if step is None else f"{os.fspath(prefix)}-{step}"
     tensorbundle.write(path, tensors)
     if publish:
         tensorbundle.publish(path, max_to_keep)
@@ -133,6 +139,7 @@ def check_describable(model: Sequential | None, extra: Any) -> None:
 def as_json(value: Any, what: str) -> str:
     """A value as JSON, the same text for equal values; ValueError, which begins with `what`, if JSON cannot hold it."""
     try:
+        _check_keys(value)
         text = json.dumps(value, sort_keys=True)
         from_json(text)  # what is written must be what is read
     except (TypeError, ValueError, RecursionError) as error:
@@ -140,10 +147,29 @@ def as_json(value: Any, what: str) -> str:
     return text
 
 
+def _check_keys(value: Any) -> None:
+    """Raise ValueError for a key of a dict that is not text: JSON would make it text, and so it would come back."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r:.80} of a dict is not text, and would come back as text")
+    if isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_keys(part)
+
+
+def _as_weight(value: Any, where: str) -> np.ndarray:
+    """An array of parameters; ValueError for a list, which is a tree, and for entries under a mask, which are none."""
+    if isinstance(value, (list, tuple)) or np.ma.is_masked(value):
+        raise ValueError(f"{where}: params must be nested dicts of arrays, got {value!r:.80}")
+    return np.asarray(value)
+
+
 def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[str, Any] | None:
     """What `from_config` builds the model from again, and the parameters' dtype; ValueError for a user's own cell."""
     if model is None:
         return None
+    check_has(model, "config", "model", "save_checkpoint", "a model such as Sequential(LSTM(8), Dense(1))")
     config = model.config()
     fault = _fault_of(json.dumps(config, default=repr))
     if fault is not None:

@@ -33,7 +33,7 @@ class Sequential:
     Raises
     ------
     ValueError
-        Without layers, or if two of them have the same name.
+        Without layers, or if two of them have the same name or are the same object.
 
     Examples
     --------
@@ -51,6 +51,12 @@ class Sequential:
             if not isinstance(layer, Layer):
                 raise ValueError(f"Sequential: every argument must be a layer, got {layer!r}")
         check_distinct([cell for layer in layers for cell in cells_of(layer)], "Sequential")
+        with_weights = [id(layer) for layer in layers if not isinstance(layer, Dropout)]
+        if len(set(with_weights)) != len(with_weights):
+            raise ValueError(
+                "Sequential: one layer object is in two places; its weights would be shared, which a parameter tree "
+                "cannot hold. Make a new layer for each place"
+            )
         if len({_is_time_major(layer) for layer in layers if layer.recurrent}) > 1:
             raise ValueError("Sequential: either all recurrent layers must have time_major=True, or none")
         self.layers = layers

@@ -62,7 +62,8 @@ def check_params(layer: Layer, params: Params, input_dim: int | None, where: str
         known[input_dim] = _shapes(layer, input_dim)
         dtype = _dtype_if_fit(known[input_dim], params)
     if dtype is None:
-        raise ValueError(f"{where}: params: {'; '.join(_faults(known[input_dim], params))}")
+        faults = list(_faults(known[input_dim], params)) or ["the arrays of one layer must have one dtype, got several"]
+        raise ValueError(f"{where}: params: {'; '.join(faults)}")
     return dtype
 
 
@@ -89,9 +90,10 @@ def _dtype_if_fit(shapes: Any, params: Any, inside: bool = False) -> np.dtype | 
             return None
         dtype = None
         for name, part in shapes.items():
-            dtype = _dtype_if_fit(part, params[name], True) if name in value else None
-            if dtype is None:
+            found = _dtype_if_fit(part, params[name], True) if name in value else None
+            if found is None or (dtype is not None and found != dtype):
                 return None
+            dtype = found
         return dtype
     return value.dtype if _is_weight(value) and value.shape == shapes else None
 

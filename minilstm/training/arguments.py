@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import check_has, check_number, check_whole
+from ..arguments import check_flag, check_has, check_list, check_number, check_path, check_whole
 from ..layers.base import params_dtype
 from .record import check_changes
 
@@ -58,8 +58,13 @@ def check_options(options: Any, fit: Callable[..., Any]) -> None:
         raise ValueError("fit: early_stopping needs validation_data")
     if callable(options.callbacks):
         raise ValueError("fit: callbacks must be a list of functions, got one function; write callbacks=[...]")
-    options.callbacks = tuple(options.callbacks)
+    options.callbacks = tuple(check_list(options.callbacks, "callbacks", "fit"))
     for callback in options.callbacks:
         if not callable(callback):
             raise ValueError(f"fit: callbacks must be functions, got {callback!r}")
+    options.resume = check_flag(options.resume, "resume", "fit")
+    if options.progress is not None:
+        options.progress = check_flag(options.progress, "progress", "fit")
+    if options.checkpoint_dir is not None:
+        options.checkpoint_dir = check_path(options.checkpoint_dir, "checkpoint_dir", "fit")
     options.resume_changes = check_changes(options.resume_changes, signature, options.optimizer)

@@ -92,7 +92,8 @@ def fit(
         Keep a moving average of the parameters: after every step, ``a = decay * a + (1 - decay) * w``. `val_loss` is
         then the loss of the average.
     callbacks : functions
-        Each is called with a `FitResult` after every epoch. If one returns True, the run ends.
+        Each is called with a `FitResult` after every epoch. If one returns True, the run ends; all others must return
+        False or None.
     progress : bool, optional
         Whether to show a progress bar. Default: if there is a terminal or a notebook.
     checkpoint_dir : path, optional
@@ -127,8 +128,9 @@ def fit(
         On resume, if the run was started with something else: every difference is listed. Also if none of the
         checkpoints is whole. Nothing is written in both cases.
     FloatingPointError
-        If the loss or a gradient is not finite; the message names the step and the parameter. Earlier checkpoints stay
-        untouched. ``failed-<step>`` in `checkpoint_dir` keeps the step for ``minilstm replay``.
+        If the loss, a gradient or an updated parameter is not finite; the message names the step and the parameter.
+        Earlier checkpoints stay untouched. ``failed-<step>`` in `checkpoint_dir` keeps a step whose loss or gradient
+        was not finite for ``minilstm replay``.
     SystemExit
         After SIGINT or SIGTERM, if there is a `checkpoint_dir`: the code is 128 plus the signal's number.
     """
@@ -197,6 +199,21 @@ def _check_batches(
         raise ValueError(f"fit: {name} must hold targets, got {sorted(batch)}")
     if isinstance(source, ArraySource) and not has_weight(batch):
         raise ValueError(f"fit: {name}: all weights are 0, so there is nothing to learn from")
+    if "reset" in batch and (truncation is None or not source.continues):
+        raise ValueError(
+            f"fit: {name}: reset is for batches that continue each other: a callable or an iterable, with tbptt"
+        )
+    inputs = batch["inputs"]
+    if truncation is not None and (inputs.ndim < 2 or any(
+        key in batch and batch[key].shape[:2] != inputs.shape[:2] for key in ("targets", "weights")
+    )):  # fmt: skip
+        got = {key: batch[key].shape for key in ("inputs", "targets", "weights") if key in batch}
+        raise ValueError(f"fit: tbptt needs {name} with inputs, targets and weights of every step, got shapes {got}")
+    if truncation is not None and source.continues and name == "data" and inputs.shape[1] > truncation.stride:
+        raise ValueError(
+            f"fit: tbptt: a batch of a callable or an iterable is one window, but stride is {truncation.stride} and "
+            f"the first batch has {inputs.shape[1]} time steps"
+        )
     rows = source.batch_size if isinstance(source, ArraySource) else None
     some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
     if truncation is not None:  # one window of a long sequence is enough

@@ -99,7 +99,7 @@ class Trainer:
                 rows.append(run.place.epoch, run.step, run.history, time.perf_counter() - started)
                 if not options.checkpoint_every or self._is_over():
                     self._save(ended=self._is_over())
-                wishes = [callback(self._result()) for callback in options.callbacks]  # all, even after a True
+                wishes = [_wish(callback, self._result()) for callback in options.callbacks]  # all, even after a True
                 self._state_is_shared = self._state_is_shared or bool(wishes)
                 self._exit_if_signalled(interruption)
                 if any(wishes):
@@ -186,6 +186,16 @@ class Trainer:
             message += f"; replay the step with: minilstm replay {dumped}" if dumped else ""
         raise FloatingPointError(message)
 
+    def _check_params(self) -> None:
+        """Raise FloatingPointError, before anything is saved, if an update made a parameter that is not finite."""
+        params = self.run.params
+        if not all(np.isfinite(leaf).all() for leaf in tree_leaves(params)):
+            bad = next(name for name, array in flatten_names(params).items() if not np.isfinite(array).all())
+            raise FloatingPointError(
+                f"fit: the parameter {bad} is not finite after step {self.run.step} (epoch "
+                f"{self.run.place.epoch + 1}); try a smaller learning_rate or clip_norm"
+            )
+
     def _state_after(self, window: Window, start: Any, rng: Any, state: Any) -> Any:
         """Return the state that the next window starts from; `state` is the one at the end of this window, if known.
 
@@ -216,6 +226,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Add the epoch's numbers to the history, and go to the start of the next epoch."""
         run = self.run
+        self._check_params()
         run.history["loss"].append(run.place.loss)
         run.history["grad_norm"].append(run.place.norm)
         if self.validation is not None:
@@ -235,6 +246,7 @@ class Trainer:
         run, options = self.run, self.options
         here = run.step, run.place, ended and run.best_is_apart
         if self.folder is not None and self._saved != here:
+            self._check_params()
             run.save(
                 self.folder, options.model, options.extra, options.max_to_keep, started=self.started,
                 as_best=here[-1],
@@ -257,6 +269,17 @@ class Trainer:
     def _result(self) -> FitResult:
         run = self.run
         return FitResult(run.params, run.opt_state, run.step, run.history, self.baselines, run.averaged)
+
+
+def _wish(callback: Any, result: FitResult) -> bool:
+    """Whether a callback wants the run to end. Many functions return something, such as a path or a count."""
+    wish = callback(result)
+    if wish is not None and not isinstance(wish, (bool, np.bool_)):
+        raise ValueError(
+            f"fit: callbacks: each must return True to end the run, or False or None; {callback!r:.80} returned "
+            f"{wish!r:.80}"
+        )
+    return bool(wish)
 
 
 def ema_update(averaged: Tree, params: Tree, decay: float) -> Tree:

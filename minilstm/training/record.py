@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import optimizers, schedules
-from ..arguments import did_you_mean
+from ..arguments import check_list, did_you_mean
 from ..layers.base import params_dtype
 from ..optimizers import Optimizer
 from ..params import Tree
@@ -74,7 +74,7 @@ def check_changes(changes: Any, arguments: Iterable[str], optimizer: Any) -> tup
 
     `arguments` are the names of fit's own.
     """
-    changes = (changes,) if isinstance(changes, str) else tuple(changes)
+    changes = (changes,) if isinstance(changes, str) else tuple(check_list(changes, "resume_changes", "fit"))
     kinds = [kind for kind in vars(optimizers).values() if dataclasses.is_dataclass(kind)]
     options = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     known = sorted({*arguments, *options, *describe_optimizer(optimizer)["options"]})

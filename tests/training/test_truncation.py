@@ -383,7 +383,13 @@ def test_a_stream_carries_the_state_over_its_batches_and_starts_anew_with_the_ep
     assert result.step == 12
     wanted = along_stream([(rows[:, s], following[:, s]) for s in columns], epochs=3)
     assert_trees_close(result.params, wanted, 1e-12)
-    same_batches = run(lambda step: contiguous_batches(series, 2, 6)(step), steps_per_epoch=4, **options)
+    with pytest.raises(ValueError, match="fit: data: reset is for batches that continue each other"):  # no num_steps
+        run(lambda step: contiguous_batches(series, 2, 6)(step), steps_per_epoch=4, **options)
+
+    def without_reset(step):
+        return {key: x for key, x in contiguous_batches(series, 2, 6)(step).items() if key != "reset"}
+
+    same_batches = run(without_reset, steps_per_epoch=4, **options)
     assert np.abs(same_batches.params["dense"]["kernel"] - wanted["dense"]["kernel"]).max() > 1e-4  # without tbptt
 
 
