@@ -16,7 +16,6 @@ needs none of them. It also has datasets of any size whose bytes were never writ
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
 from collections.abc import Iterator
@@ -44,7 +43,7 @@ class Content(NamedTuple):
     layers: dict[str, list[str]] | None = None
 
 
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
+def is_hdf5(path: str) -> bool:
     """Whether a file begins as HDF5 does."""
     with SourceFile(path) as file:
         return file.size > len(MAGIC) and file.read_at(0, len(MAGIC)) == MAGIC

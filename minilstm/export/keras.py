@@ -58,7 +58,7 @@ from .keras_layers import (
     merged,
     own_weights,
 )
-from .keras_legacy import inferred_legacy, rows_of
+from .keras_legacy import check_version, inferred_legacy, rows_of
 from .keras_rows import filled, places_of, weighted_parts
 from .parts import Part, weights_of
 from .shapes import keras_shapes
@@ -148,9 +148,10 @@ def load(
     """
     where = os.fspath(path)
     content, config = _content(path, limits)
-    rows = None if content.layers is None else rows_of(content, where)
+    check_version(content, where)
     if model is None and config is not None and MODEL not in content.texts:
         model = from_keras_config(config, where)
+    rows = None if content.layers is None else rows_of(content.layers, where)
 
     def infer(given: Options) -> Sequential:
         if rows is not None:
@@ -201,7 +202,7 @@ def mapping_in(path: str | os.PathLike[str], model: Sequential) -> dict[str, lis
     content, _ = _content(path, LIMITS)
     if content.layers is None:
         return mapping(model)
-    rows = list(rows_of(content, os.fspath(path)).values())
+    rows = list(rows_of(content.layers, os.fspath(path)).values())
     return names_of(places_of(weighted_parts(model, "export.keras"), rows))
 
 

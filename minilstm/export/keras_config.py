@@ -179,7 +179,8 @@ def _in_a_row(config: dict[str, Any], where: str) -> list[dict[str, Any]]:
         row.append(after.pop(last))
         last = row[-1]["name"]
     outputs = config["output_layers"]
-    if after or last is None or outputs not in ([last, 0, 0], [[last, 0, 0]]):
+    ends = outputs if outputs and isinstance(outputs[0], list) else [outputs]
+    if after or last is None or [end[::2] for end in ends] != [[last, 0]]:
         raise ValueError(f"{where}: the outputs are {outputs}; wanted that of the last layer in a row, {last!r}")
     return row
 
@@ -189,13 +190,14 @@ def _source(layer: dict[str, Any], where: str) -> str | None:
     nodes = layer["inbound_nodes"]
     if layer["class_name"] == "InputLayer" and not nodes:
         return None
-    if len(nodes) == 1 and isinstance(nodes[0], dict):
-        options = nodes[0]["kwargs"]
-        places = [one["config"]["keras_history"] if isinstance(one, dict) else [one] for one in nodes[0]["args"]]
+    node, options = nodes[0] if len(nodes) == 1 else [], {}
+    if isinstance(node, dict):  # of Keras 3
+        options = node["kwargs"]
+        places = [one["config"]["keras_history"] if isinstance(one, dict) else [] for one in node["args"]]
     else:
-        places = nodes[0] if nodes and nodes[0] and isinstance(nodes[0][0], list) else nodes
-        options = places[0][3] if places and len(places[0]) == 4 else {}
-    if len(nodes) != 1 or len(places) != 1 or places[0][1:3] != [0, 0] or any(options.values()):
+        places = [node] if node and isinstance(node[0], str) else node
+        options = places[0][3] if len(places) == 1 and len(places[0]) == 4 else {}
+    if len(places) != 1 or places[0][2:3] != [0] or any(options.values()):
         told = "is called more than once, or with more than one input, or with options"
         raise ValueError(f"{where}: {layer['name']!r} {told}; wanted a model whose layers are in a row")
     return str(places[0][0])

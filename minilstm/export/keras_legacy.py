@@ -20,12 +20,16 @@ WITHOUT_WEIGHTS = re.compile(r"(dropout|input)(_layer)?(_\d+)?")  # what Keras c
 SIGMOID = (2, 3)  # the version of Keras whose recurrent layers have it by default
 
 
-def rows_of(content: Content, where: str) -> dict[str, Row]:
-    """The rows of the layers that have weights; ValueError for Keras 1, and for weights that no known layer has."""
-    layers, version = content.layers or {}, content.texts.get("keras_version", "1")
-    is_old = any(OF_KERAS_1.fullmatch(name) for names in layers.values() for name in names)
+def check_version(content: Content, where: str) -> None:
+    """Raise ValueError for a file of Keras 1."""
+    version = content.texts.get("keras_version", "1")
+    is_old = any(OF_KERAS_1.fullmatch(name) for names in (content.layers or {}).values() for name in names)
     if version.startswith(("0.", "1.")) or (version == "1" and is_old):
         raise ValueError(f"{where}: a file of Keras {version}, wanted 2 or 3; Keras 2 loads it and saves it anew")
+
+
+def rows_of(layers: Mapping[str, list[str]], where: str) -> dict[str, Row]:
+    """The rows of the layers that have weights; ValueError for weights that no known layer has."""
     return {layer: _row(layer, names, where) for layer, names in layers.items() if names}
 
 
