@@ -5,11 +5,13 @@ import json
 import h5py
 import numpy as np
 import pytest
-from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, simple
+from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, make, simple
 from export.worker import Worker
 from helpers import assert_close, assert_trees_equal
 from hypothesis import given, settings
+from test_howto_table import CODE, NEED_H5PY
 
+import minilstm
 from minilstm import LSTM, Dense, Sequential
 from minilstm.cli import main
 from minilstm.export import keras, npz, tf2
@@ -110,6 +112,19 @@ def test_weights_alone_are_told_by_content_and_not_by_name(tmp_path, legacy):
         assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
     with pytest.raises(ValueError, match="do not tell --activation"):
         convert(path, tmp_path / "ours.npz")
+
+
+@pytest.mark.parametrize("row", NEED_H5PY, ids=lambda row: row[0])
+def test_the_line_of_a_row_of_the_page_about_tensorflow_runs(tmp_path, monkeypatch, legacy, row):
+    _, models, line = row
+    monkeypatch.chdir(tmp_path)
+    case = make(Sequential(LSTM(4), Dense(2)), width=3)
+    code = tf2.save(tmp_path / "m.ckpt", case.model, case.params)
+    legacy.run(f"import os\nos.chdir({str(tmp_path)!r})\n{code}{CODE.findall(row[0])[-1]}")
+    names = {**vars(minilstm), "keras": keras}
+    names["model"] = eval(models[0], names) if models else None
+    found = eval(line, names)
+    assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
 
 
 BRANCHES = {
