@@ -25,7 +25,7 @@ def check_version(content: Content, where: str) -> None:
     version = content.texts.get("keras_version", "1")
     is_old = any(OF_KERAS_1.fullmatch(name) for names in (content.layers or {}).values() for name in names)
     if version.startswith(("0.", "1.")) or (version == "1" and is_old):
-        raise ValueError(f"{where}: a file of Keras {version}, wanted 2 or 3; Keras 2 loads it and saves it anew")
+        raise ValueError(f"{where}: a file of Keras {version}, wanted 2 or 3; Keras 2 opens it and can save it again")
 
 
 def rows_of(layers: Mapping[str, list[str]], where: str) -> dict[str, Row]:

@@ -155,7 +155,8 @@ def mutate_legacy(draw, data):
         elif kind == 7:
             node.attrs[key] = np.array([file.ref, file.ref], h5py.ref_dtype)
         elif kind == 8:
-            node.attrs.create(key, [[1, 2], [3]], dtype=h5py.vlen_dtype(np.int32))
+            lists = np.array([np.arange(2, dtype="i4"), np.arange(3, dtype="i4")], object)
+            node.attrs.create(key, lists, dtype=h5py.vlen_dtype(np.int32))
     data = buffer.getvalue()
     return {"m.h5": mutate_metadata(draw, data) if draw.random() < 0.2 else data}
 
