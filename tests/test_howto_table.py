@@ -24,7 +24,9 @@ ROWS = [
     for line in PAGE.read_text().splitlines()
     if line.startswith("| ") and "`" in line
 ]
-RUN = [(row[0], CODE.findall(row[1]), row[2].strip("`")) for row in ROWS if CODE.fullmatch(row[2])]
+ALL = [(row[0], CODE.findall(row[1]), row[2].strip("`")) for row in ROWS if CODE.fullmatch(row[2])]
+RUN = [row for row in ALL if not row[2].startswith("keras.")]
+NEED_H5PY = [row for row in ALL if row[2].startswith("keras.")]  # these run in tests/interop/test_legacy_h5_keras.py
 
 
 def names_of_0x(name):
@@ -109,5 +111,6 @@ def test_the_line_of_a_row_runs(row, tmp_path, monkeypatch):
 
 
 def test_each_row_is_run():
-    assert len(RUN) == len(ROWS) == 20
+    assert len(RUN) + len(NEED_H5PY) == len(ROWS) == 22
+    assert len(NEED_H5PY) == 2
     assert {re.search(r'"(\w+)', line)[1] for _, _, line in RUN} == {*WRITTEN, "v1", "shards", "exported", "keras"}

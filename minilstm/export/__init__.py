@@ -16,6 +16,8 @@ cannot express is refused. To add a format, write such a module and name it in `
     parts           a model as a row of layers that other libraries have too
     infer           a model from the names and shapes of a file that does not describe it
     keras_config    Keras layers as JSON and as Python
+    keras_rows      a model from its layers in order, each with the names of its arrays
+    keras_legacy    the names in the HDF5 files of Keras 2
     object_graph    the objects of a TensorFlow 2 checkpoint
     keras_graph     a Keras model in a TensorFlow 2 checkpoint
     onnx_graph      the graph of a model

@@ -29,10 +29,12 @@ from ..reading import printable, reader
 from ..wrappers import innermost
 from . import keras, npz, onnx, tf2, torch
 from .format import Format, Loaded, checked_params
+from .hdf5 import is_hdf5
 from .infer import Options, in_checkpoint, model_from, shapes_of
 
 FORMATS: dict[str, Format] = {"tf2": tf2, "keras": keras, "torch": torch, "onnx": onnx, "npz": npz}
 SUFFIXES = {suffix: kind for kind, module in FORMATS.items() for suffix in module.SUFFIXES}
+LEGACY = (".h5", ".hdf5")  # of Keras's older files, which are not written
 TOLERANCES = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-12}
 CELL_OPTIONS = ("forget_bias", "activation", "cell_clip", "proj_clip")
 BATCH, TIME = 3, 7  # of the random inputs that are run through both
@@ -118,8 +120,8 @@ def convert(
     found = read(source, options or Options(), averaged)
     model, params, _ = found.loaded
     report(f"{source}: {found.format}, {sum(w.size for w in flatten_names(params).values()):,} weights")
-    read_as = tf2.mapping_in(source, model) if found.format == "tf2" else None
-    _report_mapping(_mapping(found.format, model) if read_as is None else read_as, params, "<-", report)
+    in_source = getattr(FORMATS.get(found.format), "mapping_in", None)  # of a format that has a layer by many names
+    _report_mapping(in_source(source, model) if in_source else _mapping(found.format, model), params, "<-", report)
     written, code = _write(target, kind, found)
     report(f"{written}: {kind}")
     if kind == "tf1.0":
@@ -145,10 +147,12 @@ def target_format(path: str, to: str | None) -> str:
 
 def source_format(path: str) -> str:
     """The format of a file to be read: by its suffix, or of a checkpoint by what is in it."""
-    told = _suffix_format(path)
+    told = _suffix_format(path) or ("keras" if path.endswith(LEGACY) else None)
     if told is not None:
         return told
     path = checkpoint.prefix_of(path)
+    if os.path.isfile(path) and is_hdf5(path):  # of any name: models are called .h5, .hdf5, or nothing at all
+        return "keras"
     if os.path.isfile(path) and not os.path.isfile(f"{path}.index") and not tensorbundle.is_table(path):
         raise ValueError(f"SRC must be a checkpoint's prefix or have one of {', '.join(SUFFIXES)}, got {path!r}")
     return "tf2" if tf2.is_object_based(path) else "tf"

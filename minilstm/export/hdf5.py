@@ -1,5 +1,13 @@
 """The arrays and texts in an HDF5 file of Keras, which may refer to no other file.
 
+Keras 3 has its weights in the folder ``layers``. The older files, which Keras 2, ``tf.keras`` and a ``model.save`` to
+``.h5`` write, have the names of layers and weights, in their order, as attributes:
+
+    /                    model_config: JSON, keras_version        in a file of weights alone, layer_names are here
+    /model_weights       layer_names: ["lstm", "dense"]
+    /model_weights/lstm  weight_names: ["lstm/lstm_cell/kernel:0", ...], which are datasets below this group
+    /optimizer_weights   left aside
+
 HDF5 has four ways to take data from elsewhere: a dataset whose bytes are in another file of any kind (external
 storage), one put together from other datasets (virtual), and links, external ones and soft ones. A file of weights
 needs none of them. It also has datasets of any size whose bytes were never written, and read as zeros.
@@ -10,20 +18,40 @@ from __future__ import annotations
 import io
 import re
 import struct
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..optional import library
 from ..reading import LIMITS, Limits, check_limit
+from ..tensorbundle.source import SourceFile
 
 DEFLATE = 1032  # no compression of HDF5's own makes bytes fewer by more than this
 PLAIN = re.compile(r"IEEE_F(16|32|64)(LE|BE)|STD_[IU](8|16|32|64)(LE|BE)")  # the types that are read
-FOLDERS = ("layers/", "minilstm/")  # the only ones from which anything is read
+FOLDERS = ("layers/", "minilstm/")  # of a file of Keras 3: the only ones from which anything is read
+TEXTS = ("model_config", "keras_version")  # of an older file
+MAGIC = b"\x89HDF\r\n\x1a\n"
+HEAP = b"GCOL\1"
 
 
-def read_hdf5(data: bytes, limits: Limits = LIMITS) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays under ``layers/`` by name, and the texts under ``minilstm/``.
+class Content(NamedTuple):
+    """What is in a file; `layers` are the names of each layer's arrays in order, if the file has them as attributes."""
+
+    arrays: dict[str, np.ndarray]
+    texts: dict[str, str]
+    layers: dict[str, list[str]] | None = None
+
+
+def is_hdf5(path: str) -> bool:
+    """Whether a file begins as HDF5 does."""
+    with SourceFile(path) as file:
+        return file.size > len(MAGIC) and file.read_at(0, len(MAGIC)) == MAGIC
+
+
+def read_hdf5(data: bytes, limits: Limits = LIMITS) -> Content:
+    """The arrays under ``layers/`` by name and the texts under ``minilstm/``; of an older file its layers' arrays by
+    their full names, the texts ``model_config`` and ``keras_version``, and `Content.layers`.
 
     Raises ValueError for anything that refers to another file or another place, for arrays whose bytes are not in the
     file, and for what is beyond `limits`; for damage also OSError and the other errors of h5py. ImportError without
@@ -31,45 +59,91 @@ def read_hdf5(data: bytes, limits: Limits = LIMITS) -> tuple[dict[str, np.ndarra
     """
     h5py = library("h5py", "export.keras.read")
     arrays: dict[str, np.ndarray] = {}
-    texts: dict[str, str] = {}
     with h5py.File(io.BytesIO(data), "r") as file:
+        _check_heaps(data, file)
         datasets = _datasets(h5py, file, limits)
+        layers = _layers(h5py, file, limits)
+        texts = {}
+        if layers is None:
+            wanted = {name for name in datasets if name.startswith(FOLDERS)}
+        else:
+            wanted = {name for names in layers.values() for name in names}
+            texts = {name: text for name in TEXTS for text in _attribute(h5py, file, name) or ()}
+            missing = sorted(wanted - datasets.keys())
+            if missing:
+                raise ValueError(f"the file has no {', '.join(missing[:5])}, which an attribute names")
+        datasets = {name: dataset for name, dataset in datasets.items() if name in wanted}
         plain = [kind for name, kind in vars(h5py.h5t).items() if PLAIN.fullmatch(name)]
         claimed = sum(_check_stored(name, dataset, plain) for name, dataset in datasets.items())
         check_limit("arrays of {} bytes", claimed, len(data) + limits.unpacked)
         for name, dataset in datasets.items():
-            if name.startswith("layers/"):
+            if layers is not None or name.startswith("layers/"):
                 arrays[name] = np.asarray(dataset[()])
             elif dataset.shape == () and h5py.check_string_dtype(dataset.dtype) is not None:
-                texts[name] = _text(name, dataset, data)
-    return arrays, texts
+                texts[name] = bytes(dataset[()]).decode()
+    return Content(arrays, texts, layers)
 
 
-def _text(name: str, dataset: Any, data: bytes) -> str:
-    """The one text of a dataset.
+def _check_heaps(data: bytes, file: Any) -> None:
+    """Raise ValueError for a damaged heap, in which texts are: HDF5 would walk through it for ever.
 
-    Its bytes are in a heap, and h5py is not asked for them: in a heap whose sizes are damaged, HDF5 walks for ever.
-    A dataset has the text's length, the heap's address and a number there; a heap has a head of 16 bytes, and each of
-    its objects one that ends with the object's size, which is filled up to a multiple of 8.
+    A heap has a head of 16 bytes, and each of its objects one that ends with the object's size, which is filled up to a
+    multiple of 8. The object of number 0 is what is free; its size counts its head, too.
     """
-    if dataset.dtype.kind == "S":  # of a fixed length, which is not in a heap
-        return bytes(dataset[()]).decode()
-    at = dataset.id.get_offset()
-    length, heap, number = struct.unpack_from("<IQI", data, at)
-    magic, size = struct.unpack_from("<4s4xQ", data, heap)
-    at, end = heap + 16, min(heap + size, len(data))
-    while magic == b"GCOL" and at + 16 <= end:
-        found, size = struct.unpack_from("<H6xQ", data, at)
-        if found == number and length <= size <= end - at - 16:
-            return data[at + 16 : at + 16 + length].decode()
-        if found == 0:
-            break
-        at += 16 + (size + 7) // 8 * 8
-    raise ValueError(f"{name!r}: the text is not where the file says that it is")
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise ValueError("addresses and sizes of other widths than 8 bytes")
+    start, end = data.find(HEAP), 0
+    while start >= 0:
+        at, end = start + 16, start + int.from_bytes(data[start + 8 : start + 16], "little")
+        while at + 16 <= min(end, len(data)):
+            number, size = struct.unpack_from("<H6xQ", data, at)
+            at += 16 + (size + 7) // 8 * 8 if number else max(size, 16)
+        start = data.find(HEAP, start + 1)
+        if not at <= end <= len(data) or 0 <= start < end:
+            raise ValueError("damaged: a heap of texts with sizes that do not fit")
+
+
+def _layers(h5py: Any, file: Any, limits: Limits) -> dict[str, list[str]] | None:
+    """The full names of each layer's arrays, as the attributes of an older file have them; None for another file."""
+    folder = "model_weights/" if "model_weights" in file else ""
+    top = file[folder or "/"]
+    names = list(_names(h5py, top, "layer_names"))
+    if not names and "layer_names" not in top.attrs:
+        return None
+    layers = {name: [f"{folder}{name}/{w}" for w in _names(h5py, top[name], "weight_names")] for name in names}
+    check_limit("{} names of weights", sum(map(len, layers.values())), limits.objects)
+    if len(layers) != len(names):
+        raise ValueError(f"layer_names are not distinct: {names}")
+    return layers
+
+
+def _names(h5py: Any, group: Any, attribute: str) -> Iterator[str]:
+    """A list of names; one that is too long for an attribute is in several, which are numbered."""
+    whole = _attribute(h5py, group, attribute)
+    if whole is not None:
+        yield from whole
+        return
+    count = 0
+    while (part := _attribute(h5py, group, f"{attribute}{count}")) is not None:
+        yield from part
+        count += 1
+
+
+def _attribute(h5py: Any, node: Any, name: str) -> list[str] | None:
+    """The texts of an attribute, which may be one or a list; None if there is none of this name."""
+    if name not in node.attrs:
+        return None
+    found = node.attrs.get_id(name)
+    if 0 in found.shape:  # an empty list has Keras's default dtype
+        return []
+    if len(found.shape) > 1 or h5py.check_string_dtype(found.dtype) is None:
+        raise ValueError(f"the attribute {name!r} has shape {found.shape} and dtype {found.dtype}, wanted texts")
+    texts = np.ravel(np.asarray(node.attrs[name], object))
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
 
 
 def _datasets(h5py: Any, file: Any, limits: Limits) -> dict[str, Any]:
-    """The datasets in `FOLDERS` by name; a link of any other kind than a hard one is refused wherever it is."""
+    """The datasets by name; a link of any other kind than a hard one is refused wherever it is."""
     found: dict[str, Any] = {}
     groups = [("", file)]
     seen = 0
@@ -85,7 +159,7 @@ def _datasets(h5py: Any, file: Any, limits: Limits) -> dict[str, Any]:
             node = group[key]
             if isinstance(node, h5py.Group):
                 groups.append((f"{name}/", node))
-            elif isinstance(node, h5py.Dataset) and name.startswith(FOLDERS):
+            elif isinstance(node, h5py.Dataset):
                 found[name] = node
     return found
 

@@ -9,6 +9,8 @@ the HDF5 file a layer is a group called after its class and counted, and its arr
     layers/lstm_1/...           the second LSTM      minilstm/model             our description, which Keras skips
     layers/gru/cell/vars/0      as an LSTM's         layers/bidirectional/forward_layer/cell/vars/0, backward_layer/...
 
+The older files, ``.h5`` or ``.hdf5``, are read too, but not written: `minilstm.export.hdf5` draws them.
+
 Keras has one bias, so an LSTM's forget bias is added to it; subtracting it again can cost one rounding.
 """
 
@@ -41,7 +43,7 @@ from .format import (
     names_of,
     run_lines,
 )
-from .hdf5 import read_hdf5
+from .hdf5 import Content, read_hdf5
 from .infer import Found, Options, Shape, model_from, shapes_of
 from .keras_config import code_of, from_keras_config, keras_config, stack_lines
 from .keras_layers import (
@@ -56,6 +58,8 @@ from .keras_layers import (
     merged,
     own_weights,
 )
+from .keras_legacy import check_version, inferred_legacy, rows_of
+from .keras_rows import filled, places_of, weighted_parts
 from .parts import Part, weights_of
 from .shapes import keras_shapes
 
@@ -114,16 +118,19 @@ def load(
     path: str | os.PathLike[str], model: Sequential | None = None, *, options: Options | None = None,
     limits: Limits = LIMITS,
 ) -> Loaded:  # fmt: skip
-    """Read a ``.keras`` or ``.weights.h5`` file, written here or by Keras 3.
+    """Read a ``.keras`` or ``.weights.h5`` file, written here or by Keras 3, or an older HDF5 file of Keras 2 or 3.
+
+    What the file is, its content tells, and not its name. An optimizer's state is left aside.
 
     Parameters
     ----------
     path : path
     model : Sequential, optional
         What the weights are for. Default: what `save` described in the file, or else the layers that a ``.keras`` file
-        configures; these then have ``forget_bias=0``, because Keras adds none at run time.
+        or the older file of a whole model configures; these then have ``forget_bias=0``, because Keras adds none at run
+        time.
     options : Options, optional
-        In place of a model that a ``.weights.h5`` file does not describe: what names and shapes do not tell of it.
+        In place of a model that a file of weights alone does not describe: what names and shapes do not tell of it.
     limits : Limits, optional
         What the file may claim.
 
@@ -140,41 +147,63 @@ def load(
         Without h5py.
     """
     where = os.fspath(path)
-    arrays, texts, config = read(path, limits)
-    if model is None and config is not None and MODEL not in texts:
+    content, config = _content(path, limits)
+    check_version(content, where)
+    if model is None and config is not None and MODEL not in content.texts:
         model = from_keras_config(config, where)
+    rows = None if content.layers is None else rows_of(content.layers, where)
 
     def infer(given: Options) -> Sequential:
-        found = in_weights_h5(shapes_of(arrays), where)
+        if rows is not None:
+            return inferred_legacy(content, rows, given, where)
+        found = in_weights_h5(shapes_of(content.arrays), where)
         return merged(model_from(found, given.without_forget_bias(), where), where)
 
-    model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
-    return Loaded(model, assembled(model, _places(model, where), arrays, where), extra)
+    model, extra = model_and_extra(content.texts, model, where, infer, options, limits=limits)
+    if rows is not None:
+        return Loaded(model, filled(model, list(rows.values()), content.arrays, where), extra)
+    return Loaded(model, assembled(model, _places(model, where), content.arrays, where), extra)
 
 
 @reading.reader
 def read(
     path: str | os.PathLike[str], limits: Limits = LIMITS
 ) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, Any] | None]:
-    """The layers' arrays by their names in the file, its texts, and the configuration if it is a ``.keras`` file.
+    """The layers' arrays by their names in the file, its texts, and the configuration if the file has the whole model.
 
     An optimizer's state, which Keras stores beside the layers, is left aside.
 
     Raises ValueError for a file of another kind, and for one that refers to other files; ImportError without h5py.
     """
+    content, config = _content(path, limits)
+    return content.arrays, content.texts, config
+
+
+def _content(path: str | os.PathLike[str], limits: Limits) -> tuple[Content, dict[str, Any] | None]:
     data, config = reading.content(path, limits), None
     if data.startswith(b"PK"):
         parts = unzipped(data, limits, only=("config.json", "model.weights.h5"))
         config, data = from_json(parts["config.json"], limits), parts["model.weights.h5"]
     try:
-        return *read_hdf5(data, limits), config
+        content = read_hdf5(data, limits)
     except OSError as error:  # h5py's, as the bytes are in memory
         raise ValueError(f"no whole HDF5 file: {error}") from error
+    text = content.texts.pop("model_config", None)
+    return content, config if text is None else from_json(text, limits)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
     """The path of each part's weights in our tree, with the names of the arrays they become."""
     return names_of(_places(model, "export.keras"))
+
+
+def mapping_in(path: str | os.PathLike[str], model: Sequential) -> dict[str, list[str]]:
+    """The same for a file that `load` took: with the names that are really in it."""
+    content, _ = _content(path, LIMITS)
+    if content.layers is None:
+        return mapping(model)
+    rows = list(rows_of(content.layers, os.fspath(path)).values())
+    return names_of(places_of(weighted_parts(model, "export.keras"), rows))
 
 
 def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:

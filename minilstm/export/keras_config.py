@@ -22,6 +22,7 @@ WANTED = {  # what an option must be, if a layer has it
     "recurrent_activation": "sigmoid",
     "use_bias": True,
     "stateful": False,
+    "time_major": False,
     "return_state": False,
     "mask_zero": False,
     "dropout": 0,
@@ -131,11 +132,22 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
     Raises
     ------
     ValueError
-        For anything but a Sequential of known layers, and for an option without counterpart: the message names it.
+        For anything but known layers in a row, and for an option without counterpart: the message names it.
     """
-    if config.get("class_name") != "Sequential":
-        raise ValueError(f"{where}: the model must be a keras.Sequential, got {config.get('class_name')!r}")
-    layers = [layer for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
+    kind, inner = config.get("class_name"), config["config"]
+    if kind == "Sequential":
+        row = inner if isinstance(inner, list) else inner["layers"]  # a list before Keras 2.2.3
+    elif kind in ("Functional", "Model"):
+        row = _in_a_row(inner, where)
+    else:
+        raise ValueError(f"{where}: the model must be a keras.Sequential or a keras.Model of layers, got {kind!r}")
+    layers: list[dict[str, Any]] = []
+    for layer in row:
+        below = layers[-1] if layers else {}
+        if layer["class_name"] == "Activation" and _is_linear_dense(below):
+            layers[-1] = {**below, "config": {**below["config"], "activation": layer["config"]["activation"]}}
+        elif layer["class_name"] != "InputLayer":
+            layers.append(layer)
     if layers and (layers[-1]["class_name"], layers[-1]["config"].get("activation")) == ("Dense", "softmax"):
         options = layers[-1]["config"]
         warnings.warn(
@@ -146,6 +158,49 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
         )
         layers[-1] = {**layers[-1], "config": {**options, "activation": "linear"}}
     return Sequential(*(_read_layer(layer, where) for layer in layers))
+
+
+def _is_linear_dense(layer: dict[str, Any]) -> bool:
+    return layer.get("class_name") == "Dense" and layer["config"].get("activation") in (None, "linear")
+
+
+def _in_a_row(config: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """The layers of a ``keras.Model`` from its one input to its one output; ValueError if it branches anywhere."""
+    after: dict[str | None, dict[str, Any]] = {}
+    for layer in config["layers"]:
+        source = _source(layer, where)
+        if source in after:
+            taken = f"both take the output of {source!r}" if source else "are both inputs"
+            names = f"{after[source]['name']!r} and {layer['name']!r}"
+            raise ValueError(f"{where}: {names} {taken}; wanted a model whose layers are in a row")
+        after[source] = layer
+    row, last = [], None
+    while last in after:
+        row.append(after.pop(last))
+        last = row[-1]["name"]
+    outputs = config["output_layers"]
+    ends = outputs if outputs and isinstance(outputs[0], list) else [outputs]
+    if after or last is None or [end[::2] for end in ends] != [[last, 0]]:
+        raise ValueError(f"{where}: the outputs are {outputs}; wanted that of the last layer in a row, {last!r}")
+    return row
+
+
+def _source(layer: dict[str, Any], where: str) -> str | None:
+    """The layer whose output a layer of a ``keras.Model`` takes, in the words of Keras 2 or 3; None for the input."""
+    nodes = layer["inbound_nodes"]
+    if layer["class_name"] == "InputLayer" and not nodes:
+        return None
+    node, options = nodes[0] if len(nodes) == 1 else [], {}
+    if isinstance(node, dict):  # of Keras 3
+        options = node["kwargs"]
+        places = [one["config"]["keras_history"] if isinstance(one, dict) else [] for one in node["args"]]
+    else:
+        places = [node] if node and isinstance(node[0], str) else node
+        options = places[0][3] if len(places) == 1 and len(places[0]) == 4 else {}
+    if len(places) != 1 or places[0][2:3] != [0] or any(options.values()):
+        told = "is called more than once, or with more than one input, or with options"
+        raise ValueError(f"{where}: {layer['name']!r} {told}; wanted a model whose layers are in a row")
+    return str(places[0][0])
 
 
 def _read_layer(layer: dict[str, Any], where: str) -> Any:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,22 +25,14 @@ from .. import reading, tensorbundle
 from ..checkpoint import EXTRA, MODEL, prefix_of
 from ..layers import Dropout, Sequential
 from ..reading import LIMITS, Limits
-from .format import DTYPES, Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
-from .infer import Options, model_from, shapes_of
+from .format import DTYPES, Loaded, checked_params, described, model_and_extra, names_of, run_lines
+from .infer import Options, shapes_of
 from .keras_config import code_of, layer_names, stack_lines
 from .keras_graph import GRAPH, keys_by_layer
-from .keras_layers import (
-    array_names,
-    directions,
-    in_keras_layers,
-    keras_parts,
-    keras_weights,
-    merged,
-    own_weights,
-)
+from .keras_layers import array_names, directions, keras_parts, keras_weights
+from .keras_rows import filled, inferred, names_in, places_of, weighted_parts
 from .object_graph import Node, encode
 from .parts import Part, weights_of
-from .shapes import keras_shapes
 
 SUFFIXES: tuple[str, ...] = ()
 RUNTIME = "tensorflow"
@@ -126,27 +117,16 @@ def load(
         return keys_by_layer(tensors[GRAPH].item(), shapes_of(tensors), where, limits)
 
     def infer(given: Options) -> Sequential:
-        layers = {
-            f"layer_{k}": {name: tensors[key].shape for name, key in keys.items()} for k, keys in enumerate(in_file())
-        }
-        found = in_keras_layers(layers, where)
-        return merged(model_from(found, given.without_forget_bias(), where, ordered=True), where)
+        return inferred({f"layer_{k}": keys for k, keys in enumerate(in_file())}, tensors, given, where)
 
     model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
-    parts, layers = _weighted(model, where), in_file()
-    if len(layers) != len(parts):
-        raise ValueError(f"{where}: the model has {len(parts)} layers with weights, the file {len(layers)}")
-    for part, keys in zip(parts, layers, strict=True):
-        if set(keys) != set(array_names(part)):
-            raise ValueError(f"{where}: {part.name!r} wants {array_names(part)}, got {sorted(keys)}")
-    found = {key: tensors[key] for keys in layers for key in keys.values()}
-    return Loaded(model, assembled(model, _places(parts, layers), found, where), extra)
+    return Loaded(model, filled(model, in_file(), tensors, where), extra)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
     """The path of each part's weights in our tree, with the keys of the variables they become."""
-    parts = _weighted(model, "export.tf2")
-    return names_of(_places(parts, _own_keys(parts)))
+    parts = weighted_parts(model, "export.tf2")
+    return names_of(places_of(parts, _own_keys(parts)))
 
 
 def mapping_in(prefix: str | os.PathLike[str], model: Sequential) -> dict[str, list[str]]:
@@ -155,7 +135,7 @@ def mapping_in(prefix: str | os.PathLike[str], model: Sequential) -> dict[str, l
     with tensorbundle.open(where) as bundle:
         shapes = {name: bundle.info(name).shape for name in bundle}
         layers = keys_by_layer(bundle[GRAPH].item(), shapes, where)
-    return names_of(_places(_weighted(model, "export.tf2"), layers))
+    return names_of(places_of(weighted_parts(model, "export.tf2"), layers))
 
 
 def is_object_based(prefix: str | os.PathLike[str]) -> bool:
@@ -172,28 +152,9 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
 # --- the object graph -----------------------------------------------------------------------------------------
 
 
-def _weighted(model: Sequential, where: str) -> list[Part]:
-    return [part for part in keras_parts(model, where) if array_names(part)]
-
-
 def _own_keys(parts: list[Part]) -> list[dict[str, str]]:
     """The keys that `save` gives to the variables of parts with weights."""
     return [{name: _key(k, part, name) for name in array_names(part)} for k, part in enumerate(parts)]
-
-
-def _places(parts: list[Part], layers: list[dict[str, str]]) -> list[Place]:
-    """Where the parts with weights are: each of their variables under its key."""
-    return [
-        Place(one.path, names, partial(own_weights, one), one.check(keras_shapes))
-        for part, keys in zip(parts, layers, strict=True)
-        for folder, one in directions(part)
-        for names in [{name: keys[folder + name] for name in _names_in(part, folder)}]
-    ]
-
-
-def _names_in(part: Part, folder: str) -> list[str]:
-    """The names of a layer's arrays in a folder of it."""
-    return [name.removeprefix(folder) for name in array_names(part) if name.startswith(folder)]
 
 
 def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:
@@ -213,7 +174,7 @@ def _objects(parts: list[Part], params: dict[str, Any]) -> tuple[bytes, dict[str
         for folder, one in directions(part):
             arrays = keras_weights(one, weights_of(params, one))
             variables = {}
-            for name in _names_in(part, folder):
+            for name in names_in(part, folder):
                 key = _key(weighted, part, folder + name)
                 variables[name] = add(Node({}, (f"{layer_name}/{folder}{name}", key)))
                 tensors[key] = arrays[name]

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import onnx
 
-from minilstm.export import keras
+from minilstm.export import keras, keras_config, keras_layers
 from minilstm.export import onnx as onnx_format
+from minilstm.export.parts import weights_of
 from tests.fuzz import door_fuzz
 from tests.fuzz.bundle_fuzz import mutate_bytes, mutate_message
 from tests.fuzz.doors import OUTSIDE, Door, given, json_text, model_of, mutate_array, params_of, zip_of
@@ -93,17 +94,71 @@ def change_dataset(draw, file, name):
     elif kind == 9:
         file[name] = np.zeros(2, [("a", "f4"), ("b", "i4", (3,))])
     elif kind == 10:
-        file.create_dataset(name, data=[file.ref, file["layers"].ref], dtype=h5py.ref_dtype)
+        file.create_dataset(name, data=[file.ref, file[next(iter(file))].ref], dtype=h5py.ref_dtype)
     elif kind == 11 and isinstance(value, bytes):
         file[name] = json_text(draw, json.loads(value)).decode("utf-8", "replace").replace("\0", "")
     elif kind == 12:
         group = file.create_group(name)
-        group["loop"] = file["layers"]
+        group["loop"] = file[next(iter(file))]
     elif isinstance(value, np.ndarray):
         array = mutate_array(draw, value)
         file[name] = array if array.dtype.kind in "fiu?c" else np.zeros(3, draw.choice(DTYPES))
     else:
         file[name] = draw.choice([3, 1.5, np.zeros(3), b"bytes", "[" * 5000])
+
+
+def legacy_bases():
+    """Older files, as `minilstm.export.hdf5` draws them: whole models and weights alone."""
+    found = []
+    for kind in (0, 1, 2, 3):
+        model, width = model_of(kind)
+        params = params_of(model, width)
+        parts = keras_layers.keras_parts(model, "test")
+        for folder in ("model_weights", "/"):
+            with h5py.File(buffer := io.BytesIO(), "w") as file:
+                top, names = file.require_group(folder), keras_config.layer_names(parts)
+                if folder != "/":
+                    file.attrs["model_config"] = json.dumps(keras_config.keras_config(parts, params))
+                file.attrs["keras_version"] = "2.4.0"
+                top.attrs["layer_names"] = names if kind % 2 else np.array([name.encode() for name in names])
+                for part, name in zip(parts, names, strict=True):
+                    group, paths = top.create_group(name), []
+                    for way, one in keras_layers.directions(part):
+                        inner = f"{name}/{way.replace('layer/', '')}{name}" if way else name
+                        for key, array in keras_layers.keras_weights(one, weights_of(params, one)).items():
+                            group[f"{inner}/{key}:0"] = array
+                            paths.append(f"{inner}/{key}:0")
+                    group.attrs["weight_names"] = paths
+            found.append(buffer.getvalue())
+    return found
+
+
+def mutate_legacy(draw, data):
+    """Other bytes of an older file, or other attributes, which are its names and its configuration."""
+    if draw.random() < 0.5:
+        return {"m.h5": mutate_hdf5(draw, data)}
+    with h5py.File(buffer := io.BytesIO(data), "r+") as file:
+        top = file.get("model_weights", file)
+        groups = {file, top, *top.values()}
+        node, key = draw.choice([(node, key) for node in sorted(groups, key=lambda g: g.name) for key in node.attrs])
+        value = node.attrs[key]
+        del node.attrs[key]
+        kind = draw.randrange(10)
+        if kind < 4 and key == "model_config":
+            node.attrs[key] = json_text(draw, json.loads(value)).decode("utf-8", "replace").replace("\0", "")[:60_000]
+        elif kind < 6 and isinstance(value, np.ndarray) and len(value):
+            names = [name.decode() if isinstance(name, bytes) else str(name) for name in value]
+            names[draw.randrange(len(names))] = draw.choice(["", ".", "/", "..", "x" * 300, *names])
+            node.attrs[draw.choice([key, key, f"{key}0", f"{key}1"])] = names[: draw.choice([None, None, -1])]
+        elif kind == 6:
+            node.attrs[key] = draw.choice([3, 1.5, np.zeros((2, 2)), b"bytes", "1.2.2", "x" * 50_000, h5py.Empty("S3")])
+        elif kind == 7:
+            node.attrs[key] = np.array([file.ref, file.ref], h5py.ref_dtype)
+        elif kind == 8:
+            lists = np.array([np.arange(2, dtype="i4"), np.arange(3, dtype="i4")], object)
+            node.attrs.create(key, lists, dtype=h5py.vlen_dtype(np.int32))
+    data = buffer.getvalue()
+    return {"m.h5": mutate_metadata(draw, data) if draw.random() < 0.2 else data}
 
 
 def mutate_keras(draw, data):
@@ -179,6 +234,7 @@ DOORS = {
         "m.weights.h5", files_of(keras, "m.weights.h5"),
         lambda draw, data: {"m.weights.h5": mutate_hdf5(draw, data)}, given(keras),
     ),
+    "legacy": Door("m.h5", legacy_bases, mutate_legacy, given(keras)),
     "onnx": Door("m.onnx", files_of(onnx_format, "m.onnx"), mutate_onnx, given(onnx_format)),
 }  # fmt: skip
 

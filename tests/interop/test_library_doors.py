@@ -11,7 +11,7 @@ from test_door_fuzz import fuzz
 pytestmark = pytest.mark.interop
 
 
-@pytest.mark.parametrize("name", ["keras", "h5", "onnx"])
+@pytest.mark.parametrize("name", ["keras", "h5", "legacy", "onnx"])
 @pytest.mark.timeout(14_400)
 def test_hostile_files_are_read_or_refused_with_one_kind_of_error(name):
     fuzz("tests.interop.library_doors", [name])
