@@ -18,6 +18,7 @@ def keys_by_layer(
     graph: bytes, shapes: Mapping[str, Shape], where: str, limits: Limits = LIMITS
 ) -> list[dict[str, str]]:
     """The keys of each Keras layer's variables by Keras's names, in the layers' order, from the checkpoint's `graph`.
+    A layer without weights has none; what a program exported does not list it.
 
     `shapes` are those of the checkpoint's arrays by key. Raises ValueError unless the checkpoint holds exactly one
     model, whose layers hold no other variables and share none, and for what is beyond `limits`.
@@ -41,10 +42,14 @@ def keys_by_layer(
             return exported
     if len(models) != 1:
         raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
-    (weighted_holders, numbers) = models.popitem()
+    (numbers,) = models.values()
     keys = [
-        {folder + name: key for folder, holder in holders for name, key in _variables(nodes[holder], nodes).items()}
-        for holders in weighted_holders
+        {
+            folder + name: key
+            for folder, holder in _holders(number, nodes)
+            for name, key in _variables(nodes[holder], nodes).items()
+        }
+        for number in numbers
     ]
     taken = {key for layer in keys for key in layer.values()}
     others = sorted(key for key in _reachable(nodes, numbers) - taken if "seed_generator" not in key)
@@ -126,6 +131,8 @@ def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:
             seen.add(held)
             places = nodes[held].children
             row = [places[key] for key in sorted(filter(str.isdecimal, places), key=int)]
+            if row and not any(_variables(nodes[holder], nodes) for _, holder in _holders(row[0], nodes)):
+                row = row[1:]  # the input
         if row:
             yield list(dict.fromkeys(row))
 

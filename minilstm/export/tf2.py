@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ from .infer import Options, shapes_of
 from .keras_config import code_of, layer_names, stack_lines
 from .keras_graph import GRAPH, keys_by_layer
 from .keras_layers import array_names, directions, keras_parts, keras_weights
-from .keras_rows import filled, inferred, names_in, places_of, weighted_parts
+from .keras_rows import Row, filled, inferred, names_in, places_of, weighted_parts
 from .object_graph import Node, encode
 from .parts import Part, weights_of
 
@@ -90,7 +91,8 @@ def load(
         What the weights are for; needed if the file does not describe it. Layers are matched in their order. An
         optimizer's slots and everything else that was saved are left aside.
     options : Options, optional
-        In place of a model that the file does not describe: what names and shapes do not tell of it.
+        In place of a model that the file does not describe: what names and shapes do not tell of it. A UserWarning
+        names the layers without weights, of which such a file does not say what they do.
     limits : Limits, optional
         What the file may claim.
 
@@ -117,10 +119,18 @@ def load(
         return keys_by_layer(tensors[GRAPH].item(), shapes_of(tensors), where, limits)
 
     def infer(given: Options) -> Sequential:
-        return inferred({f"layer_{k}": keys for k, keys in enumerate(in_file())}, tensors, given, where)
+        rows: dict[str, Row] = {}
+        bare = []
+        for k, keys in enumerate(in_file()):
+            rows |= {f"layer_{len(rows)}": keys} if keys else {}
+            bare += [] if keys else [k]
+        if bare:
+            what = "which such a file does not describe: right for an input or a Dropout, wrong for any other layer"
+            warnings.warn(f"{where}: left out: layers {bare}, without weights, {what}", UserWarning, stacklevel=3)
+        return inferred(rows, tensors, given, where)
 
     model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
-    return Loaded(model, filled(model, in_file(), tensors, where), extra)
+    return Loaded(model, filled(model, list(filter(None, in_file())), tensors, where), extra)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
@@ -135,7 +145,7 @@ def mapping_in(prefix: str | os.PathLike[str], model: Sequential) -> dict[str, l
     with tensorbundle.open(where) as bundle:
         shapes = {name: bundle.info(name).shape for name in bundle}
         layers = keys_by_layer(bundle[GRAPH].item(), shapes, where)
-    return names_of(places_of(weighted_parts(model, "export.tf2"), layers))
+    return names_of(places_of(weighted_parts(model, "export.tf2"), list(filter(None, layers))))
 
 
 def is_object_based(prefix: str | os.PathLike[str]) -> bool:

@@ -3,6 +3,8 @@
 Both Kerases run in workers of their own, because TensorFlow is switched to version 1 in this process.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, make, simple
@@ -306,7 +308,8 @@ tf.train.Checkpoint(model=model, step=tf.Variable(3)).write({prefix!r})
         with pytest.raises(ValueError, match=r"wants \('kernel', 'bias'\), got .*'recurrent_kernel'"):
             tf2.load(prefix, Sequential(Embedding(5, 3), Dense(3), Dense(1)))
         options = Options(activation="tanh", dense_activation="linear")
-        assert convert(prefix, tmp_path / "back.npz", options=options, report=lambda line: None)
+        with pytest.warns(UserWarning, match=r"left out: layers \[2\], without weights"):  # the Dropout
+            assert convert(prefix, tmp_path / "back.npz", options=options, report=lambda line: None)
 
 
 def test_the_object_graph_is_what_protocol_buffers_read(tmp_path, legacy):
@@ -356,3 +359,28 @@ tf.train.Checkpoint(model=model).write({prefix!r})
         with pytest.raises(ValueError, match=message):
             convert(prefix, tmp_path / "ours.npz", options=Options(activation="tanh", dense_activation="linear"))
     assert not (tmp_path / "ours.npz").exists()
+
+
+LAYERS = {
+    "plain": "S([L.Input((5, 3)), L.LSTM(4), L.Dense(1)])",
+    "masking": "S([L.Input((5, 3)), L.Masking(), L.LSTM(4), L.Dense(1)])",
+    "pooling": "S([L.LSTM(4, return_sequences=True, input_shape=(5, 3)), L.GlobalMaxPooling1D(), L.Dense(1)])",
+}
+
+
+@pytest.mark.parametrize("library", ["keras3", "legacy"])
+def test_layers_without_weights_in_a_checkpoint_are_named(tmp_path, library, request):
+    """Such a file does not say what they do; to leave a Masking out would be wrong without a word."""
+    name = "keras" if library == "keras3" else "tf_keras"
+    lines = [f"import tensorflow as tf, {name} as keras", "L = keras.layers", "S = keras.Sequential"]
+    lines += [f"tf.train.Checkpoint(model={code}).write({str(tmp_path / kind)!r})" for kind, code in LAYERS.items()]
+    request.getfixturevalue(library).run("\n".join(lines))
+    options = Options(activation="tanh", dense_activation="linear")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [type(layer).__name__ for layer in tf2.load(tmp_path / "plain", options=options).model.layers] == [
+            "RNN", "Dense"
+        ]  # fmt: skip
+    for kind, places in (("masking", r"\[0\]"), ("pooling", r"\[1\]")):
+        with pytest.warns(UserWarning, match=rf"{kind}: left out: layers {places}, without weights"):
+            tf2.load(tmp_path / kind, options=options)
