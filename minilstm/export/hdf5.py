@@ -36,11 +36,14 @@ HEAP = b"GCOL\1"
 
 
 class Content(NamedTuple):
-    """What is in a file; `layers` are the names of each layer's arrays in order, if the file has them as attributes."""
+    """What is in a file; `layers` are the names of each layer's arrays in order, if the file has them as attributes.
+    `bare` are the names of the layers that have none.
+    """
 
     arrays: dict[str, np.ndarray]
     texts: dict[str, str]
     layers: dict[str, list[str]] | None = None
+    bare: tuple[str, ...] = ()
 
 
 def is_hdf5(path: str) -> bool:
@@ -81,7 +84,14 @@ def read_hdf5(data: bytes, limits: Limits = LIMITS) -> Content:
                 arrays[name] = np.asarray(dataset[()])
             elif dataset.shape == () and h5py.check_string_dtype(dataset.dtype) is not None:
                 texts[name] = bytes(dataset[()]).decode()
-    return Content(arrays, texts, layers)
+        filled = {name.split("/")[1] for name in arrays} if layers is None else {k for k, v in layers.items() if v}
+        bare = [name for name in (_folders(file) if layers is None else layers) if name not in filled]
+    return Content(arrays, texts, layers, tuple(bare))
+
+
+def _folders(file: Any) -> list[str]:
+    """The folders of the layers of a file of Keras 3, which are called after their classes."""
+    return list(file["layers"]) if "layers" in file else []
 
 
 def _check_heaps(data: bytes, file: Any) -> None:

@@ -58,7 +58,7 @@ from .keras_layers import (
     merged,
     own_weights,
 )
-from .keras_legacy import check_version, inferred_legacy, rows_of
+from .keras_legacy import check_bare, check_version, inferred_legacy, rows_of
 from .keras_rows import filled, places_of, weighted_parts
 from .parts import Part, weights_of
 from .shapes import keras_shapes
@@ -154,6 +154,7 @@ def load(
     rows = None if content.layers is None else rows_of(content.layers, where)
 
     def infer(given: Options) -> Sequential:
+        check_bare(content, where)
         if rows is not None:
             return inferred_legacy(content, rows, given, where)
         found = in_weights_h5(shapes_of(content.arrays), where)

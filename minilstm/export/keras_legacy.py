@@ -17,6 +17,7 @@ from .keras_rows import Row, inferred
 ARRAY = re.compile(r"(?P<folder>.*/)?(?P<array>kernel|recurrent_kernel|bias|embeddings)(?:_\d+)?(?::0)?")
 OF_KERAS_1 = re.compile(r".+_([WUb]|[WUb]_[a-z])(:0)?")
 WITHOUT_WEIGHTS = re.compile(r"(dropout|input)(_layer)?(_\d+)?")  # what Keras calls such layers
+HINT = "weights alone do not tell; read the file in Python, and give load the model"
 SIGMOID = (2, 3)  # the version of Keras whose recurrent layers have it by default
 
 
@@ -26,6 +27,13 @@ def check_version(content: Content, where: str) -> None:
     is_old = any(OF_KERAS_1.fullmatch(name) for names in (content.layers or {}).values() for name in names)
     if version.startswith(("0.", "1.")) or (version == "1" and is_old):
         raise ValueError(f"{where}: a file of Keras {version}, wanted 2 or 3; Keras 2 opens it and can save it again")
+
+
+def check_bare(content: Content, where: str) -> None:
+    """Raise ValueError if a layer without weights is no Dropout and no input by its name."""
+    for layer in content.bare:
+        if not WITHOUT_WEIGHTS.fullmatch(layer):
+            raise ValueError(f"{where}: {layer!r} is a layer without weights; what it does, {HINT}")
 
 
 def rows_of(layers: Mapping[str, list[str]], where: str) -> dict[str, Row]:
@@ -52,16 +60,11 @@ def _row(layer: str, names: list[str], where: str) -> Row:
 def inferred_legacy(content: Content, rows: Mapping[str, Row], options: Options, where: str) -> Sequential:
     """The model of a file of weights alone.
 
-    Raises ValueError if a layer without weights is no Dropout by its name, and for versions of Keras whose recurrent
-    layers had another gate activation unless told otherwise.
+    Raises ValueError for versions of Keras whose recurrent layers had another gate activation unless told otherwise.
     """
-    hint = "which weights alone do not tell; read the file in Python, and give load the model"
-    for layer, names in (content.layers or {}).items():
-        if not names and not WITHOUT_WEIGHTS.fullmatch(layer):
-            raise ValueError(f"{where}: {layer!r} may be any layer without weights, {hint}")
     version = content.texts.get("keras_version", "")
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if numbers < SIGMOID:
         default = "recurrent_activation='hard_sigmoid', wanted 'sigmoid'"
-        raise ValueError(f"{where}: Keras {version or 'of unknown version'} may have {default}, {hint}")
+        raise ValueError(f"{where}: Keras {version or 'of unknown version'} may have {default}, {HINT}")
     return inferred(rows, content.arrays, options, where)

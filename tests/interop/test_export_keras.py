@@ -373,7 +373,10 @@ def test_layers_without_weights_in_a_checkpoint_are_named(tmp_path, library, req
     """Such a file does not say what they do; to leave a Masking out would be wrong without a word."""
     name = "keras" if library == "keras3" else "tf_keras"
     lines = [f"import tensorflow as tf, {name} as keras", "L = keras.layers", "S = keras.Sequential"]
-    lines += [f"tf.train.Checkpoint(model={code}).write({str(tmp_path / kind)!r})" for kind, code in LAYERS.items()]
+    for kind, code in LAYERS.items():
+        path = str(tmp_path / kind)
+        lines += [f"model = {code}", f"tf.train.Checkpoint(model=model).write({path!r})"]
+        lines += [f"model.save_weights({path + '.weights.h5'!r})"]
     request.getfixturevalue(library).run("\n".join(lines))
     options = Options(activation="tanh", dense_activation="linear")
     with warnings.catch_warnings():
@@ -384,3 +387,6 @@ def test_layers_without_weights_in_a_checkpoint_are_named(tmp_path, library, req
     for kind, places in (("masking", r"\[0\]"), ("pooling", r"\[1\]")):
         with pytest.warns(UserWarning, match=rf"{kind}: left out: layers {places}, without weights"):
             tf2.load(tmp_path / kind, options=options)
+        with pytest.raises(ValueError, match=r"'(masking|global_max_pooling1d)' is a layer without weights; what it"):
+            keras.load(tmp_path / f"{kind}.weights.h5", options=options)
+    assert len(keras.load(tmp_path / "plain.weights.h5", options=options).model.layers) == 2
