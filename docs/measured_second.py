@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = (1000, 2000, 5000, 10000)
+STEPS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 BATCH, INPUTS, UNITS = 8, 1, 64
 PASSES = {"plain": None, "auto": "auto"}
 
