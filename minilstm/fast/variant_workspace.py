@@ -193,6 +193,8 @@ class GRUWorkspace(VariantWorkspace):
         entries = units * batch
         self.q = aligned((time, units, batch), dtype)  # r times the h before
         self.from_h, self.spare = aligned((self.groups[0] * units, batch), dtype), aligned((2, units, batch), dtype)
+        self.flat = [x.reshape(-1) for x in (self.dh, self.next_dh)]
+        self.matrices = [matrix(x) for x in (self.dh, self.next_dh)]
         shape = (2 * entries,) if 2 * entries <= SMALL else ()
         self.half = np.full(shape, 0.5, dtype)  # small: a constant of the shape of both gates is fastest
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * np.dtype(dtype).itemsize))))
@@ -206,24 +208,28 @@ class GRUWorkspace(VariantWorkspace):
             for t, blocks in enumerate(self.blocks)
         ]  # fmt: skip
 
+    def taken_apart(self, *weights: Array) -> tuple[Array, list[Array]]:
+        """As `VariantWorkspace.taken_apart`."""
+        of_inputs, recurrent = super().taken_apart(*weights)
+        self.of_gates, self.of_q = recurrent
+        return of_inputs, recurrent
+
     def recurrent_inputs(self) -> list[Array]:
         """As `VariantWorkspace.recurrent_inputs`: the candidate's kernel multiplies q."""
         return [self.h[:-1], self.q]
 
     def loop(self) -> None:
         """As `VariantWorkspace.loop`."""
-        gates_factor, candidate_factor = self.factors
         product, multiply, add, act, half = np.matmul, np.multiply, np.add, self.activation.function, self.half
-        from_h, from_q = matrix(self.from_h), matrix(self.dh)
-        for t, (h, flat_h, z, gates, r, u, k, z_k, q, q_matrix, a, b, output) in enumerate(self.views):
-            product(gates_factor, h, from_h)
-            add(z, from_h, z)
+        factor, from_h, from_gates = self.factors[0], matrix(self.from_h), matrix(self.from_h[: 2 * self.units])
+        for t, view in enumerate(self.views):
+            h, flat_h, z, gates, _, u, k, _, _, _, a, b, output = view
+            product(factor, h, from_h)
+            add(z, from_gates, z)
             np.tanh(gates, gates)
             multiply(gates, half, gates)
             add(gates, half, gates)
-            multiply(r, flat_h, q)
-            product(candidate_factor, q_matrix, from_q)
-            add(z_k, from_q, z_k)
+            self.complete_z_k(view)
             act(k, k)
             multiply(u, flat_h, a)
             multiply(u, k, b)
@@ -232,28 +238,40 @@ class GRUWorkspace(VariantWorkspace):
             if self.h_masks is not None:
                 self.carry(t)
 
+    def complete_z_k(self, view: tuple[Array, ...]) -> None:
+        """Compute q of a step, and add what it gives to the inputs' share of z_k."""
+        _, h, _, _, r, _, _, z_k, q, q_matrix, *_ = view
+        from_q, _ = self.matrices
+        np.multiply(r, h, q)
+        np.matmul(self.factors[1], q_matrix, from_q)
+        np.add(z_k, from_q, z_k)
+
     def loop_back(self, d_outputs: Array) -> Array:
         """As `VariantWorkspace.loop_back`."""
-        of_gates, of_candidate = self.recurrent
-        product, multiply, add = np.matmul, np.multiply, np.add
-        dh, dq, from_gates = self.dh.reshape(-1), self.next_dh.reshape(-1), self.spare[1].reshape(-1)
-        dq_matrix, from_gates_matrix = matrix(self.next_dh), matrix(self.spare[1])
+        multiply, (dh, _) = np.multiply, self.flat
+        from_gates, from_gates_matrix = self.spare[1].reshape(-1), matrix(self.spare[1])
         for start in reversed(range(0, len(self.z), self.chunk)):
             self.compute(start, min(start + self.chunk, len(self.z)))
             for t in reversed(range(start, min(start + self.chunk, len(self.z)))):
-                _, _, dz_gates, _, r, u, k, dz_k, _, _, a, _, _ = self.views[t]
-                for_r, for_u, for_k = self.for_dh[:, t - start]
+                view, (for_r, for_u, for_k) = self.views[t], self.for_dh[:, t - start]
+                _, _, dz_gates, _, _, u, k, _, _, _, a, _, _ = view
                 self.add_output(t, d_outputs[t])
                 multiply(for_k, dh, k)
-                product(of_candidate, dz_k, dq_matrix)
                 multiply(dh, u, a)
                 multiply(for_u, dh, u)
-                multiply(dq, r, dh)
-                add(a, dh, a)
-                multiply(for_r, dq, r)
-                product(of_gates, dz_gates, from_gates_matrix)
-                add(a, from_gates, dh)
+                self.undo_reset(view, for_r)
+                np.matmul(self.of_gates, dz_gates, from_gates_matrix)
+                np.add(a, from_gates, dh)
         return self.dh
+
+    def undo_reset(self, view: tuple[Array, ...], for_r: Array) -> None:
+        """From dz_k of a step to dz_r, which overwrites r, and what q adds to dh, in the scratch `a`."""
+        _, _, _, _, r, _, _, dz_k, _, _, a, _, _ = view
+        (by_r, dq), (_, dq_matrix) = self.flat, self.matrices
+        np.matmul(self.of_q, dz_k, dq_matrix)
+        np.multiply(dq, r, by_r)
+        np.add(a, by_r, a)
+        np.multiply(for_r, dq, r)
 
     def compute(self, start: int, stop: int) -> None:
         """The factors of the steps from `start` to before `stop`: with them dz_u and dz_k are products with dh, and
@@ -292,49 +310,20 @@ class ResetAfterWorkspace(GRUWorkspace):
         self.of_gates, self.of_q = (np.ascontiguousarray(part) for part in np.split(recurrent, [gates], axis=1))
         return np.concatenate((kernel, bias[None])), [recurrent]
 
-    def loop(self) -> None:
-        """As `VariantWorkspace.loop`."""
-        (factor,), gates_rows = self.factors, 2 * self.units
-        product, multiply, add, act, half = np.matmul, np.multiply, np.add, self.activation.function, self.half
-        from_h, b_gates, b_k = matrix(self.from_h), matrix(self.from_h[:gates_rows]), self.from_h[gates_rows:].ravel()
-        for t, (h, flat_h, z, gates, r, u, k, _, q, _, a, b, output) in enumerate(self.views):
-            product(factor, h, from_h)
-            add(z, b_gates, z)
-            np.tanh(gates, gates)
-            multiply(gates, half, gates)
-            add(gates, half, gates)
-            add(b_k, self.q_bias, q)
-            multiply(r, q, a)
-            add(k, a, k)
-            act(k, k)
-            multiply(u, flat_h, a)
-            multiply(u, k, b)
-            np.subtract(k, b, b)
-            add(a, b, output)
-            if self.h_masks is not None:
-                self.carry(t)
+    def complete_z_k(self, view: tuple[Array, ...]) -> None:
+        """As `GRUWorkspace.complete_z_k`; the product with h is there already."""
+        _, _, _, _, r, _, k, _, q, _, a, _, _ = view
+        np.add(self.from_h[2 * self.units :].reshape(-1), self.q_bias, q)
+        np.multiply(r, q, a)
+        np.add(k, a, k)
 
-    def loop_back(self, d_outputs: Array) -> Array:
-        """As `VariantWorkspace.loop_back`."""
-        product, multiply, add = np.matmul, np.multiply, np.add
-        dh, from_gates, from_q = self.dh.reshape(-1), self.spare[1].reshape(-1), self.next_dh.reshape(-1)
-        from_gates_matrix, from_q_matrix = matrix(self.spare[1]), matrix(self.next_dh)
-        for start in reversed(range(0, len(self.z), self.chunk)):
-            self.compute(start, min(start + self.chunk, len(self.z)))
-            for t in reversed(range(start, min(start + self.chunk, len(self.z)))):
-                _, _, dz_gates, _, r, u, k, _, q, dq, a, _, _ = self.views[t]
-                for_r, for_u, for_k = self.for_dh[:, t - start]
-                self.add_output(t, d_outputs[t])
-                multiply(for_k, dh, k)
-                multiply(k, r, q)
-                multiply(for_r, k, r)
-                multiply(dh, u, a)
-                multiply(for_u, dh, u)
-                product(self.of_q, dq, from_q_matrix)
-                product(self.of_gates, dz_gates, from_gates_matrix)
-                add(a, from_q, a)
-                add(a, from_gates, dh)
-        return self.dh
+    def undo_reset(self, view: tuple[Array, ...], for_r: Array) -> None:
+        """As `GRUWorkspace.undo_reset`; dq overwrites q."""
+        _, _, _, _, r, _, k, _, q, dq, a, _, _ = view
+        np.multiply(k, r, q)
+        np.multiply(for_r, k, r)
+        np.matmul(self.of_q, dq, self.matrices[1])
+        np.add(a, self.flat[1], a)
 
     @staticmethod
     def reset(q: Array, r: Array, out: Array) -> Array:
