@@ -5,6 +5,7 @@ import sys
 import warnings
 
 import pytest
+from export.worker import Worker
 
 # In this folder alone: what TensorFlow says about its own cells and layers of old, which are what we compare with.
 THEIR_WARNING = "ignore:`tf.(nn.rnn_cell|layers).* is deprecated and will be removed:UserWarning"
@@ -31,3 +32,17 @@ def tf():
         v1.logging.set_verbosity(v1.logging.ERROR)
         assert v1.nn.rnn_cell.LSTMCell  # Keras is loaded lazily: now, not within a test
     return v1
+
+
+@pytest.fixture(scope="module")
+def keras3():
+    """A process with Keras 3."""
+    with Worker(TF_USE_LEGACY_KERAS="0") as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def legacy():
+    """A process with the legacy Keras, which is ``tf_keras``."""
+    with Worker(TF_USE_LEGACY_KERAS="1") as worker:
+        yield worker

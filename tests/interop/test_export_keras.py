@@ -8,7 +8,6 @@ import warnings
 import numpy as np
 import pytest
 from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, make, simple
-from export.worker import Worker
 from helpers import assert_close, assert_trees_close, assert_trees_equal
 from hypothesis import given, settings
 
@@ -20,18 +19,6 @@ from minilstm.export.infer import Options
 
 pytestmark = pytest.mark.interop
 FORWARD = "\nresults['outputs'] = forward(inputs)\n"
-
-
-@pytest.fixture(scope="module")
-def keras3():
-    with Worker(TF_USE_LEGACY_KERAS="0") as worker:
-        yield worker
-
-
-@pytest.fixture(scope="module")
-def legacy():
-    with Worker(TF_USE_LEGACY_KERAS="1") as worker:
-        yield worker
 
 
 @settings(max_examples=EXAMPLES)

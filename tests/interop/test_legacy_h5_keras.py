@@ -6,7 +6,6 @@ import h5py
 import numpy as np
 import pytest
 from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, make, simple
-from export.worker import Worker
 from helpers import assert_close, assert_trees_equal
 from hypothesis import given, settings
 from test_howto_table import CODE, NEED_H5PY
@@ -21,18 +20,6 @@ from minilstm.reading import Limits
 
 pytestmark = pytest.mark.interop
 KNOWN = Options(activation="tanh", dense_activation="linear")
-
-
-@pytest.fixture(scope="module")
-def legacy():
-    with Worker(TF_USE_LEGACY_KERAS="1") as worker:
-        yield worker
-
-
-@pytest.fixture(scope="module")
-def keras3():
-    with Worker(TF_USE_LEGACY_KERAS="0") as worker:
-        yield worker
 
 
 SAVE = """
