@@ -25,6 +25,7 @@ def as_array(value: Any, where: str) -> np.ndarray:
     Raises ValueError, which begins with `where`, for masked entries, for sequences of different shapes, and for what is
     not a number: text, dates, objects, complex numbers.
     """
+    value = _of_library(value, where)
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.is_masked(value):
             raise ValueError(f"{where}: a masked array has entries without a value; fill them, and give them weight 0")
@@ -32,20 +33,28 @@ def as_array(value: Any, where: str) -> np.ndarray:
     elif isinstance(value, (list, tuple)):
         value = [part if np.isscalar(part) else as_array(part, where) for part in value]
     try:
-        if hasattr(value, "detach") and hasattr(value, "cpu"):  # a PyTorch tensor
-            value = value.detach().cpu()
-        elif hasattr(value, "to_numpy"):  # pandas and its like
-            value = value.to_numpy()
-            if isinstance(value, np.ma.MaskedArray):
-                return as_array(value, where)
         array = np.asarray(value)
     except Exception as error:  # whatever another library raises for what NumPy cannot hold
         if isinstance(value, (list, tuple)):
             raise ValueError(
                 f"{where}: the sequences have different shapes; make them one array with minilstm.data.pad_sequences"
             ) from None
-        raise ValueError(f"{where}: wanted numbers, got {type(value).__name__}: {error}") from error
+        raise _unreadable(value, where, error) from error
     if array.dtype.kind not in "fiub":
         what = NOT_NUMBERS.get(array.dtype.kind, str(array.dtype))
         raise ValueError(f"{where}: wanted numbers, got dtype {array.dtype}: {what}")
     return array
+
+
+def _of_library(value: Any, where: str) -> Any:
+    """A PyTorch tensor on the CPU, without its gradient; the array of a pandas object and its like; else the value."""
+    try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            return value.detach().cpu()
+        return value.to_numpy() if hasattr(value, "to_numpy") else value
+    except Exception as error:
+        raise _unreadable(value, where, error) from error
+
+
+def _unreadable(value: Any, where: str, error: Exception) -> ValueError:
+    return ValueError(f"{where}: wanted numbers, got {type(value).__name__}: {error}")

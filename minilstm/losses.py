@@ -226,5 +226,5 @@ defvjp(_sigmoid_cross_entropy, _sigmoid_cross_entropy_vjp, _sigmoid_targets_vjp,
 _of_outputs = _pushed(_mean_square_vjp)
 defjvp(_mean_square, _of_outputs, lambda direction, *args: -_of_outputs(direction, *args), argnums=(0, 1))
 defjvp(_softmax_cross_entropy, _pushed(_softmax_cross_entropy_vjp), argnums=(0,))
-of_both = _pushed(_sigmoid_cross_entropy_vjp), _pushed(_sigmoid_targets_vjp)
-defjvp(_sigmoid_cross_entropy, *of_both, argnums=(0, 1))
+_of_both = _pushed(_sigmoid_cross_entropy_vjp), _pushed(_sigmoid_targets_vjp)
+defjvp(_sigmoid_cross_entropy, *_of_both, argnums=(0, 1))
