@@ -157,9 +157,10 @@ def _named(directory: str) -> list[str]:
     state = read_state(directory)
     if state is None:
         return []
-    names = [_inside(directory, path) for path in state.all_model_checkpoint_paths]
-    newest = _inside(directory, state.model_checkpoint_path)
-    return [*dict.fromkeys(name for name in names if name != newest), newest]
+    root, newest = os.path.realpath(directory or os.curdir), state.model_checkpoint_path
+    inside = {path: _inside(root, path, directory) for path in (*state.all_model_checkpoint_paths, newest)}
+    newest = inside[newest]
+    return [*dict.fromkeys(name for name in inside.values() if name != newest), newest]
 
 
 def _earlier(directory: str) -> list[str]:
@@ -170,8 +171,8 @@ def _earlier(directory: str) -> list[str]:
         return []
 
 
-def _inside(directory: str, path: str) -> str:
-    """A path of the state file, relative to its folder.
+def _inside(root: str, path: str, directory: str) -> str:
+    """A path of the state file of a directory, relative to it; `root` is the directory without symbolic links.
 
     Raises
     ------
@@ -179,7 +180,6 @@ def _inside(directory: str, path: str) -> str:
         If it leads out of the folder, on its own or through a symbolic link.
     """
     try:
-        root = os.path.realpath(directory or os.curdir)
         relative = os.path.relpath(os.path.realpath(os.path.join(root, path)), root)
     except ValueError:  # a NUL in the path, or on Windows another drive
         relative = os.pardir

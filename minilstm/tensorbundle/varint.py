@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from minilstm.tensorbundle.errors import CheckpointError
 
+_ONE_BYTE = [bytes([number]) for number in range(1 << 7)]  # nine of ten that a checkpoint has
+
 
 def encode_varint(number: int) -> bytes:
     """Encode an integer; a negative one as the ten bytes of its 64-bit two's complement, as protocol buffers do.
@@ -14,6 +16,8 @@ def encode_varint(number: int) -> bytes:
     >>> encode_varint(300).hex(" ")
     'ac 02'
     """
+    if 0 <= number < 1 << 7:
+        return _ONE_BYTE[number]
     number &= 0xFFFF_FFFF_FFFF_FFFF
     encoded = bytearray()
     while number > 0x7F:
