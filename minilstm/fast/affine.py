@@ -22,6 +22,7 @@ from .memory import recycled
 Array = Any
 
 FEW_UNITS = 16  # a Dense with at most this many units: a product per step costs about as much as one for all
+LARGEST = 3 << 19  # entries of a kernel, 6 MB; a product with a larger one lasts longer than what BLAS's threads cost
 SMALL_PRODUCT = 1 << 13  # multiplications; a smaller product wakes no BLAS thread and is not worth reused memory
 
 
@@ -58,7 +59,7 @@ def _avoids_blas(dtype: Any) -> bool:
 
 def _is_compiled(a: Array, b: Array, shape: tuple[int, ...]) -> bool:
     """Whether the product of both is compiled, where the kernel or its gradient has this shape."""
-    return min(shape) > 1 and a.dtype == b.dtype and compiled.can_compile(a.dtype, math.prod(shape))
+    return min(shape) > 1 and math.prod(shape) <= LARGEST and a.dtype == b.dtype and compiled.can_compile(a.dtype)
 
 
 linear = primitive(_product)  # affine without its bias

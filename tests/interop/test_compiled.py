@@ -388,7 +388,7 @@ def test_small_passes_are_not_shared(monkeypatch):
     parts = lambda *sizes: len(workspace.CompiledWorkspace(*sizes, np.float32).parts)  # noqa: E731
     assert parts(50, 32, 1, 32) == 1
     assert parts(100, 64, 64, 128) == 8
-    assert parts(100, 20, 64, 128) == 2
+    assert parts(100, 20, 64, 128) == 5
     assert parts(2000, 1, 64, 128) == 1
 
 

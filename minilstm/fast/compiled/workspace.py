@@ -20,7 +20,7 @@ from .tile import COLUMNS
 Array = Any
 
 SHARED = 1 << 24  # multiplications of a pass, from which a second thread is worth its call: about 0.2 ms
-LEAST_ROWS = 8  # in a part; with fewer, a core waits for the kernel's numbers
+LEAST_ROWS = 4  # in a part; with fewer, two cores that wait for the kernel's numbers are no faster than one
 
 
 NONE = np.zeros((0, 0, 0), np.float32)  # of an option that a pass does not have: numba compiles once for all
