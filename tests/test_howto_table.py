@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export.cases import assert_one_rounding, exported
+from export.cases import assert_one_rounding, exported, saved_by_tf_keras
 from helpers import GOLDEN
 
 import minilstm
@@ -78,6 +78,8 @@ def write_keras(prefix, model):
             arrays = keras_weights(part, weights_of(params, part))
             found |= {f"{folder}/{name}": array for name, array in arrays.items()}
         exported(Path(prefix), list(found), list(found.values()))
+    elif prefix == "saved_keras":
+        saved_by_tf_keras(Path(prefix), model, params)
     else:
         tf2.save(prefix, model, params)
     return params
@@ -90,7 +92,7 @@ def test_the_line_of_a_row_runs(row, tmp_path, monkeypatch):
     for folder in ("v1", "shards"):
         shutil.copytree(GOLDEN / "checkpoints" / {"v1": "v1_adam", "shards": "v1_sharded"}[folder], folder)
     names = {**vars(minilstm), "tf2": tf2}
-    model = names["model"] = eval(models[0], names) if models else minilstm.Sequential(minilstm.LSTM(4))
+    model = names["model"] = eval(models[0] if models else "Sequential(LSTM(4, forget_bias=0.0))", names)
     folder = re.search(r'"(\w+)', line)[1]
     if line.startswith("tf2"):
         params = write_keras(re.search(r'"([^"]+)', line)[1], model)
@@ -111,6 +113,8 @@ def test_the_line_of_a_row_runs(row, tmp_path, monkeypatch):
 
 
 def test_each_row_is_run():
-    assert len(RUN) + len(NEED_H5PY) == len(ROWS) == 22
+    assert len(RUN) + len(NEED_H5PY) == len(ROWS) == 23
     assert len(NEED_H5PY) == 2
-    assert {re.search(r'"(\w+)', line)[1] for _, _, line in RUN} == {*WRITTEN, "v1", "shards", "exported", "keras"}
+    assert {re.search(r'"(\w+)', line)[1] for _, _, line in RUN} == {
+        *WRITTEN, "v1", "shards", "exported", "saved_keras", "keras"
+    }  # fmt: skip

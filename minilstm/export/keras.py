@@ -20,7 +20,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -163,7 +163,7 @@ def load(
     model, extra = model_and_extra(content.texts, model, where, infer, options, limits=limits)
     if rows is not None:
         return Loaded(model, filled(model, list(rows.values()), content.arrays, where), extra)
-    return Loaded(model, assembled(model, _places(model, where), content.arrays, where), extra)
+    return Loaded(model, assembled(model, _places(model, where, _wrapped(config)), content.arrays, where), extra)
 
 
 @reading.reader
@@ -193,6 +193,12 @@ def _content(path: str | os.PathLike[str], limits: Limits) -> tuple[Content, dic
     return content, config if text is None else from_json(text, limits)
 
 
+def _wrapped(config: dict[str, Any] | None) -> list[str]:
+    """The names of the layers that are in a TimeDistributed."""
+    row = [] if config is None else config["config"]["layers"]
+    return [layer["config"]["name"] for layer in row if layer["class_name"] == "TimeDistributed"]
+
+
 def mapping(model: Sequential) -> dict[str, list[str]]:
     """The path of each part's weights in our tree, with the names of the arrays they become."""
     return names_of(_places(model, "export.keras"))
@@ -200,9 +206,9 @@ def mapping(model: Sequential) -> dict[str, list[str]]:
 
 def mapping_in(path: str | os.PathLike[str], model: Sequential) -> dict[str, list[str]]:
     """The same for a file that `load` took: with the names that are really in it."""
-    content, _ = _content(path, LIMITS)
+    content, config = _content(path, LIMITS)
     if content.layers is None:
-        return mapping(model)
+        return names_of(_places(model, "export.keras", _wrapped(config)))
     rows = list(rows_of(content.layers, os.fspath(path)).values())
     return names_of(places_of(weighted_parts(model, "export.keras"), rows))
 
@@ -231,25 +237,25 @@ def in_weights_h5(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     return in_keras_layers(layers, where)
 
 
-def _numbered(parts: list[Part]) -> Iterator[tuple[Part, str, dict[str, str]]]:
+def _numbered(parts: list[Part], wrapped: Sequence[str] = ()) -> Iterator[tuple[Part, str, dict[str, str]]]:
     """Each direction of each part with its group in the HDF5 file, and the places there of its arrays by Keras's names.
 
     The group is called after the class in lower case, and counted.
     """
     counts: dict[str, int] = {}
     for part in parts:
-        kind = kind_of(part)
+        kind = "time_distributed" if part.name in wrapped else kind_of(part)
         count = counts[kind] = counts.get(kind, -1) + 1
         layer = f"layers/{kind}_{count}" if count else f"layers/{kind}"
         for folder, one in directions(part):
             group = f"{layer}/{folder}".removesuffix("/")
-            inner = f"{group}/cell/vars" if part.is_cell else f"{group}/vars"
+            inner = f"{group}/{'cell/' * part.is_cell}{'layer/' * (part.name in wrapped)}vars"
             names = CELL_ARRAYS if part.is_cell else array_names(part)
             yield one, group, {name: f"{inner}/{k}" for k, name in enumerate(names)}
 
 
-def _places(model: Sequential, where: str) -> list[Place]:
-    numbered = _numbered(keras_parts(model, where))
+def _places(model: Sequential, where: str, wrapped: Sequence[str] = ()) -> list[Place]:
+    numbered = _numbered(keras_parts(model, where), wrapped)
     return [
         Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
         for part, _, names in numbered

@@ -7,6 +7,7 @@ here is refused by name.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,11 @@ WANTED = {  # what an option must be, if a layer has it
     "time_major": False,
     "return_state": False,
     "mask_zero": False,
-    "dropout": 0,
-    "recurrent_dropout": 0,
-    "noise_shape": None,
     "merge_mode": "concat",
 }
+# What Keras does in training alone, and has no counterpart here. The other layers compute the same without it.
+NOISE = ("SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization")
+DROPS = ("dropout", "recurrent_dropout", "noise_shape")
 
 
 def keras_config(parts: list[Part], params: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def _layer(class_name: str, config: dict[str, Any], module: str = "keras.layers"
 def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
     """The model that a ``config.json`` describes, with ``forget_bias=0``: Keras adds none at run time.
 
-    A softmax at its end is left out, and a UserWarning says so: here losses and samplers want logits.
+    A softmax at its end is left out, and a UserWarning says so: here losses and samplers want logits. So is what does
+    something in training alone, except a Dropout.
 
     Raises
     ------
@@ -142,12 +144,19 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
     else:
         raise ValueError(f"{where}: the model must be a keras.Sequential or a keras.Model of layers, got {kind!r}")
     layers: list[dict[str, Any]] = []
-    for layer in row:
+    idle: list[str] = []
+    for layer in map(unwrapped, row):
         below = layers[-1] if layers else {}
+        idle += _in_training(layer)
+        if layer["class_name"] in NOISE:
+            continue
         if layer["class_name"] == "Activation" and _is_linear_dense(below):
             layers[-1] = {**below, "config": {**below["config"], "activation": layer["config"]["activation"]}}
         elif layer["class_name"] != "InputLayer":
             layers.append(layer)
+    if idle:
+        text = f"{where}: left out, as in training alone it does something: {', '.join(idle)}"
+        warnings.warn(text, UserWarning, stacklevel=2)
     if layers and (layers[-1]["class_name"], layers[-1]["config"].get("activation")) == ("Dense", "softmax"):
         options = layers[-1]["config"]
         warnings.warn(
@@ -158,6 +167,26 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
         )
         layers[-1] = {**layers[-1], "config": {**options, "activation": "linear"}}
     return Sequential(*(_read_layer(layer, where) for layer in layers))
+
+
+def unwrapped(layer: dict[str, Any]) -> dict[str, Any]:
+    """The layer in a TimeDistributed, if it does the same there: to every step alone."""
+    inner = layer["config"]["layer"] if layer["class_name"] == "TimeDistributed" else {}
+    if inner.get("class_name") not in ("Dense", "Dropout", "Activation"):
+        return layer
+    return {**layer, **inner, "config": {**inner["config"], "name": layer["config"].get("name")}}
+
+
+def _in_training(layer: dict[str, Any]) -> Iterator[str]:
+    """What a layer does in training alone, for which there is no counterpart here."""
+    options = layer["config"]
+    if layer["class_name"] in NOISE:
+        yield f"the {layer['class_name']} {options.get('name')!r}"
+    inner = options.get("layer") if layer["class_name"] == "Bidirectional" else layer
+    for option in DROPS if inner else ():
+        value = inner["config"].get(option)
+        if value:
+            yield f"{option}={value!r} of {options.get('name')!r}"
 
 
 def _is_linear_dense(layer: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from ..reading import LIMITS, Limits
 from .keras_layers import CELL_ARRAYS, DIRECTIONS
@@ -14,11 +15,18 @@ GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 Holders = tuple[tuple[str, int], ...]  # what holds the variables of a layer: the folder of their names, and the node
 
 
-def keys_by_layer(
-    graph: bytes, shapes: Mapping[str, Shape], where: str, limits: Limits = LIMITS
-) -> list[dict[str, str]]:
-    """The keys of each Keras layer's variables by Keras's names, in the layers' order, from the checkpoint's `graph`.
-    A layer without weights has none; what a program exported does not list it.
+class Layers(NamedTuple):
+    """The keys of each Keras layer's variables by Keras's names, in the layers' order.
+
+    A layer without weights has none, if it is there at all: what Keras 3 exports lists weights alone.
+    """
+
+    keys: list[dict[str, str]]
+    lists_all: bool
+
+
+def keys_by_layer(graph: bytes, shapes: Mapping[str, Shape], where: str, limits: Limits = LIMITS) -> Layers:
+    """The layers of a checkpoint from its `graph`.
 
     `shapes` are those of the checkpoint's arrays by key. Raises ValueError unless the checkpoint holds exactly one
     model, whose layers hold no other variables and share none, and for what is beyond `limits`.
@@ -39,7 +47,7 @@ def keys_by_layer(
     if not models:
         exported = _exported(nodes, shapes, where)
         if exported:
-            return exported
+            return Layers(exported, False)
     if len(models) != 1:
         raise ValueError(f"{where}: the checkpoint must hold one Keras model with weights, got {len(models)}")
     (numbers,) = models.values()
@@ -58,7 +66,7 @@ def keys_by_layer(
     missing = sorted(taken - shapes.keys())
     if missing:
         raise ValueError(f"{where}: the checkpoint has no {', '.join(missing[:5])}, which its graph names")
-    return keys
+    return Layers(keys, True)
 
 
 def _exported(nodes: list[Node], shapes: Mapping[str, Shape], where: str) -> list[dict[str, str]]:
@@ -138,11 +146,14 @@ def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:
 
 
 def _holders(number: int, nodes: list[Node]) -> Holders:
-    """The cell of a layer, both cells of a Bidirectional, or the layer itself."""
+    """The cell of a layer, both cells of a Bidirectional, the Dense in a TimeDistributed, or the layer itself."""
     children = nodes[number].children
     both = [(f"{folder}/", children[folder]) for folder in ("forward_layer", "backward_layer") if folder in children]
     if len(both) == 2:
         return tuple((folder, nodes[layer].children.get("cell", layer)) for folder, layer in both)
+    inner = children.get("layer", number)
+    if _variables(nodes[inner], nodes).keys() == {"kernel", "bias"}:  # a Dense in a TimeDistributed, or bare
+        return (("", inner),)
     return (("", children.get("cell", number)),)
 
 

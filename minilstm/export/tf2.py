@@ -25,11 +25,12 @@ import numpy as np
 from .. import reading, tensorbundle
 from ..checkpoint import EXTRA, MODEL, prefix_of
 from ..layers import Dropout, Sequential
-from ..reading import LIMITS, Limits
+from ..reading import LIMITS, Limits, from_json
+from ..tensorbundle.wire import each_message
 from .format import DTYPES, Loaded, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options, shapes_of
-from .keras_config import code_of, layer_names, stack_lines
-from .keras_graph import GRAPH, keys_by_layer
+from .keras_config import code_of, from_keras_config, layer_names, stack_lines
+from .keras_graph import GRAPH, Layers, keys_by_layer
 from .keras_layers import array_names, directions, keras_parts, keras_weights
 from .keras_rows import Row, filled, inferred, names_in, places_of, weighted_parts
 from .object_graph import Node, encode
@@ -39,6 +40,8 @@ SUFFIXES: tuple[str, ...] = ()
 RUNTIME = "tensorflow"
 RUNS = DTYPES
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
+METADATA = "keras_metadata.pb"  # in a SavedModel of tf.keras
+MODELS = (b"_tf_keras_sequential", b"_tf_keras_network")
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -88,8 +91,8 @@ def load(
     prefix : path
         Or a folder: a SavedModel's, or that of checkpoints, whose newest is read.
     model : Sequential, optional
-        What the weights are for; needed if the file does not describe it. Layers are matched in their order. An
-        optimizer's slots and everything else that was saved are left aside.
+        What the weights are for; needed if the file does not describe it, as the SavedModel of a ``tf.keras`` model
+        does. Layers are matched in their order. An optimizer's slots and everything else that was saved are left aside.
     options : Options, optional
         In place of a model that the file does not describe: what names and shapes do not tell of it. A UserWarning
         names the layers without weights, of which such a file does not say what they do.
@@ -113,7 +116,7 @@ def load(
     texts = {name: np.asarray(tensors[name], object).item() for name in (MODEL, EXTRA) if name in tensors}
 
     @functools.cache
-    def in_file() -> list[dict[str, str]]:
+    def in_file() -> Layers:
         if GRAPH not in tensors:
             raise ValueError(f"{where}: not an object-based checkpoint: it has no {GRAPH}")
         return keys_by_layer(tensors[GRAPH].item(), shapes_of(tensors), where, limits)
@@ -121,16 +124,21 @@ def load(
     def infer(given: Options) -> Sequential:
         rows: dict[str, Row] = {}
         bare = []
-        for k, keys in enumerate(in_file()):
+        for k, keys in enumerate(in_file().keys):
             rows |= {f"layer_{len(rows)}": keys} if keys else {}
             bare += [] if keys else [k]
-        if bare:
+        found = inferred(rows, tensors, given, where)
+        which = f"layers {bare}, without weights" if in_file().lists_all else "any layer without weights"
+        if bare or not in_file().lists_all:
             what = "which such a file does not describe: right for an input or a Dropout, wrong for any other layer"
-            warnings.warn(f"{where}: left out: layers {bare}, without weights, {what}", UserWarning, stacklevel=3)
-        return inferred(rows, tensors, given, where)
+            warnings.warn(f"{where}: left out: {which}, {what}", UserWarning, stacklevel=3)
+        return found
 
+    config = _config_beside(where, limits) if model is None and MODEL not in texts else None
+    if config is not None:
+        model = from_keras_config(config, where)
     model, extra = model_and_extra(texts, model, where, infer, options, limits=limits)
-    return Loaded(model, filled(model, list(filter(None, in_file())), tensors, where), extra)
+    return Loaded(model, filled(model, list(filter(None, in_file().keys)), tensors, where), extra)
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
@@ -145,7 +153,7 @@ def mapping_in(prefix: str | os.PathLike[str], model: Sequential) -> dict[str, l
     with tensorbundle.open(where) as bundle:
         shapes = {name: bundle.info(name).shape for name in bundle}
         layers = keys_by_layer(bundle[GRAPH].item(), shapes, where)
-    return names_of(places_of(weighted_parts(model, "export.tf2"), list(filter(None, layers))))
+    return names_of(places_of(weighted_parts(model, "export.tf2"), list(filter(None, layers.keys))))
 
 
 def is_object_based(prefix: str | os.PathLike[str]) -> bool:
@@ -157,6 +165,21 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
     """The ``forward`` of the lines that `save` returned, from array to array; ImportError without TensorFlow."""
     forward = run_lines(code, RUNTIME)["forward"]
     return lambda inputs: np.asarray(forward(inputs))
+
+
+def _config_beside(prefix: str, limits: Limits) -> dict[str, Any] | None:
+    """The configuration of the model that ``tf.keras`` stores beside the variables of a SavedModel; None elsewhere.
+
+    The file is a message whose field 1 is repeated, an object of Keras: its class is field 4, its JSON field 5.
+    """
+    folder, inner = os.path.split(os.path.dirname(prefix))
+    path = os.path.join(folder, METADATA)
+    if inner != "variables" or not os.path.exists(path):
+        return None
+    with reading.reading(path):
+        objects = each_message(reading.content(path, limits), 1)
+        texts = (one.text(5) for one in objects if one.text(4) in MODELS)  # the outermost comes first
+        return next((from_json(text, limits) for text in texts), None)
 
 
 # --- the object graph -----------------------------------------------------------------------------------------

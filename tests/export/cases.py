@@ -1,5 +1,6 @@
 """Random models of one to three LSTMs for the tests of `minilstm.export`, and what they are compared by."""
 
+import json
 import os
 from typing import NamedTuple
 
@@ -21,9 +22,14 @@ from minilstm import (
     Sequential,
     tensorbundle,
 )
+from minilstm.checkpoint import MODEL
+from minilstm.export import tf2
+from minilstm.export.keras_config import keras_config
 from minilstm.export.keras_graph import GRAPH
+from minilstm.export.keras_layers import keras_parts
 from minilstm.export.object_graph import Node, encode
 from minilstm.params import tree_map
+from minilstm.tensorbundle.wire import message
 
 EXAMPLES = 150 if os.environ.get("MINILSTM_FULL") else 15
 FORGET_BIASES = st.sampled_from([0.0, 0.5, 1.0, -0.75, 2.25, 0.1])
@@ -134,4 +140,18 @@ def exported(folder, names, arrays):
     nodes = [Node({"variables": 1}), Node({str(k): 2 + k for k in range(len(names))}), *variables]
     graph = {GRAPH: np.asarray(encode(nodes), object)}
     tensorbundle.write(folder / "variables" / "variables", {**dict(zip(keys, arrays, strict=True)), **graph})
+    (folder / "saved_model.pb").write_bytes(b"")
+
+
+def saved_by_tf_keras(folder, model, params, *layers):
+    """A SavedModel as ``tf.keras`` writes one: the variables, and what describes the model, with more `layers`."""
+    prefix = folder / "variables" / "variables"
+    tf2.save(prefix, model, params)
+    tensors = tensorbundle.read(prefix)
+    del tensors[MODEL]
+    tensorbundle.write(prefix, tensors)
+    config = keras_config(keras_parts(model, "test"), params)
+    config["config"]["layers"] += layers
+    described = message(3, b"root") + message(4, b"_tf_keras_sequential") + message(5, json.dumps(config).encode())
+    (folder / "keras_metadata.pb").write_bytes(message(1, described))
     (folder / "saved_model.pb").write_bytes(b"")

@@ -1,15 +1,19 @@
 """Object-based checkpoints without TensorFlow: what the graph holds, and what damage says."""
 
+import re
+
 import numpy as np
 import pytest
-from export.cases import assert_one_rounding, cases, exported, make
+from export.cases import assert_one_rounding, cases, exported, make, saved_by_tf_keras
+from helpers import assert_close
 from hypothesis import given
 
-from minilstm import LSTM, Bidirectional, Dense, Dropout, Sequential, tensorbundle
+from minilstm import LSTM, RNN, Bidirectional, Dense, Dropout, GRUCell, Sequential, tensorbundle
 from minilstm.cli import main
 from minilstm.export import npz, tf2
 from minilstm.export.infer import Options
 from minilstm.export.object_graph import Node, decode, encode
+from minilstm.tensorbundle.wire import message
 
 
 @given(cases(activations=("tanh", "relu")))
@@ -80,11 +84,16 @@ KERAS_NAMES = ["s/a/lstm_cell/kernel", "s/a/lstm_cell/recurrent_kernel", "s/a/ls
                "seed_generator/seed_generator_state", "s/b/kernel", "s/b/bias"]  # fmt: skip
 
 
+UNLISTED = r"variables: left out: any layer without weights, which such a file does not describe: right for an input"
+
+
 def test_the_folder_of_a_saved_model_is_a_source(tmp_path, capsys):
     exported(tmp_path, KERAS_NAMES, keras_arrays())
     flags = ["--activation", "tanh", "--dense-activation", "linear"]
     assert main(["convert", str(tmp_path), str(tmp_path / "m.npz"), *flags]) == 0
-    assert "verified" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "verified" in printed.out
+    assert re.search(UNLISTED, printed.err)
     found = npz.load(tmp_path / "m.npz").params
     arrays = keras_arrays()
     assert np.array_equal(found["layer_1"]["kernel"], arrays[4])
@@ -152,7 +161,67 @@ def test_a_saved_model_names_the_kind_of_its_cells(tmp_path, name, blocks, wrong
     names = [text.replace("lstm_cell", name) for text in KERAS_NAMES]
     options = Options(forget_bias=0.0, activation="tanh", dense_activation="linear")
     exported(tmp_path, names, keras_arrays(blocks=blocks))
-    assert tf2.load(tmp_path / "variables" / "variables", options=options).model.layers[0].cell.name == name
+    with pytest.warns(UserWarning, match=UNLISTED):
+        assert tf2.load(tmp_path / "variables" / "variables", options=options).model.layers[0].cell.name == name
     exported(tmp_path, names, keras_arrays(blocks=wrong))
     with pytest.raises(ValueError, match=rf"s/a/{name}/recurrent_kernel has shape \(4, {4 * wrong}\), which no {name}"):
         tf2.load(tmp_path / "variables" / "variables", options=options)
+
+
+# --- SavedModels of tf.keras, which describe their layers ------------------------------------------------------
+
+
+def test_a_saved_model_of_tf_keras_needs_no_further_knowledge(tmp_path, capsys):
+    cells = RNN(GRUCell(3, activation="relu", reset_after=True)), LSTM(2, activation="sigmoid", forget_bias=0.0)
+    case = make(Sequential(*cells, Dropout(0.25), Dense(2, activation="softsign")))
+    saved_by_tf_keras(tmp_path, case.model, case.params)
+    found = tf2.load(tmp_path)
+    assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
+    assert found.model.config() == case.model.config()
+    assert main(["convert", str(tmp_path), str(tmp_path / "m.npz")]) == 0
+    assert "verified" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path), str(tmp_path / "m.npz"), "--activation", "tanh"]) == 2
+    assert "the model has activation='relu', and the flag says 'tanh'" in capsys.readouterr().err
+
+
+def test_a_layer_that_a_saved_model_describes_and_we_lack_is_refused(tmp_path):
+    case = make(Sequential(LSTM(3), Dense(1)))
+    saved_by_tf_keras(tmp_path, case.model, case.params, {"class_name": "Masking", "config": {"name": "hole"}})
+    with pytest.raises(ValueError, match="variables: layer 'hole' is a Masking, wanted one of"):
+        tf2.load(tmp_path)
+    found = tf2.load(tmp_path, case.model)  # who gives the model answers for it
+    assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
+
+
+def test_a_model_in_another_object_is_described_too_and_others_are_as_before(tmp_path):
+    case = make(Sequential(LSTM(3), Dense(1)))
+    saved_by_tf_keras(tmp_path, case.model, case.params)
+    path = tmp_path / "keras_metadata.pb"
+    whole = path.read_bytes()
+    path.write_bytes(message(1, message(4, b"_tf_keras_layer") + message(5, b"{")) + whole)
+    found = tf2.load(tmp_path)
+    assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
+    path.write_bytes(whole.replace(b"_tf_keras_sequential", b"_tf_keras_model_____"))  # of a class of one's own
+    with pytest.raises(ValueError, match=r"has no description of the model"):
+        tf2.load(tmp_path)
+
+
+def test_damaged_metadata_of_a_saved_model_is_a_checkpoint_error(tmp_path):
+    case = make(Sequential(LSTM(2), Dense(1)), width=1)
+    saved_by_tf_keras(tmp_path, case.model, case.params)
+    path, errors = tmp_path / "keras_metadata.pb", 0
+    whole = path.read_bytes()
+    damaged = [whole[:n] for n in range(0, len(whole), 7)]
+    damaged += [whole[:n] + bytes([whole[n] ^ 1 << n % 8]) + whole[n + 1 :] for n in range(len(whole))]
+    texts = b"[]", b"3", b'"x"', b"{}", b'{"class_name": "Sequential", "config": 7}', b"[" * 10**6
+    damaged += [message(1, message(4, b"_tf_keras_sequential") + message(5, text)) for text in texts]
+    for data in damaged:
+        path.write_bytes(data)
+        error = None
+        try:
+            tf2.load(tmp_path)
+        except ValueError as raised:
+            error = str(raised)
+        assert error is None or error.startswith(str(tmp_path)), error
+        errors += error is not None
+    assert errors > len(damaged) / 2

@@ -38,8 +38,11 @@ from minilstm import (
 )
 from minilstm.export import convert, npz, safetensors, tf2, torch
 from minilstm.export.infer import Options
+from minilstm.export.keras_config import keras_config
+from minilstm.export.keras_layers import keras_parts
 from minilstm.params import flatten_names, tree_map
 from minilstm.reading import Limits
+from minilstm.tensorbundle.wire import message
 from minilstm.training import replay
 
 from .bundle_fuzz import mutate_bytes, mutate_message
@@ -396,6 +399,27 @@ def shared_cells(draw, tensors):
     return tf2.encode(nodes)
 
 
+def saved_model_bases():
+    """The tensors of SavedModels without our description of the model, and Keras's."""
+    found = []
+    for kind, tensors in enumerate(checkpoint_bases(as_tf2)()):
+        model, width = model_of(kind)
+        del tensors["minilstm/model"]
+        found.append((tensors, keras_config(keras_parts(model, "fuzz"), params_of(model, width))))
+    return found
+
+
+def mutate_saved_model(draw, base):
+    tensors, config = base
+    text = json_text(draw, config) if draw.random() < 0.7 else json.dumps(config).encode()
+    data = message(1, message(4, b"_tf_keras_sequential") + message(5, text))
+    if draw.random() < 0.2:
+        data = mutate_message(draw, data)
+    if draw.random() < 0.2:
+        tensors = mutate_tensors(draw, tensors)["m"]
+    return {"s/variables/variables": tensors, "s/saved_model.pb": b"", "s/keras_metadata.pb": data}
+
+
 # --- sweep ----------------------------------------------------------------------------------------------------
 
 
@@ -437,6 +461,7 @@ DOORS = {
     "npz": Door("m.npz", saved_as(npz, "m.npz"), mutate_npz, given(npz)),
     "safetensors": Door("m.safetensors", safetensors_bases, mutate_safetensors, given(torch)),
     "tf2": Door("m", checkpoint_bases(as_tf2), mutate_tensors, given(tf2)),
+    "saved_model": Door("s", saved_model_bases, mutate_saved_model, given(tf2)),
     "description": Door("m", saved_as(npz, "m.npz"), mutate_description, (described,)),
     "dump": Door("m", checkpoint_bases(as_dump), mutate_tensors, (replay.replay,)),
     "sweep": Door("results.csv", results_bases, mutate_results, (read_results,)),

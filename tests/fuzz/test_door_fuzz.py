@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("MINILSTM_FULL") == "1"
 COUNT = 20_000 if FULL else 100
-FORMATS = ("npz", "safetensors", "tf2", "description", "dump", "sweep")  # the others are in tests/interop
+FORMATS = ("npz", "safetensors", "tf2", "saved_model", "description", "dump", "sweep")  # others: tests/interop
 MEGABYTES = 400
 
 

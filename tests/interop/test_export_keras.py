@@ -149,6 +149,47 @@ def test_grus_and_both_directions_come_here_and_go_back_bit_for_bit(tmp_path, ke
         assert_close((found := convert_source(weights, known).loaded).model(found.params, inputs), wanted, 2e-6)
 
 
+IDLE = """
+import tensorflow as tf, {keras} as keras
+keras.utils.set_random_seed(3)
+L, rows = keras.layers, keras.layers.TimeDistributed
+model = keras.Sequential([
+    keras.Input((None, 3)), L.GaussianNoise(0.1),
+    L.Bidirectional(L.LSTM(4, return_sequences=True, dropout=0.2, bias_initializer="uniform")),
+    rows(L.Dense(5, "relu")), L.SpatialDropout1D(0.2), L.GRU(3, return_sequences=True, recurrent_dropout=0.1),
+    L.Dense(4), rows(L.Dense(2, bias_initializer="uniform")), rows(L.Activation("tanh")),
+])
+results["outputs"] = model(inputs)
+model.save({path!r})
+tf.train.Checkpoint(model=model).write({path!r} + ".ckpt")
+"""
+
+
+SAVED = [("legacy", ".h5"), ("legacy", ""), ("keras3", ".keras"), ("keras3", ".h5")]
+
+
+@pytest.mark.parametrize(("which", "suffix"), SAVED)
+def test_what_acts_in_training_alone_is_left_out_and_said(tmp_path, request, which, suffix):
+    """And a Dense in a TimeDistributed does what it does without."""
+    path = str(tmp_path / f"theirs{suffix}")
+    inputs = np.random.default_rng(0).normal(size=(3, 6, 3)).astype(np.float32)
+    name = "keras" if which == "keras3" else "tf_keras"
+    wanted = request.getfixturevalue(which).run(IDLE.format(keras=name, path=path), inputs=inputs)["outputs"]
+    told = r"left out, as in training alone it does something: the GaussianNoise 'gaussian_noise.*', dropout=0.2 of "
+    told += r"'bidirectional.*', the SpatialDropout1D 'spatial_dropout1d.*', recurrent_dropout=0.1 of 'gru.*'"
+    with pytest.warns(UserWarning, match=told):
+        model, params, _ = (keras if suffix else tf2).load(path)
+    assert_close(model(params, inputs), wanted, 2e-6)
+    lines: list[str] = []
+    with pytest.warns(UserWarning, match=told):
+        assert convert(path, tmp_path / "ours.npz", report=lines.append)
+    if suffix == ".keras":
+        assert any(line.endswith("<- layers/time_distributed_1/layer/vars/0, layers/time_distributed_1/layer/vars/1")
+                   for line in lines)  # fmt: skip
+    again = tf2.load(f"{path}.ckpt", model)
+    assert_close(again.model(again.params, inputs), wanted, 2e-6)
+
+
 def test_a_backward_layer_of_its_own_options_keeps_them(tmp_path, keras3):
     code = """
 import keras
@@ -172,7 +213,6 @@ model.save({path!r})
     [
         ("LSTM(2, recurrent_activation='hard_sigmoid')", "recurrent_activation='hard_sigmoid', wanted 'sigmoid'"),
         ("LSTM(2, use_bias=False)", "use_bias=False, wanted True"),
-        ("LSTM(2, recurrent_dropout=0.5)", "recurrent_dropout=0.5, wanted 0"),
         ("LSTM(2, go_backwards=True, return_sequences=True)", "go_backwards=True and returns sequences"),
         ("LSTM(2, activation='gelu')", "activation='gelu', wanted one of"),
         ("SimpleRNN(2)", "is a SimpleRNN, wanted one of"),
@@ -181,7 +221,7 @@ model.save({path!r})
         ("GRU(2, go_backwards=True, return_sequences=True)", "go_backwards=True and returns sequences"),
         ("Bidirectional(keras.layers.LSTM(2), merge_mode='sum')", "merge_mode='sum', wanted 'concat'"),
         ("Bidirectional(keras.layers.SimpleRNN(2))", r"is a SimpleRNN, wanted one of \('LSTM', 'GRU'\)"),
-        ("Bidirectional(keras.layers.GRU(2, dropout=0.5))", "dropout=0.5, wanted 0"),
+        ("TimeDistributed(keras.layers.LayerNormalization())", "is a TimeDistributed, wanted one of"),
         (
             "Bidirectional(keras.layers.LSTM(2), backward_layer=keras.layers.LSTM(3, go_backwards=True))",
             "'bidirectional.*' has units=2 forward and units=3 backward",

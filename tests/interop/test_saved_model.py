@@ -1,4 +1,4 @@
-"""The folder of a SavedModel as a source of `inspect` and `convert`: what TensorFlow and Keras 3 export."""
+"""The folder of a SavedModel as a source of `inspect` and `convert`: what TensorFlow, tf.keras and Keras 3 write."""
 
 import os
 
@@ -13,7 +13,7 @@ from helpers import assert_close
 
 from minilstm import load_checkpoint
 from minilstm.cli import main
-from minilstm.export import npz
+from minilstm.export import npz, tf2
 
 pytestmark = pytest.mark.interop
 INPUTS = np.random.default_rng(0).normal(size=(4, 7, 3)).astype(np.float32)
@@ -42,12 +42,53 @@ def test_what_keras_3_exports(first, tmp_path, capsys):
     last = [f"variables/{len(model.variables) - k}/.ATTRIBUTES/VARIABLE_VALUE" for k in (2, 1)]
     assert last[1] in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "m.npz"), *FLAGS]) == 0
-    printed = capsys.readouterr().out
-    assert "verified" in printed
-    assert f"layer_3: kernel, bias <- {', '.join(last)}\n" in printed  # the keys in the file, of the last Dense
+    printed = capsys.readouterr()
+    assert "verified" in printed.out
+    assert f"layer_3: kernel, bias <- {', '.join(last)}\n" in printed.out  # the keys in the file, of the last Dense
+    assert "left out: any layer without weights, which such a file does not describe" in printed.err
     ours = npz.load(tmp_path / "m.npz")
     found = ours.model(ours.params, INPUTS)
     assert_close(found[:, -1] if found.ndim == 3 else found, model(INPUTS, training=False).numpy(), 2e-6)
+
+
+THEIRS = """
+import tensorflow as tf
+K = tf.keras
+K.utils.set_random_seed(3)
+x = K.Input((None,), dtype="int64")
+layers = [
+    K.layers.Embedding(7, 3), K.layers.LSTM(4, activation="relu", return_sequences=True), K.layers.Dropout(0.3),
+    K.layers.Bidirectional(K.layers.GRU(3, bias_initializer="uniform", return_sequences=True)), {last},
+    K.layers.GRU(3, reset_after=False, go_backwards=True, bias_initializer="uniform"), K.layers.Dense(2, "tanh"),
+]
+if {functional}:
+    y = x
+    for layer in layers:
+        y = layer(y)
+    model = K.Model(x, y)
+else:
+    model = K.Sequential([x, *layers])
+model.compile("adam", "mse")
+model.fit(inputs, model(inputs).numpy(), verbose=0)
+results["outputs"] = model(inputs)
+model.save({path!r})
+"""
+
+
+@pytest.mark.parametrize("functional", [False, True], ids=["Sequential", "Model"])
+def test_what_tf_keras_saves_describes_its_layers(tmp_path, legacy, capsys, functional):
+    path, words = str(tmp_path / "theirs"), np.random.default_rng(0).integers(0, 7, (3, 6))
+    code = THEIRS.format(functional=functional, path=path, last="K.layers.Dropout(0.1)")
+    wanted = legacy.run(code, inputs=words)["outputs"]
+    found = tf2.load(path)
+    assert_close(found.model(found.params, words), wanted, 2e-6)
+    assert main(["convert", path, str(tmp_path / "m.npz")]) == 0
+    printed = capsys.readouterr()
+    assert "verified" in printed.out
+    assert not printed.err
+    legacy.run(THEIRS.format(functional=functional, path=path, last="K.layers.LayerNormalization()"), inputs=words)
+    with pytest.raises(ValueError, match=r"layer 'layer_normalization.*' is a LayerNormalization, wanted one of"):
+        tf2.load(path)
 
 
 def test_what_is_not_known_is_refused(tmp_path, capsys):
