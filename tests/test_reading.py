@@ -470,7 +470,9 @@ def test_a_dump_of_another_model_is_refused_before_its_sizes_are_made(tmp_path):
     bigger = minilstm.Sequential(minilstm.LSTM(10**9), minilstm.Dense(1))
     strange = {"failed": {**facts["failed"], "loss": []}}
     for model, training in ((bigger, facts), (case.model, {"failed": {}}), (case.model, strange)):
-        prefix = save_checkpoint(tmp_path / "m", case.params, model=model, training=training, own=own)
+        described = {"minilstm/model": np.asarray(json.dumps(model.config()).encode(), object)}
+        prefix = save_checkpoint(tmp_path / "m", case.params, model=case.model, training=training, own=own)
+        tensorbundle.write(prefix, {**tensorbundle.read(prefix), **described})
         with pytest.raises(CheckpointError, match=f"^{prefix}: "):
             replay.replay(prefix)
         assert main(["replay", prefix]) == 2

@@ -17,7 +17,10 @@ import numpy as np
 
 from .. import tensorbundle
 from ..arguments import check_has, check_number, check_path, check_whole
+from ..arrays import is_masked_kind
 from ..layers import Sequential, from_config
+from ..layers.shapes import empty
+from ..names import arranged
 from ..params import Tree, flatten_names
 from ..reading import from_json
 from .contents import AVERAGE, EXTRA, MODEL, OWN, SCALARS, SLOTS, STEP, TRAINING
@@ -76,8 +79,8 @@ def save_checkpoint(
     Raises
     ------
     ValueError
-        For names that clash, an unknown naming, a model that holds functions without a registered name, or a `step` or
-        `max_to_keep` that is no whole number. Nothing is written then.
+        For names that clash, an unknown naming, a model that holds functions without a registered name or that the
+        parameters do not fit, or a `step` or `max_to_keep` that is no whole number. Nothing is written then.
 
     Examples
     --------
@@ -160,7 +163,7 @@ def _check_keys(value: Any) -> None:
 
 def _as_weight(value: Any, where: str) -> np.ndarray:
     """An array of parameters; ValueError for a list, which is a tree, and for entries under a mask, which are none."""
-    if isinstance(value, (list, tuple)) or np.ma.is_masked(value):
+    if isinstance(value, (list, tuple)) or (is_masked_kind(value) and np.ma.is_masked(value)):
         raise ValueError(f"{where}: params must be nested dicts of arrays, got {value!r:.80}")
     return np.asarray(value)
 
@@ -171,7 +174,10 @@ def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[st
         return None
     check_has(model, "config", "model", "save_checkpoint", "a model such as Sequential(LSTM(8), Dense(1))")
     config = model.config()
-    fault = _fault_of(json.dumps(config, default=repr))
+    shapes = tuple((name, np.shape(value)) for name, value in variables.items())
+    fault, misfit = _faults_of(json.dumps(config, default=repr), shapes)
+    if misfit is not None:
+        raise ValueError(f"save_checkpoint: params are not those of model: {misfit}")
     if fault is not None:
         raise ValueError(
             f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({fault}); save "
@@ -182,13 +188,21 @@ def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[st
 
 
 @functools.lru_cache(maxsize=8)  # a run saves the same model often, and building it takes a tenth of a small save
-def _fault_of(description: str) -> str | None:
-    """Why `from_config` cannot build a model from this text; None if it can."""
+def _faults_of(description: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[str | None, str | None]:
+    """Why `from_config` cannot build a model from this text, and if it can, why arrays of these shapes do not fit it.
+
+    Arrays beside those of the model are right: a loss function may have some.
+    """
     try:
-        from_config(from_json(description))
+        model = from_config(from_json(description))
     except ValueError as error:
-        return str(error)
-    return None
+        return str(error), None
+    try:
+        if shapes:
+            arranged({name: empty(None, shape, np.float32) for name, shape in shapes}, model, strict=False)
+    except ValueError as error:
+        return None, str(error)
+    return None, None
 
 
 def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:
