@@ -26,7 +26,7 @@ def as_array(value: Any, where: str) -> np.ndarray:
     not a number: text, dates, objects, complex numbers.
     """
     value = _of_library(value, where)
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked_kind(value):
         if np.ma.is_masked(value):
             raise ValueError(f"{where}: a masked array has entries without a value; fill them, and give them weight 0")
         value = value.data
@@ -44,6 +44,12 @@ def as_array(value: Any, where: str) -> np.ndarray:
         what = NOT_NUMBERS.get(array.dtype.kind, str(array.dtype))
         raise ValueError(f"{where}: wanted numbers, got dtype {array.dtype}: {what}")
     return array
+
+
+def is_masked_kind(value: Any) -> bool:
+    """Whether a value is an array with a mask. NumPy loads its module for them, a megabyte, only if one asks for it."""
+    is_subclass = isinstance(value, np.ndarray) and type(value) is not np.ndarray
+    return is_subclass and isinstance(value, np.ma.MaskedArray)
 
 
 def _of_library(value: Any, where: str) -> Any:

@@ -11,7 +11,7 @@ from autograd.core import JVPNode, VJPNode, vspace
 from autograd.tracer import getval, isbox, new_box, trace_stack
 
 from .arguments import check_flag, check_function, check_number
-from .arrays import as_array
+from .arrays import as_array, is_masked_kind
 from .cotangents import sweep
 from .params import Tree, tree_leaves, tree_map, tree_rows, tree_unflatten
 
@@ -219,7 +219,7 @@ def _floating_leaves(tree: Tree, what: str) -> list[Any]:
 
 
 def _is_plain(leaf: Any) -> bool:
-    return not isinstance(leaf, np.ma.MaskedArray) and getattr(leaf, "dtype", np.dtype(float)).isnative
+    return not is_masked_kind(leaf) and getattr(leaf, "dtype", np.dtype(float)).isnative
 
 
 def _grads(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:

@@ -340,3 +340,16 @@ def test_a_checkpoint_that_does_not_fit_the_model_changes_nothing(run_dir):
     with pytest.raises(CheckpointError, match="does not fit"):
         load_checkpoint(run_dir, like=other)
     assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+def test_a_loss_for_whole_batches_is_tried_on_one():
+    """Two sequences are tried first, to save memory; what refuses so few may take a batch."""
+    sizes = []
+
+    def loss(outputs, targets, weights=None):
+        sizes.append(len(outputs))
+        assert len(outputs) == 3, "a fixed size"
+        return losses.mse(outputs, targets, weights)
+
+    fit(MODEL, PARAMS, loss, (INPUTS, TARGETS), optimizer=Adam(), epochs=1, batch_size=3, progress=False)
+    assert sizes[:2] == [2, 3]

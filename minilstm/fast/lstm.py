@@ -32,7 +32,6 @@ from .activations import FAST_ACTIVATIONS
 from .loops import SCALE, SHIFT, Options
 from .padding import Padding, padding_for
 from .row_workspace import LARGE_KERNEL, RowWorkspace
-from .second import SecondWorkspace
 from .workspace import ColumnWorkspace
 
 Array = Any
@@ -109,6 +108,8 @@ class Loan(loans.Loan):
     def workspace_for(self, inputs: Array, kernel: Array) -> Any:
         """Borrow a workspace for a pass over inputs ``[time, batch, input_dim]``."""
         if self.twice:
+            from .second import SecondWorkspace  # most programs need none
+
             return self.take(SecondWorkspace, *inputs.shape, kernel.shape[1] // 4, inputs.dtype)
         self.padding = padding_for(self.lengths, len(inputs))
         shape = *inputs.shape, kernel.shape[1] // 4, inputs.dtype

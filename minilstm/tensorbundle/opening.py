@@ -21,7 +21,6 @@ from minilstm.tensorbundle.bundle import Bundle
 from minilstm.tensorbundle.errors import CheckpointError
 from minilstm.tensorbundle.paths import as_prefix, checked_prefix, index_path
 from minilstm.tensorbundle.reader import IndexedBundle
-from minilstm.tensorbundle.slice_file import SliceBundle
 
 _SHARD = re.compile(r"(.+)-(?:[0-9]{5}|\?{5})-of-([0-9]{5})", re.DOTALL)
 
@@ -64,6 +63,8 @@ def _first_format(prefix: str) -> Bundle | None:
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise CheckpointError(f"{missing[0]}: not there, but other shards of {prefix} are")
+    from minilstm.tensorbundle.slice_file import SliceBundle  # most programs meet no file of the first format
+
     return SliceBundle(prefix, paths)
 
 

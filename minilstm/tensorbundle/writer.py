@@ -150,7 +150,7 @@ def _checked(tensors: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> list[tup
 
 
 def _checked_array(name: str, value: Any) -> NDArray[Any]:
-    if isinstance(value, np.ma.MaskedArray):
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):  # NumPy loads np.ma when asked for it
         raise TypeError(f"write: {name!r} is a masked array, want a plain one: its mask cannot be stored")
     try:
         array = np.asarray(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable
@@ -23,6 +24,8 @@ from .loop import FitResult, Trainer
 from .record import started_with
 from .sources import ArraySource, Source, as_source
 from .truncation import Truncation, as_truncation, has_weight, tbptt
+
+TRIED = 2  # sequences of arrays, on which model and loss are tried: a whole batch would need memory of its own
 
 
 def fit(
@@ -172,7 +175,7 @@ def fit(
     trainer = Trainer(options, loss_fn, source, validation, truncation, compared, started)
     if checkpoint_dir is None:
         return trainer.train()
-    directory = os.path.abspath(checkpoint_dir)  # a callback may change the working directory
+    directory = os.path.abspath(options.checkpoint_dir)  # a callback may change the working directory
     with RunLock(directory):
         trainer.folder = folder = RunFolder(directory)
         if not resume and folder.holds_a_run():
@@ -214,12 +217,19 @@ def _check_batches(
             f"fit: tbptt: a batch of a callable or an iterable is one window, but stride is {truncation.stride} and "
             f"the first batch has {inputs.shape[1]} time steps"
         )
-    rows = source.batch_size if isinstance(source, ArraySource) else None
-    some = {key: value[:rows] for key, value in batch.items() if key != "reset" and value is not None}
+    some = {key: value for key, value in batch.items() if key != "reset" and value is not None}
     if truncation is not None:  # one window of a long sequence is enough
         some = {key: x if key == "sequence_length" else x[:, : truncation.window] for key, x in some.items()}
         if "sequence_length" in some:
             some["sequence_length"] = np.minimum(some["sequence_length"], truncation.window)
-    outputs, _ = model.apply(options.params, some["inputs"], sequence_length=some.get("sequence_length"))
-    losses.check_range(loss, batch["targets"], outputs.shape[-1])
-    loss(outputs, some["targets"], some.get("weights") if has_weight(some) else None)
+
+    def try_on(rows: int | None) -> None:
+        tried = {key: value[:rows] for key, value in some.items()}
+        outputs, _ = model.apply(options.params, tried["inputs"], sequence_length=tried.get("sequence_length"))
+        losses.check_range(loss, batch["targets"], outputs.shape[-1])
+        loss(outputs, tried["targets"], tried.get("weights") if has_weight(tried) else None)
+
+    rows = source.batch_size if isinstance(source, ArraySource) else None
+    with contextlib.suppress(Exception):
+        return try_on(rows and min(rows, TRIED))
+    return try_on(rows)  # what is wrong with a batch, it says with the shapes of a batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
+import platform
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +31,7 @@ class RunLock:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.path = os.path.join(directory, LOCK_FILE)
-        self.text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())})
+        self.text = json.dumps({"pid": os.getpid(), "host": platform.node(), "started": _started(os.getpid())})
         self._is_new_folder = False
 
     def __enter__(self) -> RunLock:
@@ -88,9 +88,9 @@ class RunLock:
             pid, host, started = holder["pid"], holder["host"], holder["started"]
         except (ValueError, TypeError, KeyError):
             raise ValueError(f"fit: {self.path} is not a lock of fit; remove it if no run uses the folder") from None
-        if host == socket.gethostname() and not _is_alive(pid, started):
+        if host == platform.node() and not _is_alive(pid, started):
             return text
-        where = "this process" if (pid, host) == (os.getpid(), socket.gethostname()) else f"process {pid} on {host}"
+        where = "this process" if (pid, host) == (os.getpid(), platform.node()) else f"process {pid} on {host}"
         raise ValueError(
             f"fit: checkpoint_dir {self.directory!r} is in use by {where}; wait for its end or choose another "
             f"directory (if no run is left there, remove {self.path})"

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,7 +138,8 @@ def _module(named: Any) -> str:
     if module != "__main__" or main is None:
         return module
     spec = getattr(main, "__spec__", None)
-    return spec.name if spec is not None else Path(getattr(main, "__file__", None) or module).stem
+    file = os.path.basename(getattr(main, "__file__", None) or module)
+    return spec.name if spec is not None else os.path.splitext(file)[0]
 
 
 def shapes(tree: Tree, place: str = "") -> dict[str, str]:

@@ -3,8 +3,8 @@
 import json
 import multiprocessing
 import os
+import platform
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -258,7 +258,7 @@ def test_a_folder_in_use_is_refused_at_once(run_dir):
         assert ready.wait(60)
         before = contents(run_dir)
         for resume in (True, False):
-            with pytest.raises(ValueError, match=rf"in use by process {process.pid} on {socket.gethostname()}; wait"):
+            with pytest.raises(ValueError, match=rf"in use by process {process.pid} on {platform.node()}; wait"):
                 run(run_dir, resume=resume)
         assert contents(run_dir) == before
     finally:
@@ -282,7 +282,7 @@ def test_one_of_many_that_start_at_once_gets_the_folder(run_dir, attempt):
     run_dir.mkdir()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    stale = {"pid": gone.pid, "host": socket.gethostname(), "started": 1}
+    stale = {"pid": gone.pid, "host": platform.node(), "started": 1}
     (run_dir / lock.LOCK_FILE).write_text(json.dumps(stale))
     start, leave, got, refused = threading.Barrier(8), threading.Barrier(8), [], []
 
@@ -314,7 +314,7 @@ def test_a_lock_of_a_process_that_ended_is_taken_over(change, run_dir):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     run_dir.mkdir()
-    holder = {"pid": ended.pid, "host": socket.gethostname(), "started": None, **change}
+    holder = {"pid": ended.pid, "host": platform.node(), "started": None, **change}
     (run_dir / "fit.lock").write_text(json.dumps(holder))
     assert_trees_equal(run(run_dir).params, run().params)
     assert not (run_dir / "fit.lock").exists()
@@ -325,7 +325,7 @@ def test_a_lock_of_a_process_that_ended_is_taken_over(change, run_dir):
     [
         (json.dumps({"pid": 1, "host": "another", "started": None}), "in use by process 1 on another; wait .* remove "),
         ("", "is not a lock of fit; remove it if no run"), ("[]", "is not a lock"), ('{"pid": 3}', "is not a lock"),
-        (json.dumps({"pid": "x", "host": socket.gethostname(), "started": None}), "in use by process x"),
+        (json.dumps({"pid": "x", "host": platform.node(), "started": None}), "in use by process x"),
     ],
 )  # fmt: skip
 def test_a_lock_that_cannot_be_judged_is_respected(text, message, run_dir):

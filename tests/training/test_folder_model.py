@@ -7,9 +7,9 @@ and ends with the bits of a run that nothing ever happened to.
 import functools
 import json
 import os
+import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -144,7 +144,7 @@ class Folder(RuleBasedStateMachine):
             except Killed:
                 now, lock = self.whole(), self.directory / LOCK_FILE
                 if lock.exists():
-                    lock.write_text(json.dumps({"pid": ended_process(), "host": socket.gethostname(), "started": None}))
+                    lock.write_text(json.dumps({"pid": ended_process(), "host": platform.node(), "started": None}))
                 assert max(now, default=0) >= max(whole, default=0)
                 assert len(now) >= min(len(whole), keep or len(whole))
                 return
