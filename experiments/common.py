@@ -41,7 +41,7 @@ def program(module: str, description: str, **options: Any) -> argparse.ArgumentP
 def add_output_flags(flags: argparse.ArgumentParser) -> None:
     """Add --out, by default a folder in runs/ that is named after the module, and --quiet."""
     folder = Path("runs") / flags.prog.rpartition(".")[2]
-    flags.add_argument("--out", type=Path, default=folder, help="folder for all files")
+    flags.add_argument("--out", type=home, default=folder, help="folder for all files")
     flags.add_argument("--quiet", action="store_true", help="no progress bar, no table")
 
 
@@ -56,6 +56,11 @@ def parser(module: str, description: str, **defaults: Any) -> argparse.ArgumentP
     flags.add_argument("--learning-rate", type=rate, default=defaults["learning_rate"], help="of Adam, at the start")
     flags.add_argument("--resume", action="store_true", help="continue the run in --out instead of starting again")
     return flags
+
+
+def home(text: str) -> Path:
+    """A path whose ``~`` is the home folder, for argparse: a shell leaves that of ``--out=~/runs`` as it is."""
+    return Path(text).expanduser()
 
 
 def positive(text: str) -> int:

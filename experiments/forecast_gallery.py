@@ -79,7 +79,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = print) -> str:
     """Measure what is not in --out yet, and write the page; returns its text."""
     flags = common.program("experiments.forecast_gallery", "Forecast public series beside AutoETS and AutoARIMA.")
-    flags.add_argument("--out", type=Path, default=Path("runs") / "forecast_gallery", help="folder of results.csv")
+    flags.add_argument("--out", type=common.home, default="runs/forecast_gallery", help="folder of results.csv")
     args = flags.parse_args(argv)
     path, found = args.out / "results.csv", {}
     args.out.mkdir(parents=True, exist_ok=True)

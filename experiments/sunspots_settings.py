@@ -34,7 +34,6 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +91,7 @@ def forecast(job: tuple[Settings, Fold, int]) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the grid on all cores and print the table, best first."""
     flags = common.program("experiments.sunspots_settings", "Choose the settings of the sunspots inside 1700-1920.")
-    flags.add_argument("--out", type=Path, default=Path("runs") / "sunspots_settings", help="folder of validation.csv")
+    flags.add_argument("--out", type=common.home, default="runs/sunspots_settings", help="folder of validation.csv")
     flags.add_argument("--workers", type=common.positive, default=os.cpu_count() or 1, help="processes")
     args = flags.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)

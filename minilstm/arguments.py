@@ -68,11 +68,14 @@ def check_function(value: Any, name: str, where: str) -> Any:
 
 
 def check_path(path: Any, name: str, where: str) -> str:
-    """Return a path as text. An empty one would mean the current folder, and is refused."""
+    """Return a path as text; ``~`` at its start is the home folder, as in a shell, and not a new folder of that name.
+
+    An empty one would mean the current folder, and is refused.
+    """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError(f"{where}: {name} must be a path as text and not empty, got {_short(path)}")
-    return text
+    return os.path.expanduser(text)
 
 
 def check_list(values: Any, name: str, where: str) -> list[Any]:

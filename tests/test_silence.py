@@ -5,6 +5,7 @@ import pytest
 from handovers import MODEL, PARAMS, WORD_PARAMS, WORDS, X, Y, trained
 from helpers import assert_close
 
+from experiments.common import add_output_flags, program
 from minilstm import (
     LSTM,
     SGD,
@@ -17,6 +18,7 @@ from minilstm import (
     generate,
     hessian_vector_product,
     jvp,
+    latest_checkpoint,
     load_checkpoint,
     losses,
     predict,
@@ -26,6 +28,7 @@ from minilstm import (
     value_and_grad,
 )
 from minilstm.data import as_array, contiguous_batches
+from minilstm.export.convert import convert
 
 RNG = np.random.default_rng(7)
 
@@ -263,6 +266,36 @@ def test_a_folder_is_not_the_name_of_a_checkpoint(tmp_path, monkeypatch):
             save_checkpoint(prefix, PARAMS)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert save_checkpoint("run", PARAMS, step=3) == "run-3"
+
+
+def test_a_path_in_the_home_folder_is_there(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    for folder in (home, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    trained(epochs=1, checkpoint_dir="~/run")
+    prefix = save_checkpoint("~/models/m", PARAMS, model=MODEL)
+    assert convert("~/models/m", "~/other/m.npz", report=lambda line: None)
+    assert prefix == str(home / "models" / "m")
+    assert latest_checkpoint("~/run").startswith(str(home))
+    assert load_checkpoint("~/run").step == load_checkpoint(home / "run").step
+    flags = program("x", "Runs a thing.")
+    add_output_flags(flags)
+    assert flags.parse_args(["--out=~/out"]).out == home / "out"
+    assert sorted(path.name for path in home.iterdir()) == ["models", "other", "run"]
+    assert not list(here.iterdir())
+
+
+def test_a_model_is_saved_with_parameters_of_its_own(tmp_path):
+    """Nobody could use the file, and what was trained would be lost."""
+    own = {"temperature": {"t": np.ones(1, np.float32)}}  # of a loss function
+    assert load_checkpoint(save_checkpoint(tmp_path / "m", {**PARAMS, **own}, model=MODEL)).params.keys() > own.keys()
+    for model, fault in ((Sequential(LSTM(9), Dense(1)), "shape of rnn/lstm_cell/kernel"), (MODEL, "missing: dense/")):
+        params = PARAMS if model is not MODEL else {name: PARAMS[name] for name in ("rnn",)}
+        with pytest.raises(ValueError, match=f"save_checkpoint: params are not those of model: (.|\n)*{fault}"):
+            save_checkpoint(tmp_path / "other", params, model=model)
+    assert not list(tmp_path.glob("other*"))
 
 
 def test_like_is_a_model_or_a_tree(tmp_path):

@@ -187,7 +187,7 @@ def measure_second(args: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark and print the tables; write the tables, two CSV files and a plot."""
     flags = common.program("experiments.benchmark", (__doc__ or "").split("\n")[0])
-    flags.add_argument("--out", type=Path, default=Path("runs") / "benchmark", help="folder of the tables and the plot")
+    flags.add_argument("--out", type=common.home, default="runs/benchmark", help="folder of the tables and the plot")
     flags.add_argument("--rounds", type=common.positive, default=3, help="number of turns that each peer takes")
     flags.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), help="the libraries to measure")
     flags.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="the tasks to measure")

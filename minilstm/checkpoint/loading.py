@@ -123,11 +123,11 @@ def load_checkpoint(
     >>> {name: array.shape for name, array in loaded.params["rnn"]["lstm_cell"].items()}
     {'kernel': (3, 8), 'bias': (8,)}
     """
-    check_path(prefix_or_directory, "prefix_or_directory", "load_checkpoint")
+    path = check_path(prefix_or_directory, "prefix_or_directory", "load_checkpoint")
     strict = check_flag(strict, "strict", "load_checkpoint")
     if like is not None and not isinstance(like, (dict, Sequential)):
         raise ValueError(f"load_checkpoint: like must be a Sequential or a tree of arrays, got {like!r:.80}")
-    loaded, unsaid = _loaded(prefix_or_directory, like, strict, checked_scope(scope), rename)
+    loaded, unsaid = _loaded(path, like, strict, checked_scope(scope), rename)
     _warn(loaded.prefix, loaded.notes)
     return loaded._replace(notes=(*loaded.notes, *unsaid))
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import checkpoint, tensorbundle
+from ..arguments import check_path
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
 from ..layers import Dense, Embedding, Sequential
@@ -115,7 +116,7 @@ def convert(
     OSError
         If a file cannot be read or written.
     """
-    source, target = os.fspath(source), os.fspath(target)
+    source, target = check_path(source, "source", "convert"), check_path(target, "target", "convert")
     kind = target_format(target, to)
     found = read(source, options or Options(), averaged)
     model, params, _ = found.loaded
