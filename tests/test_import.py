@@ -28,7 +28,8 @@ def test_importing_loads_no_library_that_a_script_may_never_need():
 
 UNUSED = {"numpy.ma", "socket", "pathlib", "minilstm.fast.second", "minilstm.tensorbundle.slice_file"}
 RUN = """
-import sys, tempfile
+import os, sys, tempfile
+os.environ["MINILSTM_COMPILED"] = "0"  # numba loads a great deal
 import numpy as np, autograd.numpy
 before = set(sys.modules)  # an older NumPy loads more by itself
 from minilstm import LSTM, Adam, Dense, Sequential, fit, losses, save_checkpoint
