@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,7 +162,7 @@ def compare(
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Compare, print the table and write results.json."""
     flags = common.program("experiments.char_lm_torch", __doc__.split("\n")[0])
-    flags.add_argument("--out", type=common.home, default=Path("runs") / "char_lm_torch", help="folder of results.json")
+    flags.add_argument("--out", type=common.home, default="runs/char_lm_torch", help="folder of results.json")
     flags.add_argument("--windows", type=common.positive, default=2000, help="windows that each trains on")
     flags.add_argument("--block", type=common.positive, default=100, help="windows in a turn")
     flags.add_argument("--seed", type=int, default=0, help="seed of the initial weights")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from handovers import MODEL, PARAMS, WORD_PARAMS, WORDS, X, Y, trained
-from helpers import assert_close
+from helpers import assert_close, assert_trees_equal
 
 from experiments.common import add_output_flags, program
 from minilstm import (
@@ -296,6 +296,8 @@ def test_a_model_is_saved_with_parameters_of_its_own(tmp_path):
         with pytest.raises(ValueError, match=f"save_checkpoint: params are not those of model: (.|\n)*{fault}"):
             save_checkpoint(tmp_path / "other", params, model=model)
     assert not list(tmp_path.glob("other*"))
+    below = load_checkpoint(save_checkpoint(tmp_path / "m", {"net": PARAMS}, model=MODEL))  # they are one level down
+    assert_trees_equal(below.model(below.params["net"], X), MODEL(PARAMS, X))
 
 
 def test_like_is_a_model_or_a_tree(tmp_path):

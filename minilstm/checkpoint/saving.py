@@ -175,34 +175,35 @@ def _description(model: Sequential | None, variables: dict[str, Any]) -> dict[st
     check_has(model, "config", "model", "save_checkpoint", "a model such as Sequential(LSTM(8), Dense(1))")
     config = model.config()
     shapes = tuple((name, np.shape(value)) for name, value in variables.items())
-    fault, misfit = _faults_of(json.dumps(config, default=repr), shapes)
-    if misfit is not None:
-        raise ValueError(f"save_checkpoint: params are not those of model: {misfit}")
+    fault = _fault_of(json.dumps(config, default=repr), shapes)
     if fault is not None:
-        raise ValueError(
-            f"save_checkpoint: model must be made of minilstm's layers and cells to be opened again ({fault}); save "
-            "the parameters of others without model=, and train them with fit(loss_fn=...)"
-        )
+        raise ValueError(f"save_checkpoint: {fault}")
     dtypes = {str(value.dtype) for value in variables.values()}
     return {**config, "dtype": dtypes.pop() if len(dtypes) == 1 else None}
 
 
 @functools.lru_cache(maxsize=8)  # a run saves the same model often, and building it takes a tenth of a small save
-def _faults_of(description: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> tuple[str | None, str | None]:
-    """Why `from_config` cannot build a model from this text, and if it can, why arrays of these shapes do not fit it.
+def _fault_of(description: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> str | None:
+    """Why `from_config` cannot build a model from this text, or why arrays of these shapes do not fit it; else None.
 
-    Arrays beside those of the model are right: a loss function may have some.
+    Arrays beside those of the model are right: a loss function may have some. If there are none of the model's, they
+    are elsewhere, such as one level down.
     """
     try:
         model = from_config(from_json(description))
     except ValueError as error:
-        return str(error), None
+        return (
+            f"model must be made of minilstm's layers and cells to be opened again ({error}); save the parameters of "
+            "others without model=, and train them with fit(loss_fn=...)"
+        )
+    layers, folders = ({name.split("/")[0] for name in names} for names in (model.names, dict(shapes)))
+    if layers.isdisjoint(folders):
+        return None
     try:
-        if shapes:
-            arranged({name: empty(None, shape, np.float32) for name, shape in shapes}, model, strict=False)
+        arranged({name: empty(None, shape, np.float32) for name, shape in shapes}, model, strict=False)
     except ValueError as error:
-        return None, str(error)
-    return None, None
+        return f"params are not those of model: {error}"
+    return None
 
 
 def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -193,10 +193,11 @@ def _content(path: str | os.PathLike[str], limits: Limits) -> tuple[Content, dic
     return content, config if text is None else from_json(text, limits)
 
 
-def _wrapped(config: dict[str, Any] | None) -> list[str]:
-    """The names of the layers that are in a TimeDistributed."""
+def _wrapped(config: dict[str, Any] | None) -> dict[str, str]:
+    """The names of the layers that are in a TimeDistributed, and where they are in the HDF5 file."""
     row = [] if config is None else config["config"]["layers"]
-    return [layer["config"]["name"] for layer in row if layer["class_name"] == "TimeDistributed"]
+    names = [layer["config"]["name"] for layer in row if layer["class_name"] == "TimeDistributed"]
+    return {name: f"{_group('time_distributed', count)}/layer" for count, name in enumerate(names)}
 
 
 def mapping(model: Sequential) -> dict[str, list[str]]:
@@ -237,25 +238,31 @@ def in_weights_h5(shapes: Mapping[str, Shape], where: str) -> list[Found]:
     return in_keras_layers(layers, where)
 
 
-def _numbered(parts: list[Part], wrapped: Sequence[str] = ()) -> Iterator[tuple[Part, str, dict[str, str]]]:
+def _group(kind: str, count: int) -> str:
+    return f"layers/{kind}_{count}" if count else f"layers/{kind}"
+
+
+def _numbered(parts: list[Part], wrapped: Mapping[str, str]) -> Iterator[tuple[Part, str, dict[str, str]]]:
     """Each direction of each part with its group in the HDF5 file, and the places there of its arrays by Keras's names.
 
-    The group is called after the class in lower case, and counted.
+    The group is called after the class in lower case, and counted; `wrapped` has those of layers in a TimeDistributed.
     """
     counts: dict[str, int] = {}
     for part in parts:
-        kind = "time_distributed" if part.name in wrapped else kind_of(part)
-        count = counts[kind] = counts.get(kind, -1) + 1
-        layer = f"layers/{kind}_{count}" if count else f"layers/{kind}"
+        layer = wrapped.get(part.name)
+        if layer is None:
+            kind = kind_of(part)
+            count = counts[kind] = counts.get(kind, -1) + 1
+            layer = _group(kind, count)
         for folder, one in directions(part):
             group = f"{layer}/{folder}".removesuffix("/")
-            inner = f"{group}/{'cell/' * part.is_cell}{'layer/' * (part.name in wrapped)}vars"
+            inner = f"{group}/cell/vars" if part.is_cell else f"{group}/vars"
             names = CELL_ARRAYS if part.is_cell else array_names(part)
             yield one, group, {name: f"{inner}/{k}" for k, name in enumerate(names)}
 
 
-def _places(model: Sequential, where: str, wrapped: Sequence[str] = ()) -> list[Place]:
-    numbered = _numbered(keras_parts(model, where), wrapped)
+def _places(model: Sequential, where: str, wrapped: Mapping[str, str] | None = None) -> list[Place]:
+    numbered = _numbered(keras_parts(model, where), wrapped or {})
     return [
         Place(part.path, names, partial(own_weights, part), part.check(keras_shapes))
         for part, _, names in numbered
@@ -268,7 +275,7 @@ def _hdf5(parts: list[Part], params: dict[str, Any], texts: dict[str, str]) -> b
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_group("vars")
-        for part, group, names in _numbered(parts):
+        for part, group, names in _numbered(parts, {}):
             file.create_group(f"{group}/vars")
             file.require_group(f"{'/'.join(group.split('/')[:2])}/vars")  # a Bidirectional has one too
             arrays = keras_weights(part, weights_of(params, part))

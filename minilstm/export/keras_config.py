@@ -155,7 +155,7 @@ def from_keras_config(config: dict[str, Any], where: str) -> Sequential:
         elif layer["class_name"] != "InputLayer":
             layers.append(layer)
     if idle:
-        text = f"{where}: left out, as in training alone it does something: {', '.join(idle)}"
+        text = f"{where}: left out, as in training alone it does something: {', '.join(dict.fromkeys(idle))}"
         warnings.warn(text, UserWarning, stacklevel=2)
     if layers and (layers[-1]["class_name"], layers[-1]["config"].get("activation")) == ("Dense", "softmax"):
         options = layers[-1]["config"]
@@ -182,11 +182,12 @@ def _in_training(layer: dict[str, Any]) -> Iterator[str]:
     options = layer["config"]
     if layer["class_name"] in NOISE:
         yield f"the {layer['class_name']} {options.get('name')!r}"
-    inner = options.get("layer") if layer["class_name"] == "Bidirectional" else layer
-    for option in DROPS if inner else ():
-        value = inner["config"].get(option)
-        if value:
-            yield f"{option}={value!r} of {options.get('name')!r}"
+    both = layer["class_name"] == "Bidirectional"
+    inners = [options.get("layer"), options.get("backward_layer")] if both else [layer]
+    for inner in filter(None, inners):
+        for option in DROPS:
+            if inner["config"].get(option):
+                yield f"{option}={inner['config'][option]!r} of {options.get('name')!r}"
 
 
 def _is_linear_dense(layer: dict[str, Any]) -> bool:

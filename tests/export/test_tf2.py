@@ -12,6 +12,7 @@ from minilstm import LSTM, RNN, Bidirectional, Dense, Dropout, GRUCell, Sequenti
 from minilstm.cli import main
 from minilstm.export import npz, tf2
 from minilstm.export.infer import Options
+from minilstm.export.keras_config import from_keras_config
 from minilstm.export.object_graph import Node, decode, encode
 from minilstm.tensorbundle.wire import message
 
@@ -191,6 +192,15 @@ def test_a_layer_that_a_saved_model_describes_and_we_lack_is_refused(tmp_path):
         tf2.load(tmp_path)
     found = tf2.load(tmp_path, case.model)  # who gives the model answers for it
     assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
+
+
+def test_what_one_direction_alone_does_in_training_is_said_too():
+    lstm = {"class_name": "LSTM", "config": {"units": 3, "return_sequences": True}}
+    back = {"class_name": "LSTM", "config": {**lstm["config"], "go_backwards": True, "recurrent_dropout": 0.5}}
+    both = {"class_name": "Bidirectional", "config": {"name": "both", "layer": lstm, "backward_layer": back}}
+    with pytest.warns(UserWarning, match=r"m: left out, as in training .*: recurrent_dropout=0.5 of 'both'"):
+        model = from_keras_config({"class_name": "Sequential", "config": [both]}, "m")
+    assert isinstance(model.layers[0], Bidirectional)
 
 
 def test_a_model_in_another_object_is_described_too_and_others_are_as_before(tmp_path):

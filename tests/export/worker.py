@@ -14,6 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
+# The program of a user who trains a model with either Keras: its `layers`, by lines before, are in a row.
+TRAINED = """
+if {functional}:
+    y = x
+    for layer in layers:
+        y = layer(y)
+    model = K.Model(x, y)
+else:
+    model = K.Sequential([x, *layers])
+model.compile("adam", "mse")
+model.fit(inputs, model(inputs).numpy(), verbose=0)
+results["outputs"] = model(inputs)
+model.save({path!r})
+"""
+
 
 class Worker:
     """A process with environment variables of its own; use it as a context."""

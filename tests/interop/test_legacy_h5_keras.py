@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from export.cases import ACTIVATIONS, EXAMPLES, assert_one_rounding, cases, make, simple
+from export.worker import TRAINED
 from helpers import assert_close, assert_trees_equal
 from hypothesis import given, settings
 from test_howto_table import CODE, NEED_H5PY
@@ -52,17 +53,6 @@ layers = [
     K.layers.Embedding(7, 3), K.layers.LSTM(4, return_sequences=True, bias_initializer="uniform", name="lower"),
     K.layers.Dropout(0.3), K.layers.Bidirectional(K.layers.GRU(3, bias_initializer="uniform")), K.layers.Dense(2),
 ]
-if {functional}:
-    y = x
-    for layer in layers:
-        y = layer(y)
-    model = K.Model(x, y)
-else:
-    model = K.Sequential([x, *layers])
-model.compile("adam", "mse")
-model.fit(inputs, model(inputs).numpy(), verbose=0)
-results["outputs"] = model(inputs)
-model.save({path!r})
 """
 KERASES = {"legacy": ("import tensorflow as tf", "tf.keras"), "keras3": ("import keras", "keras")}
 
@@ -73,7 +63,7 @@ KERASES = {"legacy": ("import tensorflow as tf", "tf.keras"), "keras3": ("import
 def test_a_whole_model_needs_no_further_knowledge(tmp_path, request, which, suffix, functional):
     path, ours = str(tmp_path / f"theirs{suffix}"), str(tmp_path / "ours.npz")
     imports, module = KERASES[which]
-    code = THEIRS.format(imports=imports, keras=module, functional=functional, path=path)
+    code = (THEIRS + TRAINED).format(imports=imports, keras=module, functional=functional, path=path)
     inputs = np.random.default_rng(0).integers(0, 7, (3, 6))
     wanted = request.getfixturevalue(which).run(code, inputs=inputs)["outputs"]
     model, params, _ = keras.load(path)

@@ -1,5 +1,6 @@
 """The folder of a SavedModel as a source of `inspect` and `convert`: what TensorFlow, tf.keras and Keras 3 write."""
 
+import functools
 import os
 
 os.environ["TF_USE_LEGACY_KERAS"] = "0"
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from export.worker import TRAINED
 from helpers import assert_close
 
 from minilstm import load_checkpoint
@@ -61,32 +63,21 @@ layers = [
     K.layers.Bidirectional(K.layers.GRU(3, bias_initializer="uniform", return_sequences=True)), {last},
     K.layers.GRU(3, reset_after=False, go_backwards=True, bias_initializer="uniform"), K.layers.Dense(2, "tanh"),
 ]
-if {functional}:
-    y = x
-    for layer in layers:
-        y = layer(y)
-    model = K.Model(x, y)
-else:
-    model = K.Sequential([x, *layers])
-model.compile("adam", "mse")
-model.fit(inputs, model(inputs).numpy(), verbose=0)
-results["outputs"] = model(inputs)
-model.save({path!r})
 """
 
 
 @pytest.mark.parametrize("functional", [False, True], ids=["Sequential", "Model"])
 def test_what_tf_keras_saves_describes_its_layers(tmp_path, legacy, capsys, functional):
     path, words = str(tmp_path / "theirs"), np.random.default_rng(0).integers(0, 7, (3, 6))
-    code = THEIRS.format(functional=functional, path=path, last="K.layers.Dropout(0.1)")
-    wanted = legacy.run(code, inputs=words)["outputs"]
+    code = functools.partial((THEIRS + TRAINED).format, functional=functional, path=path)
+    wanted = legacy.run(code(last="K.layers.Dropout(0.1)"), inputs=words)["outputs"]
     found = tf2.load(path)
     assert_close(found.model(found.params, words), wanted, 2e-6)
     assert main(["convert", path, str(tmp_path / "m.npz")]) == 0
     printed = capsys.readouterr()
     assert "verified" in printed.out
     assert not printed.err
-    legacy.run(THEIRS.format(functional=functional, path=path, last="K.layers.LayerNormalization()"), inputs=words)
+    legacy.run(code(last="K.layers.LayerNormalization()"), inputs=words)
     with pytest.raises(ValueError, match=r"layer 'layer_normalization.*' is a LayerNormalization, wanted one of"):
         tf2.load(path)
 
