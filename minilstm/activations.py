@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
+from autograd.extend import defjvp, defvjp
 
 from .options import option
+from .primitives import primitive
 
 Array = Any
 

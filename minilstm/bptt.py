@@ -39,12 +39,12 @@ from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import primitive
 
 from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
 from .cotangents import result_of
 from .gates import pack_gates
 from .params import get_path, unflatten_names
+from .primitives import primitive
 
 Array = Any
 

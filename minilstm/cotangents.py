@@ -13,8 +13,10 @@ import autograd.numpy as anp
 import numpy as np
 from autograd import grad
 from autograd.core import JVPNode, add_outgrads
-from autograd.extend import VSpace, defjvp, defjvp_argnums, defvjp, defvjp_argnums, primitive
+from autograd.extend import VSpace, defjvp, defjvp_argnums, defvjp, defvjp_argnums
 from autograd.tracer import getval, isbox, toposort
+
+from .primitives import primitive
 
 Array = Any
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
+from autograd.extend import defjvp, defvjp
 from autograd.tracer import getval, isbox
 
 from .arrays import as_array
 from .cells import sigmoid
+from .primitives import primitive
 
 Array = Any
 
@@ -136,13 +137,20 @@ def _entry_weights(loss: str, outputs: Array, weights: Array | None) -> Array | 
 
 def _mean(values: Array, weights: Array | None) -> Array:
     """Return the weighted mean of `values`, which have the shape of `weights`."""
-    return np.mean(values) if weights is None else np.sum(values * weights)
+    return _mean_of_all(values) if weights is None else np.sum(values * weights)
+
+
+def _mean_of_all(x: Array) -> Array:
+    """`np.mean`, bit for bit, without what it costs for a small array: 2 % of a small training step."""
+    if x.dtype.itemsize < 4:  # np.mean sums float16 in float32
+        return np.mean(x)
+    return x.dtype.type(np.add.reduce(x, axis=None) / np.intp(x.size))
 
 
 @primitive
 def _mean_square(outputs: Array, targets: Array, weights: Array | None) -> Array:
     error = outputs - targets
-    return np.mean(error * error) if weights is None else np.sum(np.mean(error * error, axis=-1) * weights)
+    return _mean(error * error if weights is None else np.mean(error * error, axis=-1), weights)
 
 
 def _mean_square_vjp(ans: Array, outputs: Array, targets: Array, weights: Array | None) -> Any:

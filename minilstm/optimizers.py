@@ -307,12 +307,12 @@ class Adam(Optimizer):
     ) -> tuple[Tree, AdamState]:
         """One step.
 
-        With `donate`, the arrays of `state` are overwritten with those of the new state, and `state` must not be used
+        With `donate`, large arrays of `state` are overwritten with those of the new state, and `state` must not be used
         any more: that saves a few percent of a step of a large model. `fit` does so.
         """
         rate = self.rate(state.step) * (math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power)))
-        rule = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
-        rows = [rule(*row) for row in self._rows(params, grads, state.m, state.v)]
+        update = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
+        rows = update(self._rows(params, grads, state.m, state.v))
         new, m, v = (tree_unflatten(params, (row[k] for row in rows)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)

@@ -40,13 +40,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import defvjp_argnums
 from autograd.tracer import isbox
 
 from .bptt import live_inputs, live_rows
 from .cells import ACTIVATIONS
 from .cotangents import filled, pulled_by_trace, result_of
 from .params import get_path, unflatten_names
+from .primitives import primitive
 from .variants import BasicRNNCell, GRUCell, GRUStep, RNNStep
 
 Array = Any

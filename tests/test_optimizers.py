@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_close, assert_trees_equal, golden, golden_cases
 
 from minilstm import SGD, Adagrad, Adam, AdamW, Momentum, RMSProp, schedules, value_and_grad
-from minilstm.fast.adam import PIECE
+from minilstm.fast.adam import JOINED, PIECE
 
 CLASSES = {
     "GradientDescentOptimizer": (SGD, {}),
@@ -174,8 +174,9 @@ def test_a_donated_state_is_overwritten_and_gives_the_same_bits(optimizer, dtype
         np.testing.assert_array_equal(found, wanted)
     for x, wanted in zip((start, *grads), kept, strict=True):  # the state alone is given away
         np.testing.assert_array_equal(x, wanted)
-    assert all(np.shares_memory(states[0].m["w"], state.m["w"]) for state in states)
-    assert all(np.shares_memory(states[0].v["w"], state.v["w"]) for state in states)
+    for state in states[1:]:  # a small array is not worth it
+        assert np.shares_memory(states[0].m["w"], state.m["w"]) == (start.size > JOINED)
+        assert np.shares_memory(states[0].v["w"], state.v["w"]) == (start.size > JOINED)
 
 
 def test_a_donated_state_that_cannot_be_written_to_is_left_alone():

@@ -1,13 +1,14 @@
 """Adam's update, piece by piece. The readable twin is `minilstm.optimizers.Adam.rule`; both have the same bits.
 
 Its formulas as twelve NumPy calls on a large array read and write main memory twelve times. Here all calls of one piece
-run while the piece is in the cache, and no call allocates memory. If a pass has been compiled, one loop replaces the
-calls.
+run while the piece is in the cache, and no call allocates memory. Of small arrays the calls themselves are the cost:
+they are joined to one array, which takes half of the time for the four of a toy model. If a pass has been compiled, one
+loop replaces the calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from .memory import recycled
 Array = Any
 
 PIECE = 1 << 15  # entries of a piece: its five arrays fit in the second-level cache
+JOINED = 1 << 12  # entries of an array, at most, that is joined to others: the calls it saves cost more than its copies
 
 
 class FastAdam:
-    """One step of Adam for one array after the other: ``FastAdam(...)(w, g, m, v)`` returns the new w, m and v.
+    """One step of Adam: ``FastAdam(...)(rows)`` takes each array with its gradient and slots, ``(w, g, m, v)``, and
+    returns the new w, m and v of each.
 
     Parameters
     ----------
@@ -29,7 +32,7 @@ class FastAdam:
     rate : float
         The corrected rate, rate_t.
     donate : bool
-        Overwrite m and v.
+        Whether m and v may be overwritten.
     """
 
     def __init__(self, beta1: float, beta2: float, epsilon: float, rate: float, donate: bool) -> None:
@@ -37,17 +40,35 @@ class FastAdam:
         self.donate = donate
         self.formulas: dict[Any, Callable[..., None]] = {}  # by dtype
 
-    def __call__(self, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, Array, Array]:
-        """All arrays have the shape of w, which also decides the dtype."""
+    def __call__(self, rows: Iterable[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
+        """The arrays of a row have the shape of w, which also decides the dtype."""
+        rows = list(rows)
+        found: list[Any] = [None] * len(rows)
+        small: dict[Any, list[int]] = {}
+        for n, (w, g, m, v) in enumerate(rows):
+            if w.size > JOINED:
+                found[n] = self.update(w, g, m, v, self.donate)
+            else:
+                small.setdefault(w.dtype, []).append(n)
+        for numbers in small.values():
+            w, g, m, v = (np.concatenate([rows[n][k].reshape(-1) for n in numbers]) for k in range(4))
+            together, start = self.update(w, g, m, v, donate=True), 0
+            for n in numbers:
+                shape, stop = rows[n][0].shape, start + rows[n][0].size
+                found[n], start = tuple([x[start:stop].reshape(shape) for x in together]), stop
+        return found
+
+    def update(self, w: Array, g: Array, m: Array, v: Array, donate: bool) -> tuple[Array, ...]:
+        """The new w, m and v of one array."""
         shape, dtype = w.shape, w.dtype
         if dtype not in self.formulas:
             self.formulas[dtype] = _formulas(dtype, self.numbers)
         w, g, m, v = (_flat(x, dtype) for x in (w, g, m, v))
         new_w = recycled(w.shape, dtype)
-        new_m, new_v = (m, v) if self.donate else (recycled(w.shape, dtype), recycled(w.shape, dtype))
+        new_m, new_v = (m, v) if donate else (recycled(w.shape, dtype), recycled(w.shape, dtype))
         for start in range(0, w.size, PIECE):
             piece = slice(start, start + PIECE)
-            if not self.donate:
+            if not donate:
                 new_m[piece], new_v[piece] = m[piece], v[piece]
             self.formulas[dtype](w[piece], g[piece], new_m[piece], new_v[piece], new_w[piece])
         return new_w.reshape(shape), new_m.reshape(shape), new_v.reshape(shape)

@@ -14,8 +14,9 @@ import math
 from typing import Any
 
 import numpy as np
-from autograd.extend import def_linear, defjvp, defvjp, primitive
+from autograd.extend import def_linear, defjvp, defvjp
 
+from ..primitives import primitive
 from . import compiled
 from .memory import recycled
 
@@ -62,7 +63,10 @@ def _is_compiled(a: Array, b: Array, shape: tuple[int, ...]) -> bool:
     return min(shape) > 1 and math.prod(shape) <= LARGEST and a.dtype == b.dtype and compiled.can_compile(a.dtype)
 
 
-linear = primitive(_product)  # affine without its bias
+@primitive
+def linear(x: Array, kernel: Array) -> Array:
+    """`affine` without its bias."""
+    return _product(x, kernel)
 
 
 @primitive

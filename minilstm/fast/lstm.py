@@ -16,7 +16,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import defvjp_argnums
 from autograd.tracer import isbox
 
 from .. import bptt
@@ -25,6 +25,7 @@ from ..cells import LSTMCell, LSTMState
 from ..cotangents import filled, is_derived_twice, part_of, result_of
 from ..gates import GATES
 from ..params import get_path
+from ..primitives import primitive
 from ..second.pairs import register_pair
 from ..second.tangents import lstm_gradient_tangents, lstm_tangents
 from . import compiled, loans

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import defvjp_argnums
 from autograd.tracer import isbox
 
 from ..cotangents import filled, pulled_by_trace, result_of
 from ..params import get_path, unflatten_names
+from ..primitives import primitive
 from ..variants import GRUCell
 from ..variants_bptt import derivation_of
 from . import compiled

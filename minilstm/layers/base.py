@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
+from autograd.extend import defjvp, defvjp
 from autograd.tracer import getval, isbox
 
 from ..arrays import as_array
 from ..options import Recipe
 from ..params import get_path
+from ..primitives import primitive
 
 Array = Any
 Params = dict[str, Any]

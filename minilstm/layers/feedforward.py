@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
+from autograd.extend import defjvp, defvjp
 from autograd.tracer import getval
 
 from .. import initializers
@@ -15,6 +15,7 @@ from ..arrays import as_array
 from ..cells import activation_function, activation_option
 from ..fast.affine import affine
 from ..options import option
+from ..primitives import primitive
 from .base import Array, Layer, Params, as_floating, check_features, required
 from .shapes import check_params
 

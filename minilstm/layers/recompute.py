@@ -17,13 +17,13 @@ import math
 from typing import Any
 
 import numpy as np
-from autograd.extend import primitive
 from autograd.tracer import isbox
 
 from ..arguments import check_whole
 from ..cotangents import filled, result_of
 from ..options import option
 from ..params import tree_leaves, tree_map, tree_unflatten
+from ..primitives import primitive
 from ..second.lists import pull_back, push_along
 from ..second.pairs import register_pair
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from autograd.core import JVPNode, VJPNode
-from autograd.extend import defjvp_argnums, defvjp_argnums, primitive
+from autograd.extend import defjvp_argnums, defvjp_argnums
 from autograd.tracer import isbox, new_box, trace_stack
 
 from ..cotangents import sweep
+from ..primitives import primitive
 
 Array = Any
 Lists = Callable[[list[Array]], list[Array]]

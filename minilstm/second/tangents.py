@@ -23,7 +23,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from autograd.extend import primitive
 
 from ..bptt import (
     WEIGHTS,
@@ -38,6 +37,7 @@ from ..cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
 from ..cotangents import filled, is_derived_twice
 from ..gates import pack_gates, split_gates
 from ..params import tree_leaves, unflatten_names
+from ..primitives import primitive
 from .pairs import register_pair
 
 Array = Any
