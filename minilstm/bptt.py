@@ -41,10 +41,9 @@ import autograd.numpy as anp
 import numpy as np
 
 from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
-from .cotangents import result_of
 from .gates import pack_gates
 from .params import get_path, unflatten_names
-from .primitives import primitive
+from .primitives import primitive, result_of
 
 Array = Any
 

@@ -12,8 +12,8 @@ from autograd.tracer import getval, isbox, new_box, trace_stack
 
 from .arguments import check_flag, check_function, check_number
 from .arrays import as_array, is_masked_kind
-from .cotangents import sweep
 from .params import Tree, tree_leaves, tree_map, tree_rows, tree_unflatten
+from .primitives import sweep
 
 
 def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:

@@ -13,11 +13,11 @@ import autograd.numpy as anp
 import numpy as np
 
 from . import bptt, variants_bptt
-from .cotangents import is_derived_twice, stacked
 from .fast import compiled
 from .fast import lstm as fast_lstm
 from .gates import GATES
 from .params import tree_leaves, tree_map
+from .primitives import is_derived_twice, stacked
 from .second import tangents
 from .wrappers import DropoutWrapper, Masks, MultiRNNCell, ResidualWrapper, masks_at, step_of, times_state
 

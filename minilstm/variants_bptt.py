@@ -31,7 +31,7 @@ The letters and the rules are those of `minilstm.bptt`; the numbers are those of
     dkernel += [x_t, h_prev].T @ dz                            dbias += sum(dz)                  (1)
     dx_t, dh_prev = dz @ kernel.T, split after input_dim columns                                 (1)
 
-A second derivative is that of autograd's trace: `minilstm.cotangents.pulled_by_trace`.
+A second derivative is that of autograd's trace: `minilstm.primitives.pulled_by_trace`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,8 @@ from autograd.tracer import isbox
 
 from .bptt import live_inputs, live_rows
 from .cells import ACTIVATIONS
-from .cotangents import filled, pulled_by_trace, result_of
 from .params import get_path, unflatten_names
-from .primitives import primitive
+from .primitives import filled, primitive, pulled_by_trace, result_of
 from .variants import BasicRNNCell, GRUCell, GRUStep, RNNStep
 
 Array = Any

@@ -2,16 +2,13 @@
 
 - An indented block after a blank line is a table or code. It keeps its lines, as in the source.
 - The docstring of a named tuple describes its fields. autodoc's "Alias for field number 0" is removed.
-- An autograd primitive has the signature of the function that it wraps.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from sphinx.application import Sphinx
-from sphinx.util.inspect import stringify_signature
 
 
 def keep_indented_blocks(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -36,18 +33,8 @@ def skip_tuple_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, o
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
-def show_wrapped_signature(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
-) -> tuple[str, str | None] | None:
-    """The signature of the function that an autograd primitive wraps."""
-    if what != "function" or not hasattr(obj, "fun"):
-        return None
-    return stringify_signature(inspect.signature(obj.fun), show_annotation=False, show_return_annotation=False), returns
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to autodoc. Blocks are found before napoleon reads the sections."""
     app.connect("autodoc-process-docstring", keep_indented_blocks, priority=400)
     app.connect("autodoc-skip-member", skip_tuple_fields)
-    app.connect("autodoc-process-signature", show_wrapped_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

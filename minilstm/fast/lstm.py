@@ -22,10 +22,9 @@ from autograd.tracer import isbox
 from .. import bptt
 from ..bptt import WEIGHTS, has_derivation
 from ..cells import LSTMCell, LSTMState
-from ..cotangents import filled, is_derived_twice, part_of, result_of
 from ..gates import GATES
 from ..params import get_path
-from ..primitives import primitive
+from ..primitives import filled, is_derived_twice, part_of, primitive, result_of
 from ..second.pairs import register_pair
 from ..second.tangents import lstm_gradient_tangents, lstm_tangents
 from . import compiled, loans

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cotangents import filled
 from ..gates import GATES
+from ..primitives import filled
 from .loops import CACHE_BYTES, SCALE, SHIFT, SMALL, F, I, J, O, forward_steps
 from .memory import aligned, copy_rows, recycled
 from .workspace import unbuffered, whole_bias

@@ -13,9 +13,8 @@ import numpy as np
 from autograd.extend import defvjp_argnums
 from autograd.tracer import isbox
 
-from ..cotangents import filled, pulled_by_trace, result_of
 from ..params import get_path, unflatten_names
-from ..primitives import primitive
+from ..primitives import filled, primitive, pulled_by_trace, result_of
 from ..variants import GRUCell
 from ..variants_bptt import derivation_of
 from . import compiled

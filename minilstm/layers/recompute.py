@@ -20,10 +20,9 @@ import numpy as np
 from autograd.tracer import isbox
 
 from ..arguments import check_whole
-from ..cotangents import filled, result_of
 from ..options import option
 from ..params import tree_leaves, tree_map, tree_unflatten
-from ..primitives import primitive
+from ..primitives import filled, primitive, result_of
 from ..second.lists import pull_back, push_along
 from ..second.pairs import register_pair
 

@@ -10,8 +10,7 @@ from autograd.core import JVPNode, VJPNode
 from autograd.extend import defjvp_argnums, defvjp_argnums
 from autograd.tracer import isbox, new_box, trace_stack
 
-from ..cotangents import sweep
-from ..primitives import primitive
+from ..primitives import primitive, sweep
 
 Array = Any
 Lists = Callable[[list[Array]], list[Array]]

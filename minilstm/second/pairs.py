@@ -14,7 +14,7 @@ from typing import Any
 from autograd.extend import defjvp_argnums, defvjp_argnums
 from autograd.tracer import getval
 
-from ..cotangents import filled, part_of
+from ..primitives import filled, part_of
 
 
 def register_pair(forward: Any, backward: Any, tangents: Any, backward_tangents: Any) -> None:

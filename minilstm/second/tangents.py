@@ -34,10 +34,9 @@ from ..bptt import (
     lstm_sequence,
 )  # fmt: skip
 from ..cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
-from ..cotangents import filled, is_derived_twice
 from ..gates import pack_gates, split_gates
 from ..params import tree_leaves, unflatten_names
-from ..primitives import primitive
+from ..primitives import filled, is_derived_twice, primitive
 from .pairs import register_pair
 
 Array = Any
