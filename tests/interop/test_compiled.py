@@ -37,7 +37,7 @@ from minilstm.fast import compiled, loans
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.adam import PIECE
 from minilstm.fast.compiled import dense, functions, workers, workspace
-from minilstm.fast.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, NUMERATOR
+from minilstm.fast.compiled.functions import BOUND, CHUNK, DENOMINATOR, DEPTH, LARGE, LONG_CHUNK, NUMERATOR
 from minilstm.fast.compiled.tile import COLUMNS, ROWS, tile
 from minilstm.fast.memory import Pool
 from minilstm.fast.workspace import FOLD_INPUTS
@@ -331,8 +331,20 @@ def test_products_of_all_sizes(rows, depth, columns, seed):
     st.data(),
 )
 def test_the_kernels_gradient_in_pieces(steps, rows, panels, data):
+    check_gradient(steps, rows, panels, data.draw(st.integers(0, 999)))
+
+
+@pytest.mark.parametrize("steps", [1, LONG_CHUNK, 2 * LONG_CHUNK + 1])
+def test_the_gradient_of_a_large_kernel(steps):
+    """Its pieces are longer."""
+    rows, panels = 530, 32
+    assert rows * panels * COLUMNS > LARGE
+    check_gradient(steps, rows, panels, 0)
+
+
+def check_gradient(steps, rows, panels, seed):
     """Of two times as many steps, one after the other: the second is added to the first."""
-    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    rng = np.random.default_rng(seed)
     columns, dz = (
         [rng.normal(size=(steps, width)).astype(np.float32) for _ in range(2)] for width in (rows, panels * COLUMNS)
     )

@@ -27,6 +27,8 @@ BOUND = 9.0
 # The length of sums before they are added up: what is read repeatedly in the meantime stays in the cache.
 DEPTH = 256  # in a product of a step
 CHUNK = 64  # in the kernel's gradient
+LONG_CHUNK = 256  # in that of a kernel with more than LARGE entries: no cache of a core holds it until the next chunk
+LARGE = 1 << 19
 BLOCK = 64  # rows that are transposed together
 
 _P0, _P1, _P2, _P3, _P4 = (np.float32(value) for value in NUMERATOR)
@@ -190,17 +192,23 @@ def product(a, first, last, panels, out, adds):  # type: ignore[no-untyped-def]
 
 
 @compiled(FAST)
+def at_once(d_kernel):  # type: ignore[no-untyped-def]
+    """The length of the sums in this gradient."""
+    return LONG_CHUNK if d_kernel.size > LARGE else CHUNK
+
+
+@compiled(FAST)
 def kernel_gradient(columns, first, dz, adds, out):  # type: ignore[no-untyped-def]
     """``columns[:, first : first + k]^T @ dz [n, width]``; `adds` adds it to `out`.
 
     `out` is ``[panels, k, COLUMNS]``, so that the entries a tile adds to are neighbours, too.
     """
     columns_width, k = columns.shape[1], out.shape[1]
-    blocks = (k + ROWS - 1) // ROWS
-    some_dz = np.empty(CHUNK * COLUMNS, np.float32)  # some rows of one panel of dz
+    blocks, longest = (k + ROWS - 1) // ROWS, at_once(out)
+    some_dz = np.empty(longest * COLUMNS, np.float32)  # some rows of one panel of dz
     flat_columns, flat_out = columns.reshape(-1), out.reshape(-1)
-    for chunk in range(0, columns.shape[0], CHUNK):
-        depth = min(CHUNK, columns.shape[0] - chunk)
+    for chunk in range(0, columns.shape[0], longest):
+        depth = min(longest, columns.shape[0] - chunk)
         for panel in range(out.shape[0]):
             for n in range(depth):
                 for column in range(COLUMNS):
@@ -267,7 +275,7 @@ def backward(  # type: ignore[no-untyped-def]
     room for a product with it, and without it dh itself.
     """
     time, rows, width = gates.shape
-    units, size, steps = c.shape[2], dh.shape[1], max(1, CHUNK // rows)
+    units, size, steps = c.shape[2], dh.shape[1], max(1, at_once(d_kernel) // rows)
     d_peepholes[:] = 0
     for stop in range(time, 0, -steps):
         start = max(0, stop - steps)

@@ -15,11 +15,11 @@ import numpy as np
 
 from ..memory import recycled
 from .functions import (
-    CHUNK,
     FAST,
     HALF,
     ONE,
     add_output,
+    at_once,
     carry,
     compiled,
     kernel_gradient,
@@ -94,7 +94,7 @@ def backward(gates_panels, k_panels, columns, gates, every_k, d_outputs, dh, mas
     gradients.
     """
     time, rows, gates_width = gates.shape
-    units, inputs, steps, width = dh.shape[1], d_inputs.shape[2], max(1, CHUNK // rows), columns.shape[2]
+    units, inputs, steps, width = dh.shape[1], d_inputs.shape[2], max(1, at_once(d_gates) // rows), columns.shape[2]
     for stop in range(time, 0, -steps):
         start = max(0, stop - steps)
         for t in range(stop - 1, start - 1, -1):
