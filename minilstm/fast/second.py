@@ -93,7 +93,7 @@ class SecondWorkspace:
             column = self.columns[t, self.x_h]
             self.forward_views.append((column, gates.reshape(4 * units, batch), z, sigmoids, *gates, *of_c_and_h))
             of_z = rz_rc[:4].reshape(4 * units, batch), factors[:3].reshape(-1), rz_rc[:3].reshape(-1)
-            of_c_h = parts[:3].reshape(-1), gates[F], before, parts[3], parts[0:4:2], parts[1:4:2], of_c
+            of_c_h = parts[:3].reshape(-1), gates[F], before, *parts[:4]
             of_h = rz_rc[4], factors[3:].reshape(-1), rz_rc[3:].reshape(-1), parts[4:].reshape(-1), *parts[4:]
             self.tangent_views.append((*of_z, *of_c_h, *of_c, *of_h, new_rh[t]))
             before = rz_rc[4]
@@ -208,12 +208,13 @@ class SecondWorkspace:
         np.copyto(self.r_factor[:, self.x_h.stop :], kernel[input_dim:].T)
         product, multiply, add = self.product, np.multiply, np.add
         for column, views in zip(columns, self.tangent_views, strict=False):
-            rz, d_ijf, rz_ijf, p_ijf, f, before, p_before, firsts, seconds, of_c, r_i_j, r_f_c, rc, *of_h = views
+            rz, d_ijf, rz_ijf, p_ijf, f, before, p_i, p_j, p_f, p_before, r_i_j, r_f_c, rc, *of_h = views
             d_o_c, rz_o_rc, p_o_c, p_o, p_c, new_rh = of_h
             product(factor, column, rz)
             multiply(d_ijf, rz_ijf, p_ijf)
             multiply(f, before, p_before)
-            add(firsts, seconds, of_c)
+            add(p_i, p_j, r_i_j)
+            add(p_f, p_before, r_f_c)
             add(r_i_j, r_f_c, rc)
             multiply(d_o_c, rz_o_rc, p_o_c)
             add(p_o, p_c, new_rh)
