@@ -8,8 +8,7 @@ A state is a named tuple that begins with `step`, the number of updates done; it
 `learning_rate` is a number or a function of the step (see `minilstm.schedules`).
 
 Each class has its rule as a few lines on one array, the method `rule`; `Optimizer.update` applies it to every array of
-a tree. Adam alone has a fast twin, `minilstm.fast.adam`; `AdamW` shrinks the
-parameters first and then takes Adam's step.
+a tree. Adam alone has a fast twin, `minilstm.fast.adam`; `AdamW` shrinks the parameters first, then takes its step.
 
 TensorFlow rounds hyperparameters to float32 even for float64 variables. So does this module: without it ten steps of
 Adam already differ by 4e-6.
@@ -20,13 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .arguments import check_flag, check_number
 from .fast.adam import FastAdam
-from .params import Tree, tree_map, tree_rows, tree_unflatten
+from .params import Tree, rows_like, tree_map, tree_unflatten
 
 Array = Any
 Rate = float | Callable[[int], float]
@@ -88,6 +87,8 @@ class Optimizer:
     A subclass defines `init` and `rule`, or `init` and `update`.
     """
 
+    state_class: ClassVar[Any] = None  # of the states of `init`; None if a subclass does not say
+
     learning_rate: Rate
 
     def __post_init__(self) -> None:
@@ -107,10 +108,12 @@ class Optimizer:
     def update(self, params: Tree, grads: Tree, state: Any) -> tuple[Tree, Any]:
         """New parameters and new state after one step; the arguments are not changed.
 
-        Raises ValueError if the trees differ.
+        Parameters stay of their dtype. Raises ValueError if a tree, or an array of it, does not fit `params`, or if the
+        state is another optimizer's.
         """
+        given = self._rows(params, grads, state, state._fields[1:])
         rate = self.rate(state.step)
-        rows = [self.rule(rate, *row) for row in self._rows(params, grads, *state[1:])]
+        rows = [self.rule(rate, *row) for row in given]
         new, *slots = (tree_unflatten(params, (row[k] for row in rows)) for k in range(len(state)))
         return new, type(state)(state.step + 1, *slots)
 
@@ -124,12 +127,13 @@ class Optimizer:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
-    def _rows(self, params: Tree, grads: Tree, *slots: Tree) -> Any:
-        """Each array with its gradient and slots; raise ValueError if the trees differ."""
-        try:
-            return tree_rows(params, grads, *slots)
-        except ValueError as error:
-            raise ValueError(f"{type(self).__name__}.update: grads and state must be like params: {error}") from None
+    def _rows(self, params: Tree, grads: Tree, state: Any, slots: tuple[str, ...]) -> list[tuple[Array, ...]]:
+        """Each array with its gradient and the slots of these names."""
+        where = f"{type(self).__name__}.update"
+        if self.state_class not in (None, type(state)):
+            wanted = f"the {self.state_class.__name__} that init makes"
+            raise ValueError(f"{where}: state must be {wanted}, got {type(state).__name__}")
+        return rows_like(params, where, {"grads": grads, **{f"state.{name}": getattr(state, name) for name in slots}})
 
     def _check(self, *names: str, rounded: bool = True, **bounds: Any) -> None:
         """Raise ValueError for an option out of its range, which is 0 or more by default; round it to float32."""
@@ -170,6 +174,8 @@ def _filled(params: Tree, value: float) -> Tree:
 class SGD(Optimizer):
     """w -= learning_rate * g. TensorFlow's ``GradientDescentOptimizer``."""
 
+    state_class = SGDState
+
     learning_rate: Rate = 0.01
 
     def init(self, params: Tree) -> SGDState:
@@ -187,6 +193,8 @@ class Momentum(Optimizer):
 
     Sources: ``tf.compat.v1.train.MomentumOptimizer``; Sutskever et al. 2013.
     """
+
+    state_class = MomentumState
 
     momentum: float
     use_nesterov: bool = False
@@ -212,6 +220,8 @@ class Adagrad(Optimizer):
 
     Sources: ``tf.compat.v1.train.AdagradOptimizer``; Duchi, Hazan and Singer 2011.
     """
+
+    state_class = AdagradState
 
     initial_accumulator_value: float = 0.1
 
@@ -252,11 +262,14 @@ class RMSProp(Optimizer):
         self._check("epsilon")
         self.centered = check_flag(self.centered, "centered", "RMSProp")
 
+    @property
+    def state_class(self) -> Any:
+        """The class of the states of `init`."""
+        return CenteredRMSPropState if self.centered else RMSPropState
+
     def init(self, params: Tree) -> RMSPropState | CenteredRMSPropState:
         """The mean square at 1, the rest at 0."""
-        if self.centered:
-            return CenteredRMSPropState(0, _filled(params, 1), _filled(params, 0), _filled(params, 0))
-        return RMSPropState(0, _filled(params, 1), _filled(params, 0))
+        return self.state_class(0, _filled(params, 1), *(_filled(params, 0) for _ in range(1 + self.centered)))
 
     def rule(self, rate: float, w: Array, g: Array, ms: Array, *others: Array) -> tuple[Array, ...]:
         """One step for one array; `others` are mg, if centered, and mom."""
@@ -280,6 +293,8 @@ class Adam(Optimizer):
     after the correction; the two differ if the gradient is as small as epsilon.
     """
 
+    state_class = AdamState
+
     learning_rate: Rate = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
@@ -292,9 +307,7 @@ class Adam(Optimizer):
 
     def init(self, params: Tree) -> AdamState:
         """Zeros, and the betas themselves as their first powers."""
-        return AdamState(
-            0, _filled(params, 0), _filled(params, 0), np.float32(self.beta1), np.float32(self.beta2)
-        )
+        return AdamState(0, _filled(params, 0), _filled(params, 0), np.float32(self.beta1), np.float32(self.beta2))
 
     def rule(self, rate: float, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
         """One step for one array; `rate` is rate_t. For readers: `update` runs the fast twin, with the same bits."""
@@ -302,17 +315,15 @@ class Adam(Optimizer):
         v = self.beta2 * v + (1 - self.beta2) * (g * g)
         return w - rate * m / (np.sqrt(v) + self.epsilon), m, v
 
-    def update(
-        self, params: Tree, grads: Tree, state: AdamState, donate: bool = False
-    ) -> tuple[Tree, AdamState]:
+    def update(self, params: Tree, grads: Tree, state: AdamState, donate: bool = False) -> tuple[Tree, AdamState]:
         """One step.
 
         With `donate`, large arrays of `state` are overwritten with those of the new state, and `state` must not be used
         any more: that saves a few percent of a step of a large model. `fit` does so.
         """
+        given = self._rows(params, grads, state, ("m", "v"))
         rate = self.rate(state.step) * (math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power)))
-        update = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
-        rows = update(self._rows(params, grads, state.m, state.v))
+        rows = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)(given)
         new, m, v = (tree_unflatten(params, (row[k] for row in rows)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)
@@ -332,10 +343,7 @@ class AdamW(Adam):
         super().__post_init__()
         self._check("weight_decay")
 
-    def update(
-        self, params: Tree, grads: Tree, state: AdamState, donate: bool = False
-    ) -> tuple[Tree, AdamState]:
-        """One step; `donate` as in `Adam.update`."""
+    def _rows(self, params: Tree, grads: Tree, state: Any, slots: tuple[str, ...]) -> list[tuple[Array, ...]]:
+        rows = super()._rows(params, grads, state, slots)
         factor = 1 - self.rate(state.step) * self.weight_decay
-        decayed = tree_map(lambda w: w * np.asarray(factor, w.dtype), params)
-        return super().update(decayed, grads, state, donate)
+        return [(w * np.asarray(factor, w.dtype), *others) for w, *others in rows]

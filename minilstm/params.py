@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
+
+from .arrays import as_array
 
 Tree = Any  # nested dict | list | tuple | NamedTuple | None | array
 
@@ -65,9 +67,46 @@ def tree_rows(tree: Tree, *others: Tree) -> Iterator[tuple[Any, ...]]:
     return zip(tree_leaves(tree), *(_leaves_like(tree, other, "") for other in others), strict=True)
 
 
-def check_same_structure(tree: Tree, other: Tree) -> None:
-    """Raise ValueError if `other` has another structure than `tree`; the message names the first place."""
-    _leaves_like(tree, other, "")
+def rows_like(params: Tree, where: str, trees: dict[str, Tree]) -> list[tuple[Any, ...]]:
+    """Each parameter with the leaves of `trees` at its place, as arrays of its shape and dtype: NumPy would broadcast
+    another shape, and give a wrong result.
+
+    Raises ValueError, which begins with `where` and names the tree, if a tree has another structure or shape, or if a
+    parameter is not a floating array.
+    """
+    columns = [tree_leaves(params)]
+    for name, tree in trees.items():
+        try:
+            columns.append(_leaves_like(params, tree, ""))
+        except ValueError as error:
+            raise ValueError(f"{where}: {name} must be like params: {error}") from None
+    rows = zip(*columns, strict=True)
+    return [row if _are_alike(row) else _made_alike(params, n, row, where, [*trees]) for n, row in enumerate(rows)]
+
+
+def _are_alike(row: tuple[Any, ...]) -> bool:
+    first = row[0]
+    return (
+        all(type(x) is np.ndarray and x.shape == first.shape and x.dtype == first.dtype for x in row)
+        and first.dtype.kind == "f"
+    )
+
+
+def _made_alike(params: Tree, n: int, row: tuple[Any, ...], where: str, names: list[str]) -> tuple[Any, ...]:
+    """Row `n` of `rows_like`, checked in full."""
+    if any(map(isbox, row)):  # a derivative of the update itself
+        return row
+    w, paths = np.float64(row[0]) if type(row[0]) is float else row[0], [*flatten_names(params)]
+    place = f": {paths[n]}" if len(paths) == len(tree_leaves(params)) else ""
+    if not isinstance(w, (np.ndarray, np.floating)) or w.dtype.kind != "f":
+        raise ValueError(f"{where}: params{place} must be a floating array, got {w!r:.80}")
+    arrays = [w]
+    for name, value in zip(names, row[1:], strict=True):
+        x = as_array(value, f"{where}: {name}{place}")
+        if x.shape != w.shape:
+            raise ValueError(f"{where}: {name}{place} must have the shape of its parameter {w.shape}, got {x.shape}")
+        arrays.append(x.astype(w.dtype, copy=False))
+    return tuple(arrays)
 
 
 def _leaves_like(tree: Tree, other: Tree, path: str) -> list[Any]:

@@ -234,3 +234,72 @@ def test_repr_names_the_class_and_its_rate():
 def test_options_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def tree_of(k, b):
+    return {"dense": {"kernel": k, "bias": b}}
+
+
+WEIGHTS = tree_of(np.zeros((2, 3), np.float32), np.zeros(3, np.float32))
+STRANGE_GRADS = [
+    (tree_of(np.ones((3, 2)), np.ones(3)), r"grads: dense/kernel must have the shape .* \(2, 3\), got \(3, 2\)"),
+    (tree_of(np.ones((2, 3)), np.ones((3, 1))), r"grads: dense/bias must have .* \(3,\), got \(3, 1\)"),
+    (tree_of(np.ones((2, 1)), np.ones(3)), r"grads: dense/kernel must have .* \(2, 3\), got \(2, 1\)"),
+    (tree_of(np.ones((2, 3)), 0.5), r"grads: dense/bias must have .* \(3,\), got \(\)"),
+    (tree_of(np.ones((2, 3), np.complex64), np.ones(3)), "grads: dense/kernel: wanted numbers, got dtype complex64"),
+    (tree_of(np.ma.masked_array(np.ones((2, 3)), True), np.ones(3)), "grads: dense/kernel: a masked array"),
+    ({"dense": np.ones(3)}, "grads must be like params: trees differ at dense: wanted keys"),
+]
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+@pytest.mark.parametrize(("grads", "message"), STRANGE_GRADS)
+def test_gradients_that_do_not_fit_are_refused(optimizer, grads, message):
+    """NumPy would broadcast some of them, and Adam would take the kernel's transpose for the kernel."""
+    with pytest.raises(ValueError, match=rf"^{type(optimizer).__name__}\.update: {message}"):
+        optimizer.update(WEIGHTS, grads, optimizer.init(WEIGHTS))
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_other_numbers_are_taken_in_the_dtype_of_the_parameter(optimizer):
+    rng = np.random.default_rng(0)
+    plain = tree_of(*(rng.integers(-9, 9, shape).astype(np.float32) for shape in ((2, 3), 3)))
+    wanted, _ = optimizer.update(WEIGHTS, plain, optimizer.init(WEIGHTS))
+    for turn in (np.float64, np.int16, np.ma.masked_array, np.asfortranarray):
+        grads = tree_of(*map(turn, plain["dense"].values()))
+        found, state = optimizer.update(WEIGHTS, grads, optimizer.init(WEIGHTS))
+        assert_trees_equal(found, wanted)
+        assert found["dense"]["kernel"].dtype == np.float32
+        assert state.step == 1
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_the_state_of_another_model_or_optimizer_is_refused(optimizer):
+    other = optimizer.init(tree_of(np.zeros((3, 2), np.float32), np.zeros(3, np.float32)))
+    if len(other) > 1:
+        with pytest.raises(ValueError, match=r"update: state\.\w+: dense/kernel must have the shape of its parameter"):
+            optimizer.update(WEIGHTS, WEIGHTS, other)
+    for another in TABLE:
+        state = another.init(WEIGHTS)
+        if type(state) is not type(optimizer.init(WEIGHTS)):
+            with pytest.raises(ValueError, match=rf"update: state must be the \w+State .* got {type(state).__name__}"):
+                optimizer.update(WEIGHTS, WEIGHTS, state)
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_parameters_that_are_no_floating_arrays_are_refused(optimizer):
+    state = optimizer.init(WEIGHTS)
+    for kernel in (np.zeros((2, 3), int), 1, "no"):
+        with pytest.raises(ValueError, match="update: params: dense/kernel must be a floating array"):
+            optimizer.update(tree_of(kernel, np.zeros(3, np.float32)), WEIGHTS, state)
+
+
+@pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
+def test_a_number_is_a_parameter_too(optimizer):
+    """`value_and_grad` takes one."""
+    params = {"w": 1.5, "v": np.float32(2)}
+    _, grads = value_and_grad(lambda p: p["w"] ** 2 + p["v"])(params)
+    found, _ = optimizer.update(params, grads, optimizer.init(params))
+    assert 0 < found["w"] < 1.5
+    assert found["v"] < 2
+    assert (np.asarray(found["w"]).dtype, found["v"].dtype) == (np.float64, np.float32)
