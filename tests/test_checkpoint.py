@@ -1,5 +1,7 @@
 """Parameter trees and training state to TensorFlow's files and back. The file format itself is in tensorbundle/."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from helpers import assert_trees_equal
@@ -50,6 +52,16 @@ def trained(optimizer=None, dtype=np.float32, steps=3):
         grads = tree_map(lambda w: rng.normal(size=w.shape).astype(dtype), params)
         params, state = optimizer.update(params, grads, state)
     return params, state
+
+
+def turned(params):
+    """Trees with the same names and other shapes."""
+    return tree_map(np.transpose, params)
+
+
+class OwnState(NamedTuple):
+    step: int
+    speed: float
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -237,7 +249,12 @@ def test_where_nothing_is_there_the_error_is_file_not_found(path, tmp_path):
         ({"extra": {"a": {1, 2}}}, "extra must be what JSON can hold"),
         ({"extra": object()}, "extra must be what JSON can hold"),
         ({"model": Sequential(LSTM(2, activation=lambda x: x))}, "no registered name"),
-        ({"opt_state": Adam().init({"other": np.zeros(2)})}, "opt_state must belong to params"),
+        ({"opt_state": Adam().init({"other": np.zeros(2)})}, r"opt_state\.m must belong to params"),
+        ({"averaged": {"other": np.zeros(2)}}, "averaged must belong to params"),
+        ({"opt_state": Adam().init(turned(trained()[0]))}, r"opt_state\.m: rnn/lstm_cell/kernel must have the shape"),
+        ({"averaged": turned(trained()[0])}, "averaged: rnn/lstm_cell/kernel must have the shape of its parameter"),
+        ({"opt_state": OwnState(3, 1.5)}, "opt_state: TensorFlow has no names for what a OwnState holds"),
+        ({"opt_state": 5}, "opt_state must be the state of an optimizer, got 5"),
     ],
 )
 def test_what_cannot_be_saved_is_refused_before_anything_is_written(options, message, tmp_path):

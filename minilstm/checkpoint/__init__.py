@@ -12,9 +12,11 @@ from ..tensorbundle import CheckpointError as CheckpointError
 from .contents import EXTRA as EXTRA
 from .contents import MODEL as MODEL
 from .contents import OWN as OWN
+from .contents import SCALARS as SCALARS
 from .contents import SLOTS as SLOTS
 from .contents import TRAINING as TRAINING
 from .contents import Checkpoint as Checkpoint
+from .contents import has_slot_names as has_slot_names
 from .loading import as_step as as_step
 from .loading import latest_checkpoint as latest_checkpoint
 from .loading import load_checkpoint as load_checkpoint

@@ -24,6 +24,11 @@ OWN = "minilstm/"  # the folder of what TensorFlow has no name for
 MODEL, EXTRA, TRAINING = OWN + "model", OWN + "extra", OWN + "training"
 
 
+def has_slot_names(opt_state: Any) -> bool:
+    """Whether all of an optimizer's state has names in TensorFlow: it is of a class of minilstm's, or a step alone."""
+    return type(opt_state) in SLOTS or getattr(opt_state, "_fields", None) == ("step",)
+
+
 class Checkpoint(NamedTuple):
     """What `load_checkpoint` found; a field is None, or an empty dict, if the file has no such thing.
 

@@ -23,7 +23,7 @@ from ..layers.shapes import empty
 from ..names import arranged
 from ..params import Tree, flatten_names
 from ..reading import from_json
-from .contents import AVERAGE, EXTRA, MODEL, OWN, SCALARS, SLOTS, STEP, TRAINING
+from .contents import AVERAGE, EXTRA, MODEL, OWN, SCALARS, SLOTS, STEP, TRAINING, has_slot_names
 from .past_names import cell_folders, old_name
 
 NAMINGS = ("tf", "tf1.0")
@@ -80,7 +80,8 @@ def save_checkpoint(
     ------
     ValueError
         For names that clash, an unknown naming, a model that holds functions without a registered name or that the
-        parameters do not fit, or a `step` or `max_to_keep` that is no whole number. Nothing is written then.
+        parameters do not fit, slots or averages that do not fit the parameters, a state of an optimizer of your own
+        that has more than its step, or a `step` or `max_to_keep` that is no whole number. Nothing is written then.
 
     Examples
     --------
@@ -116,7 +117,7 @@ def save_checkpoint(
     if opt_state is not None:
         tensors.update(_slot_tensors(opt_state, variables))
     if averaged is not None:
-        tensors.update({f"{name}/{AVERAGE}": np.asarray(value) for name, value in flatten_names(averaged).items()})
+        tensors.update(_beside(averaged, variables, AVERAGE, "averaged"))
     if names == "tf1.0":
         folders = cell_folders(model)
         tensors = {old_name(name, folders): value for name, value in tensors.items()}
@@ -207,13 +208,27 @@ def _fault_of(description: str, shapes: tuple[tuple[str, tuple[int, ...]], ...])
 
 
 def _slot_tensors(opt_state: Any, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    if not has_slot_names(opt_state):
+        raise ValueError(
+            f"save_checkpoint: opt_state: TensorFlow has no names for what a {type(opt_state).__name__} holds; give "
+            "its arrays as own={...}"
+        )
     tensors: dict[str, np.ndarray] = {}
     for field, slot in SLOTS.get(type(opt_state), {}).items():
-        values = flatten_names(getattr(opt_state, field))
-        if values.keys() != variables.keys():
-            raise ValueError("save_checkpoint: opt_state must belong to params, but its names differ")
-        tensors.update({f"{name}/{slot}": np.asarray(value) for name, value in values.items()})
+        tensors.update(_beside(getattr(opt_state, field), variables, slot, f"opt_state.{field}"))
     for scalar in SCALARS:
         if hasattr(opt_state, scalar):
             tensors[scalar] = np.asarray(getattr(opt_state, scalar), np.float32)
     return tensors
+
+
+def _beside(tree: Tree, variables: dict[str, Any], slot: str, what: str) -> dict[str, np.ndarray]:
+    """One slot of every variable; ValueError unless it has the names and shapes of the variables."""
+    values = flatten_names(tree)
+    if values.keys() != variables.keys():
+        raise ValueError(f"save_checkpoint: {what} must belong to params, but its names differ")
+    for name, value in values.items():
+        if np.shape(value) != np.shape(variables[name]):
+            shapes = f"{np.shape(variables[name])}, got {np.shape(value)}"
+            raise ValueError(f"save_checkpoint: {what}: {name} must have the shape of its parameter {shapes}")
+    return {f"{name}/{slot}": np.asarray(value) for name, value in values.items()}

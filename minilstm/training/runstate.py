@@ -5,7 +5,8 @@ carried state and the best parameters so far: JSON in ``minilstm/training``, arr
 ``minilstm/best``. Randomness is a function of seed and place, so no random generator is stored.
 
 Once a run with early stopping has ended, its last checkpoint is what `fit` returned: the best parameters have the plain
-names. The last ones and their optimizer's state are then under ``minilstm/last``, and from there the run can go on.
+names. The last ones and their optimizer's state are then under ``minilstm/last``, and from there the run can go on. The
+slots of an optimizer of your own, which have no names in TensorFlow, are always there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, save_checkpoint
+from ..checkpoint import SCALARS, SLOTS, Checkpoint, has_slot_names, save_checkpoint
 from ..names import arranged
 from ..params import Tree, flatten_names, tree_leaves, unflatten_names
 from .carried import describe_structure, own_tensors, read_state, state_tensors
@@ -90,10 +91,12 @@ class RunState:
         ``minilstm/last``.
         """
         own, kind = state_tensors("carried", self.carried), type(self.opt_state).__name__
+        slots_are_own = as_best or not has_slot_names(self.opt_state)
+        if slots_are_own:
+            for field in self.opt_state._fields[1:]:  # the first is the step
+                own.update(flatten_names(getattr(self.opt_state, field), f"last/{field}"))
         if as_best:
             own.update({f"last/params/{name}": value for name, value in flatten_names(self.params).items()})
-            for field, slots in list(self.opt_state._asdict().items())[1:]:  # the first is the step
-                own.update(flatten_names(slots, f"last/{field}"))
         else:
             own.update({f"best/{name}": value for name, value in flatten_names(self.best or {}).items()})
         training = {
@@ -103,8 +106,8 @@ class RunState:
         }  # fmt: skip
         prefix = save_checkpoint(
             os.path.join(folder.directory, NAME), self.best if as_best else self.params,
-            opt_state=None if as_best else self.opt_state, step=self.step, model=model, extra=extra, training=training,
-            averaged=self.averaged, own=own, publish=False,
+            opt_state=None if slots_are_own else self.opt_state, step=self.step, averaged=self.averaged, own=own,
+            model=model, extra=extra, training=training, publish=False,
         )  # fmt: skip
         folder.publish(prefix, self.step, max_to_keep)
 
@@ -125,14 +128,14 @@ class RunState:
         if not isinstance(steps, list) or not all(map(_is_count, steps)):
             raise ValueError(f"steps must be a list of whole numbers, got {steps!r:.100}")
         params = _fitting(loaded.params, like)
-        opt_state, best = loaded.opt_state, own_tensors(loaded, "best")
+        opt_state, best, last = loaded.opt_state, own_tensors(loaded, "best"), own_tensors(loaded, "last")
         if "last" in training:
-            last, best = own_tensors(loaded, "last"), flatten_names(params)
+            best = flatten_names(params)
             params = _fitting(_tree_like(last, "params", like), like)
+        if "last" in training or type(self.opt_state) not in SLOTS:
             opt_state = self.opt_state
-            opt_state = opt_state._replace(**{name: _tree_like(last, name, like) for name in opt_state._fields[1:]})
-        elif len(self.opt_state) == 1:  # no slots
-            opt_state = self.opt_state
+            slots = {name: _tree_like(last, name, getattr(opt_state, name)) for name in opt_state._fields[1:]}
+            opt_state = opt_state._replace(**slots)
         self.opt_state = _checked_state(opt_state, self.opt_state, loaded.notes)._replace(step=loaded.step)
         self.averaged = None if loaded.averaged is None else _fitting(loaded.averaged, like)
         self.best = unflatten_names(arranged(best, like)) if best else None
@@ -178,7 +181,7 @@ def _fitting(tree: Tree, like: Tree) -> Tree:
 
 
 def _tree_like(tensors: dict[str, Any], folder: str, like: Tree) -> Any:
-    """The scalar `folder`, or the tree of the arrays in that folder, in the order of the parameters `like`."""
+    """The array `folder`, or the tree of the arrays in that folder, in the order of `like`."""
     if folder in tensors:
         return tensors[folder]
     return unflatten_names({name: tensors[f"{folder}/{name}"] for name in flatten_names(like)})
@@ -195,8 +198,12 @@ def _checked_state(opt_state: Any, like: Any, notes: tuple[str, ...]) -> Any:
                 opt_state = opt_state._replace(**{field: _fitting(value, wanted)})
             except ValueError as error:
                 raise ValueError(f"{field} of the optimizer: {error}") from error
-        elif np.shape(value) != () or np.asarray(value).dtype.kind != "f" or not 0 <= value < 1:  # a power of beta
+        elif np.shape(value) != np.shape(wanted) or np.asarray(value).dtype.kind != np.asarray(wanted).dtype.kind:
+            raise ValueError(f"{field} must be like {wanted!r:.80}, got {value!r:.80}")
+        elif field in SCALARS and not 0 <= value < 1:
             raise ValueError(f"{field} must be a number in [0, 1), got {value}")
+        elif isinstance(wanted, np.ndarray):
+            opt_state = opt_state._replace(**{field: value.astype(wanted.dtype)})
         else:
             opt_state = opt_state._replace(**{field: type(wanted)(value)})
     return opt_state

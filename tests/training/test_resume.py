@@ -1,6 +1,7 @@
 """fit and its directory: what it writes, how it resumes, and what it never overwrites."""
 
 import csv
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from minilstm import (
     load_checkpoint,
     losses,
 )
+from minilstm.optimizers import Optimizer
+from minilstm.params import tree_leaves, tree_map
 
 RNG = np.random.default_rng(2)
 INPUTS = RNG.normal(size=(10, 6, 1)).astype(np.float32)
@@ -66,6 +69,51 @@ def test_a_run_in_two_parts_is_the_run_in_one(optimizer, run_dir):
     rest = run(run_dir, optimizer=optimizer, resume=True)
     assert_trees_equal(rest.params, whole.params)
     assert_trees_equal(rest.opt_state, whole.opt_state)
+    assert (rest.step, rest.history) == (whole.step, whole.history)
+
+
+class OwnState(NamedTuple):
+    step: int
+    velocity: dict
+    by_layer: dict
+    total: np.ndarray
+    count: int
+    largest: float
+    last: np.float32
+    is_new: bool
+
+
+class Own(Optimizer):
+    """An optimizer as a caller may write it, with all kinds of things in its state."""
+
+    def __init__(self):
+        super().__init__(0.05)
+
+    def init(self, params):
+        zeros = {name: np.zeros(2) for name in ("second", "first")}
+        return OwnState(0, tree_map(np.zeros_like, params), zeros, np.zeros((2, 1)), 3, 0.0, np.float32(0), True)
+
+    def update(self, params, grads, state):
+        velocity = tree_map(lambda v, g: np.float32(0.9) * v + g, state.velocity, grads)
+        largest = max(float(np.abs(g).max()) for g in tree_leaves(grads))
+        pace = np.float32(self.learning_rate / (1 + state.count + state.largest + state.total.sum() + state.last))
+        by_layer = {name: value + state.count for name, value in state.by_layer.items()}
+        new = tree_map(lambda w, v: w - pace * v, params, velocity)
+        last, total = np.float32(by_layer["first"][0] / 7), state.total + largest
+        return new, OwnState(state.step + 1, velocity, by_layer, total, state.count + 2, largest, last, False)
+
+
+@pytest.mark.parametrize("early_stopping", [None, 2])
+def test_an_optimizer_of_ones_own_goes_on_bit_for_bit(early_stopping, run_dir):
+    """Also after the end of a run with early stopping, whose checkpoint has the best parameters under their names."""
+    options = {"optimizer": Own(), "validation_data": (INPUTS, TARGETS), "early_stopping": early_stopping}
+    whole = run(epochs=4, **options)
+    run(run_dir, epochs=2, **options)
+    rest = run(run_dir, epochs=4, resume=True, **options)
+    assert_trees_equal(rest.params, whole.params)
+    assert_trees_equal(rest.opt_state, whole.opt_state)
+    assert [type(value) for value in rest.opt_state] == [type(value) for value in whole.opt_state]
+    assert list(rest.opt_state.by_layer) == ["second", "first"]
     assert (rest.step, rest.history) == (whole.step, whole.history)
 
 
