@@ -22,6 +22,7 @@ from .folder import RunFolder
 from .lock import RunLock
 from .loop import FitResult, Trainer
 from .record import started_with
+from .runstate import check_can_be_saved
 from .sources import ArraySource, Source, as_source
 from .truncation import Truncation, as_truncation, has_weight, tbptt
 
@@ -175,6 +176,7 @@ def fit(
     trainer = Trainer(options, loss_fn, source, validation, truncation, compared, started)
     if checkpoint_dir is None:
         return trainer.train()
+    check_can_be_saved(trainer.run.opt_state)
     directory = os.path.abspath(options.checkpoint_dir)  # a callback may change the working directory
     with RunLock(directory):
         trainer.folder = folder = RunFolder(directory)

@@ -217,7 +217,10 @@ class Trainer:
         """Let the optimizer change the parameters, and average them."""
         run, decay = self.run, self.options.ema_decay
         donate = {"donate": True} if self._can_donate and not self._state_is_shared else {}
-        run.params, run.opt_state = self.options.optimizer.update(run.params, grads, run.opt_state, **donate)
+        updated = self.options.optimizer.update(run.params, grads, run.opt_state, **donate)
+        if not isinstance(updated, tuple) or len(updated) != 2:
+            raise ValueError(f"fit: optimizer: update must return (params, state), got {updated!r:.80}")
+        run.params, run.opt_state = updated
         self._state_is_shared = False
         if decay is not None:
             run.averaged = ema_update(run.averaged, run.params, decay)

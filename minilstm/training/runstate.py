@@ -134,8 +134,9 @@ class RunState:
             params = _fitting(_tree_like(last, "params", like), like)
         if "last" in training or type(self.opt_state) not in SLOTS:
             opt_state = self.opt_state
-            slots = {name: _tree_like(last, name, getattr(opt_state, name)) for name in opt_state._fields[1:]}
-            opt_state = opt_state._replace(**slots)
+            slots = opt_state._asdict().items()
+            found = {name: _tree_like(last, name, slot) for name, slot in [*slots][1:] if slot is not None}
+            opt_state = opt_state._replace(**found)
         self.opt_state = _checked_state(opt_state, self.opt_state, loaded.notes)._replace(step=loaded.step)
         self.averaged = None if loaded.averaged is None else _fitting(loaded.averaged, like)
         self.best = unflatten_names(arranged(best, like)) if best else None
@@ -144,6 +145,18 @@ class RunState:
         self.history = {name: history[name] for name in (*self.history, *history) if name in history}
         self.params, self.step, self.place = params, loaded.step, place
         self.counted_from, self.steps = counted_from, steps
+
+
+def check_can_be_saved(opt_state: Any) -> None:
+    """Raise ValueError for an optimizer's first state that `RunState.load` could not make again from what was saved."""
+    wanted = "fit: optimizer: to be saved in checkpoint_dir, its state must be a named tuple that begins with step"
+    if getattr(opt_state, "_fields", ("",))[0] != "step":
+        raise ValueError(f"{wanted}, got {opt_state!r:.80}")
+    for field, slots in [*opt_state._asdict().items()][1:]:
+        for name, value in flatten_names(slots, field).items():
+            is_number = isinstance(value, (np.ndarray, np.generic, bool, int, float))
+            if not is_number or np.asarray(value).dtype.kind not in "fiub":
+                raise ValueError(f"{wanted}, of numbers, arrays and nested dicts of them, got {value!r:.80} as {name}")
 
 
 # --- checks of what is read -----------------------------------------------------------------------------------
@@ -193,6 +206,8 @@ def _checked_state(opt_state: Any, like: Any, notes: tuple[str, ...]) -> Any:
         raise ValueError(f"there is no whole {type(like).__name__}{''.join(f'; {note}' for note in notes)}")
     for field in like._fields[1:]:
         value, wanted = getattr(opt_state, field), getattr(like, field)
+        if wanted is None:
+            continue
         if isinstance(wanted, dict):
             try:
                 opt_state = opt_state._replace(**{field: _fitting(value, wanted)})

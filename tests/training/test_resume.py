@@ -117,6 +117,47 @@ def test_an_optimizer_of_ones_own_goes_on_bit_for_bit(early_stopping, run_dir):
     assert (rest.step, rest.history) == (whole.step, whole.history)
 
 
+class OneSlot(NamedTuple):
+    step: int
+    slot: object
+
+
+class Odd(Optimizer):
+    """One whose state is `state`, at the start and after every update."""
+
+    def __init__(self, state, answer=None):
+        super().__init__(0.1)
+        self.state, self.answer = state, answer
+
+    def init(self, params):
+        return self.state
+
+    def update(self, params, grads, state):
+        return (params, state) if self.answer is None else self.answer
+
+
+ODD_STATES = [None, (0,), {"step": 0}, OneSlot(0, [1.0]), OneSlot(0, "no"), OneSlot(0, {"a": {1}})]
+
+
+@pytest.mark.parametrize("state", ODD_STATES)
+def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(state, run_dir):
+    with pytest.raises(ValueError, match="fit: optimizer: to be saved in checkpoint_dir, its state must be"):
+        run(run_dir, optimizer=Odd(state))
+    assert not run_dir.exists() or contents(run_dir) == {}
+    assert run(optimizer=Odd(state)).step == 12  # without a folder it may be anything
+
+
+def test_a_slot_that_is_not_there_is_not_there_after_a_resume(run_dir):
+    run(run_dir, optimizer=Odd(OneSlot(0, None)), epochs=1)
+    assert run(run_dir, optimizer=Odd(OneSlot(0, None)), resume=True).opt_state.slot is None
+
+
+@pytest.mark.parametrize("answer", [{"rnn": 1, "dense": 2}, (1, 2, 3), [1, 2]])
+def test_an_update_that_does_not_return_a_pair_is_refused(answer):
+    with pytest.raises(ValueError, match=r"fit: optimizer: update must return \(params, state\), got"):
+        run(optimizer=Odd(None, answer))
+
+
 @pytest.mark.parametrize("dies", [4, 5, 7, 8])
 def test_a_run_killed_within_an_epoch_goes_on_bit_for_bit(dies, run_dir):
     options = {"steps_per_epoch": 3, "validation_data": (INPUTS, TARGETS)}
