@@ -271,7 +271,8 @@ class Trainer:
 
     def _result(self) -> FitResult:
         run = self.run
-        return FitResult(run.params, run.opt_state, run.step, run.history, self.baselines, run.averaged)
+        history = {name: [*values] for name, values in run.history.items()}  # a callback may do with it what it likes
+        return FitResult(run.params, run.opt_state, run.step, history, {**self.baselines}, run.averaged)
 
 
 def _wish(callback: Any, result: FitResult) -> bool:

@@ -339,3 +339,16 @@ def test_a_run_that_was_stopped_opens_at_its_last_step(end, run_dir):
     assert_trees_equal(loaded.params, seen[-1])
     assert loaded.opt_state.step == 10
     assert_trees_equal(run(run_dir, resume=True, **options), run(**options))
+
+
+def test_what_a_callback_does_with_the_history_does_not_reach_the_run():
+    def spoil(result):
+        result.history.clear()
+        result.baselines.clear()
+
+    options = {"optimizer": Adam(0.01), "epochs": 3, "batch_size": 4}
+    plain, spoiled = (
+        fit(MODEL, PARAMS, losses.mse, (INPUTS, TARGETS), callbacks=callbacks, **options) for callbacks in ([], [spoil])
+    )
+    assert spoiled.history == plain.history
+    assert spoiled.baselines == plain.baselines
