@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import check_number
 from ..checkpoint import Checkpoint
 from ..gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
-from ..params import Tree, flatten_names, tree_leaves, tree_map
+from ..params import Tree, flatten_names, rows_like, tree_leaves, tree_unflatten
 from ..progress import ProgressBar
 from .evaluation import LossFunction, entries_of, evaluate
 from .folder import RunFolder
@@ -287,5 +288,10 @@ def _wish(callback: Any, result: FitResult) -> bool:
 
 
 def ema_update(averaged: Tree, params: Tree, decay: float) -> Tree:
-    """Return ``decay * averaged + (1 - decay) * params``: one step of an exponential moving average."""
-    return tree_map(lambda a, w: a - (1 - decay) * (a - w), averaged, params)
+    """Return ``decay * averaged + (1 - decay) * params``: one step of an exponential moving average.
+
+    Raises ValueError if the trees or the shapes of their arrays differ, or `decay` is not from 0 to 1.
+    """
+    decay = check_number(decay, "decay", "ema_update", least=0, most=1)
+    rows = rows_like(params, "ema_update", {"averaged": averaged})
+    return tree_unflatten(params, iter([a - (1 - decay) * (a - w) for w, a in rows]))

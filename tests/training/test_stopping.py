@@ -176,6 +176,8 @@ def test_the_average_is_the_recursion_over_all_updates(decay):
 def test_one_step_of_it():
     found = ema_update({"w": np.array([1.0, 2.0])}, {"w": np.array([3.0, -2.0])}, 0.75)
     assert_close(found["w"], [1.5, 1.0], 1e-15)
+    with pytest.raises(ValueError, match=r"ema_update: averaged: w must have the shape .* \(2, 1\), got \(2,\)"):
+        ema_update({"w": np.zeros(2)}, {"w": np.zeros((2, 1))}, 0.75)  # NumPy would make a matrix of them
 
 
 def test_validation_is_of_the_average_and_the_best_too():
