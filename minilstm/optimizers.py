@@ -84,7 +84,7 @@ class AdamState(NamedTuple):
 class Optimizer:
     """What all optimizers have in common: a learning rate that may depend on the step, and one rule for every array.
 
-    A subclass defines `init` and `rule`, or `init` and `update`.
+    A subclass defines `init` and `rule`, or `init` and `update`. Its state is a named tuple that begins with `step`.
     """
 
     state_class: ClassVar[Any] = None  # of the states of `init`; None if a subclass does not say
