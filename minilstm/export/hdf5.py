@@ -77,7 +77,7 @@ def read_hdf5(data: bytes, limits: Limits = LIMITS) -> Content:
                 raise ValueError(f"the file has no {', '.join(missing[:5])}, which an attribute names")
         datasets = {name: dataset for name, dataset in datasets.items() if name in wanted}
         plain = [kind for name, kind in vars(h5py.h5t).items() if PLAIN.fullmatch(name)]
-        claimed = sum(_check_stored(name, dataset, plain) for name, dataset in datasets.items())
+        claimed = sum(_check_stored(name, dataset, plain, data) for name, dataset in datasets.items())
         check_limit("arrays of {} bytes", claimed, len(data) + limits.unpacked)
         for name, dataset in datasets.items():
             if layers is not None or name.startswith("layers/"):
@@ -98,7 +98,8 @@ def _check_heaps(data: bytes, file: Any) -> None:
     """Raise ValueError for a damaged heap, in which texts are: HDF5 would walk through it for ever.
 
     A heap has a head of 16 bytes, and each of its objects one that ends with the object's size, which is filled up to a
-    multiple of 8. The object of number 0 is what is free; its size counts its head, too.
+    multiple of 8. The object of number 0 is what is free; its size counts its head, too. If it were 0, HDF5 would stay
+    where it is.
     """
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise ValueError("addresses and sizes of other widths than 8 bytes")
@@ -107,7 +108,9 @@ def _check_heaps(data: bytes, file: Any) -> None:
         at, end = start + 16, start + int.from_bytes(data[start + 8 : start + 16], "little")
         while at + 16 <= min(end, len(data)):
             number, size = struct.unpack_from("<H6xQ", data, at)
-            at += 16 + (size + 7) // 8 * 8 if number else max(size, 16)
+            if number == 0 and size < 16:
+                raise ValueError("damaged: a heap of texts with free space of no size")
+            at += 16 + (size + 7) // 8 * 8 if number else size
         start = data.find(HEAP, start + 1)
         if not at <= end <= len(data) or 0 <= start < end:
             raise ValueError("damaged: a heap of texts with sizes that do not fit")
@@ -174,7 +177,7 @@ def _datasets(h5py: Any, file: Any, limits: Limits) -> dict[str, Any]:
     return found
 
 
-def _check_stored(name: str, dataset: Any, plain: list[Any]) -> int:
+def _check_stored(name: str, dataset: Any, plain: list[Any], data: bytes) -> int:
     """The number of bytes that a dataset has in memory; ValueError unless they are in the file, as `plain` numbers."""
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{name!r} takes its bytes from {'another file' if dataset.external else 'other datasets'}")
@@ -183,6 +186,11 @@ def _check_stored(name: str, dataset: Any, plain: list[Any]) -> int:
     # The exact type: of a float of other widths than it has bits, HDF5's conversion does not end.
     if dataset.shape != () if is_text else not any(dataset.id.get_type() == kind for kind in plain):
         raise ValueError(f"{name!r} has shape {dataset.shape} and dtype {dataset.dtype}, wanted numbers or one text")
+    start = dataset.id.get_offset()
+    if dataset.dtype.kind == "O" and start is not None:  # its length, then where it is; HDF5 asks for the memory first
+        length = int.from_bytes(data[start : start + 4], "little")
+        if length > len(data):
+            raise ValueError(f"{name!r} is a text of {length} bytes in a file of {len(data)}")
     stored = int(dataset.id.get_storage_size())
     packed = dataset.compression is not None or bool(dataset.id.get_create_plist().get_nfilters())
     if size > stored * (DEFLATE if packed else 1):

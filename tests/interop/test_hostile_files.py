@@ -1,6 +1,7 @@
 """HDF5 and ONNX files that take their bytes from elsewhere or claim more than they hold; made by h5py and onnx."""
 
 import io
+import struct
 import zipfile
 
 import h5py
@@ -211,3 +212,28 @@ def test_bytes_that_grow_are_not_unpacked(tmp_path):
     (tmp_path / "m.keras").write_bytes(buffer.getvalue())
     with pytest.raises(CheckpointError, match=r"a zip that unpacks to 10000002 bytes, the limit is \d+$"):
         keras.load(tmp_path / "m.keras", limits=Limits(unpacked=10**6))
+
+
+def with_bytes(data, start, new):
+    return data[:start] + new + data[start + len(new) :]
+
+
+def test_a_heap_whose_free_space_has_no_size_is_refused(saved):
+    """HDF5 would look at the same place for ever."""
+    data = saved.read_bytes()
+    heap = data.index(b"GCOL")
+    at, number = heap + 16, 1
+    while number:
+        number, size = struct.unpack_from("<H6xQ", data, at)
+        at += 16 + (size + 7) // 8 * 8 if number else 0
+    saved.write_bytes(with_bytes(data, at, bytes(16)))
+    with pytest.raises(CheckpointError, match="a heap of texts with free space of no size"):
+        keras.load(saved)
+
+
+def test_a_text_that_is_longer_than_the_file_is_refused(saved):
+    with h5py.File(saved) as file:
+        start = file["minilstm/model"].id.get_offset()
+    saved.write_bytes(with_bytes(saved.read_bytes(), start, (2**31).to_bytes(4, "little")))
+    with pytest.raises(CheckpointError, match="'minilstm/model' is a text of 2147483648 bytes in a file of"):
+        keras.load(saved)
