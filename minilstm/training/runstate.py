@@ -5,8 +5,8 @@ carried state and the best parameters so far: JSON in ``minilstm/training``, arr
 ``minilstm/best``. Randomness is a function of seed and place, so no random generator is stored.
 
 Once a run with early stopping has ended, its last checkpoint is what `fit` returned: the best parameters have the plain
-names. The last ones and their optimizer's state are then under ``minilstm/last``, and from there the run can go on. The
-slots of an optimizer of your own, which have no names in TensorFlow, are always there.
+names. The last ones and their optimizer's state are then under ``minilstm/last``, and from there the run can go on.
+What an optimizer of your own remembers has no names in TensorFlow, and is under ``minilstm/slots``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checkpoint import SCALARS, SLOTS, Checkpoint, has_slot_names, save_checkpoint
+from ..checkpoint import Checkpoint, has_slot_names, save_checkpoint
 from ..names import arranged
 from ..params import Tree, flatten_names, tree_leaves, unflatten_names
 from .carried import describe_structure, own_tensors, read_state, state_tensors
@@ -91,23 +91,24 @@ class RunState:
         ``minilstm/last``.
         """
         own, kind = state_tensors("carried", self.carried), type(self.opt_state).__name__
-        slots_are_own = as_best or not has_slot_names(self.opt_state)
-        if slots_are_own:
-            for field in self.opt_state._fields[1:]:  # the first is the step
-                own.update(flatten_names(getattr(self.opt_state, field), f"last/{field}"))
+        own_slots = None if has_slot_names(self.opt_state) else tuple(self.opt_state[1:])  # the first is the step
+        own.update(state_tensors("slots", own_slots))
         if as_best:
             own.update({f"last/params/{name}": value for name, value in flatten_names(self.params).items()})
+            for field in self.opt_state._fields[1:] if own_slots is None else ():
+                own.update(flatten_names(getattr(self.opt_state, field), f"last/{field}"))
         else:
             own.update({f"best/{name}": value for name, value in flatten_names(self.best or {}).items()})
         training = {
             "place": self.place._asdict(), "history": self.history, "carried": describe_structure(self.carried),
             "state": None if as_best else kind, "counted_from": self.counted_from, "steps": self.steps,
             **({} if started is None else {"started": started}), **({"last": kind} if as_best else {}),
+            **({} if own_slots is None else {"slots": describe_structure(own_slots)}),
         }  # fmt: skip
         prefix = save_checkpoint(
             os.path.join(folder.directory, NAME), self.best if as_best else self.params,
-            opt_state=None if slots_are_own else self.opt_state, step=self.step, averaged=self.averaged, own=own,
-            model=model, extra=extra, training=training, publish=False,
+            opt_state=self.opt_state if own_slots is None and not as_best else None, step=self.step, model=model,
+            extra=extra, training=training, averaged=self.averaged, own=own, publish=False,
         )  # fmt: skip
         folder.publish(prefix, self.step, max_to_keep)
 
@@ -128,16 +129,20 @@ class RunState:
         if not isinstance(steps, list) or not all(map(_is_count, steps)):
             raise ValueError(f"steps must be a list of whole numbers, got {steps!r:.100}")
         params = _fitting(loaded.params, like)
-        opt_state, best, last = loaded.opt_state, own_tensors(loaded, "best"), own_tensors(loaded, "last")
+        opt_state, best = loaded.opt_state, own_tensors(loaded, "best")
         if "last" in training:
-            best = flatten_names(params)
+            last, best = own_tensors(loaded, "last"), flatten_names(params)
             params = _fitting(_tree_like(last, "params", like), like)
-        if "last" in training or type(self.opt_state) not in SLOTS:
-            opt_state = self.opt_state
-            slots = opt_state._asdict().items()
-            found = {name: _tree_like(last, name, slot) for name, slot in [*slots][1:] if slot is not None}
-            opt_state = opt_state._replace(**found)
-        self.opt_state = _checked_state(opt_state, self.opt_state, loaded.notes)._replace(step=loaded.step)
+        if not has_slot_names(self.opt_state):
+            slots = read_state(loaded, "slots", training["slots"])
+            self.opt_state = type(self.opt_state)(loaded.step, *slots)
+        else:
+            if "last" in training:
+                fields = self.opt_state._fields[1:]
+                opt_state = self.opt_state._replace(**{name: _tree_like(last, name, like) for name in fields})
+            elif len(self.opt_state) == 1:  # no slots
+                opt_state = self.opt_state
+            self.opt_state = _checked_state(opt_state, self.opt_state, loaded.notes)._replace(step=loaded.step)
         self.averaged = None if loaded.averaged is None else _fitting(loaded.averaged, like)
         self.best = unflatten_names(arranged(best, like)) if best else None
         self.carried = read_state(loaded, "carried", training["carried"])
@@ -194,7 +199,7 @@ def _fitting(tree: Tree, like: Tree) -> Tree:
 
 
 def _tree_like(tensors: dict[str, Any], folder: str, like: Tree) -> Any:
-    """The array `folder`, or the tree of the arrays in that folder, in the order of `like`."""
+    """The scalar `folder`, or the tree of the arrays in that folder, in the order of the parameters `like`."""
     if folder in tensors:
         return tensors[folder]
     return unflatten_names({name: tensors[f"{folder}/{name}"] for name in flatten_names(like)})
@@ -206,19 +211,13 @@ def _checked_state(opt_state: Any, like: Any, notes: tuple[str, ...]) -> Any:
         raise ValueError(f"there is no whole {type(like).__name__}{''.join(f'; {note}' for note in notes)}")
     for field in like._fields[1:]:
         value, wanted = getattr(opt_state, field), getattr(like, field)
-        if wanted is None:
-            continue
         if isinstance(wanted, dict):
             try:
                 opt_state = opt_state._replace(**{field: _fitting(value, wanted)})
             except ValueError as error:
                 raise ValueError(f"{field} of the optimizer: {error}") from error
-        elif np.shape(value) != np.shape(wanted) or np.asarray(value).dtype.kind != np.asarray(wanted).dtype.kind:
-            raise ValueError(f"{field} must be like {wanted!r:.80}, got {value!r:.80}")
-        elif field in SCALARS and not 0 <= value < 1:
+        elif np.shape(value) != () or np.asarray(value).dtype.kind != "f" or not 0 <= value < 1:  # a power of beta
             raise ValueError(f"{field} must be a number in [0, 1), got {value}")
-        elif isinstance(wanted, np.ndarray):
-            opt_state = opt_state._replace(**{field: value.astype(wanted.dtype)})
         else:
             opt_state = opt_state._replace(**{field: type(wanted)(value)})
     return opt_state

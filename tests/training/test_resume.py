@@ -23,6 +23,7 @@ from minilstm import (
     latest_checkpoint,
     load_checkpoint,
     losses,
+    tbptt,
 )
 from minilstm.optimizers import Optimizer
 from minilstm.params import tree_leaves, tree_map
@@ -150,6 +151,54 @@ def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(state, ru
 def test_a_slot_that_is_not_there_is_not_there_after_a_resume(run_dir):
     run(run_dir, optimizer=Odd(OneSlot(0, None)), epochs=1)
     assert run(run_dir, optimizer=Odd(OneSlot(0, None)), resume=True).opt_state.slot is None
+
+
+class Lazy(Optimizer):
+    """Momentum whose slots are made in the first update, as some write it."""
+
+    def __init__(self, first):
+        super().__init__(0.05)
+        self.first = first
+
+    def init(self, params):
+        return OneSlot(0, self.first)
+
+    def update(self, params, grads, state):
+        velocity = grads if state.step == 0 else tree_map(lambda v, g: np.float32(0.9) * v + g, state.slot, grads)
+        return tree_map(lambda w, v: w - np.float32(0.05) * v, params, velocity), OneSlot(state.step + 1, velocity)
+
+
+@pytest.mark.parametrize("first", [None, 0, {}])
+def test_slots_that_are_made_later_are_kept_too(first, run_dir):
+    whole = run(optimizer=Lazy(first))
+    run(run_dir, optimizer=Lazy(first), epochs=2)
+    rest = run(run_dir, optimizer=Lazy(first), resume=True)
+    assert_trees_equal(rest.params, whole.params)
+    assert_trees_equal(rest.opt_state, whole.opt_state)
+
+
+class DiesAfterThree(SGD):
+    def update(self, params, grads, state):
+        if state.step == 3:
+            raise Killed
+        return super().update(params, grads, state)
+
+
+@pytest.mark.parametrize("names", [["c", "a", "b"], [None] * 12], ids=["names", "counted"])
+def test_every_layer_gets_its_own_carried_state_back(names, run_dir):
+    """JSON sorts the keys of an object: a comes before c, and rnn_10 before rnn_2."""
+    model = Sequential(*(LSTM(2, name=name) for name in names), Dense(1))
+
+    def train(optimizer, **options):
+        options = {"epochs": 1, "batch_size": 10, "tbptt": tbptt(1), **options}  # six windows
+        return fit(model, model.init(0, 1), losses.mse, (INPUTS, TARGETS), optimizer=optimizer, **options)
+
+    whole, saved = train(SGD(0.5)), {"checkpoint_dir": run_dir, "checkpoint_every": 1}
+    with pytest.raises(Killed):
+        train(DiesAfterThree(0.5), **saved)
+    rest = train(SGD(0.5), resume=True, **saved)
+    assert_trees_equal(rest.params, whole.params)
+    assert rest.history == whole.history
 
 
 @pytest.mark.parametrize("answer", [{"rnn": 1, "dense": 2}, (1, 2, 3), [1, 2]])
