@@ -88,8 +88,12 @@ class Optimizer:
     """
 
     state_class: ClassVar[Any] = None  # of the states of `init`; None if a subclass does not say
-
     learning_rate: Rate
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "init" in vars(cls) and "state_class" not in vars(cls):  # another state than the parent class has
+            cls.state_class = None
 
     def __post_init__(self) -> None:
         if not callable(self.learning_rate):
@@ -175,7 +179,6 @@ class SGD(Optimizer):
     """w -= learning_rate * g. TensorFlow's ``GradientDescentOptimizer``."""
 
     state_class = SGDState
-
     learning_rate: Rate = 0.01
 
     def init(self, params: Tree) -> SGDState:
@@ -195,7 +198,6 @@ class Momentum(Optimizer):
     """
 
     state_class = MomentumState
-
     momentum: float
     use_nesterov: bool = False
 
@@ -222,7 +224,6 @@ class Adagrad(Optimizer):
     """
 
     state_class = AdagradState
-
     initial_accumulator_value: float = 0.1
 
     def __post_init__(self) -> None:
@@ -294,7 +295,6 @@ class Adam(Optimizer):
     """
 
     state_class = AdamState
-
     learning_rate: Rate = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999

@@ -80,8 +80,12 @@ def rows_like(params: Tree, where: str, trees: dict[str, Tree]) -> list[tuple[An
             columns.append(_leaves_like(params, tree, ""))
         except ValueError as error:
             raise ValueError(f"{where}: {name} must be like params: {error}") from None
-    rows = zip(*columns, strict=True)
-    return [row if _are_alike(row) else _made_alike(params, n, row, where, [*trees]) for n, row in enumerate(rows)]
+    rows = [*zip(*columns, strict=True)]
+    if all(map(_are_alike, rows)):
+        return rows
+    paths = [*flatten_names(params)]
+    places = [f": {path}" for path in paths] if len(paths) == len(rows) else [""] * len(rows)  # lists have no names
+    return [_made_alike(row, where, place, [*trees]) for row, place in zip(rows, places, strict=True)]
 
 
 def _are_alike(row: tuple[Any, ...]) -> bool:
@@ -92,12 +96,11 @@ def _are_alike(row: tuple[Any, ...]) -> bool:
     )
 
 
-def _made_alike(params: Tree, n: int, row: tuple[Any, ...], where: str, names: list[str]) -> tuple[Any, ...]:
-    """Row `n` of `rows_like`, checked in full."""
+def _made_alike(row: tuple[Any, ...], where: str, place: str, names: list[str]) -> tuple[Any, ...]:
+    """A row of `rows_like`, checked in full; `place` is that of the parameter, as the messages have it."""
     if any(map(isbox, row)):  # a derivative of the update itself
         return row
-    w, paths = np.float64(row[0]) if type(row[0]) is float else row[0], [*flatten_names(params)]
-    place = f": {paths[n]}" if len(paths) == len(tree_leaves(params)) else ""
+    w = np.float64(row[0]) if type(row[0]) is float else row[0]
     if not isinstance(w, (np.ndarray, np.floating)) or w.dtype.kind != "f":
         raise ValueError(f"{where}: params{place} must be a floating array, got {w!r:.80}")
     arrays = [w]

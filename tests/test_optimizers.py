@@ -6,6 +6,8 @@ from helpers import assert_close, assert_trees_equal, golden, golden_cases
 
 from minilstm import SGD, Adagrad, Adam, AdamW, Momentum, RMSProp, schedules, value_and_grad
 from minilstm.fast.adam import JOINED, PIECE
+from minilstm.optimizers import CenteredRMSPropState
+from minilstm.params import tree_map
 
 CLASSES = {
     "GradientDescentOptimizer": (SGD, {}),
@@ -303,3 +305,19 @@ def test_a_number_is_a_parameter_too(optimizer):
     assert 0 < found["w"] < 1.5
     assert found["v"] < 2
     assert (np.asarray(found["w"]).dtype, found["v"].dtype) == (np.float64, np.float32)
+
+
+class Doubled(Momentum):
+    """A subclass with a state of its own."""
+
+    def init(self, params):
+        return CenteredRMSPropState(0, *(tree_map(np.zeros_like, params) for _ in range(3)))
+
+    def rule(self, rate, w, g, *slots):
+        return w - rate * g, *(slot + g for slot in slots)
+
+
+def test_a_subclass_may_have_another_state():
+    optimizer = Doubled(0.1, 0.9)
+    params, state = optimizer.update(WEIGHTS, WEIGHTS, optimizer.init(WEIGHTS))
+    assert type(optimizer.update(params, WEIGHTS, state)[1]) is CenteredRMSPropState

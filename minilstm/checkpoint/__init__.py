@@ -12,7 +12,6 @@ from ..tensorbundle import CheckpointError as CheckpointError
 from .contents import EXTRA as EXTRA
 from .contents import MODEL as MODEL
 from .contents import OWN as OWN
-from .contents import SCALARS as SCALARS
 from .contents import SLOTS as SLOTS
 from .contents import TRAINING as TRAINING
 from .contents import Checkpoint as Checkpoint
