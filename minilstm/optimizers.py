@@ -115,7 +115,7 @@ class Optimizer:
         Parameters stay of their dtype. Raises ValueError if a tree, or an array of it, does not fit `params`, or if the
         state is another optimizer's.
         """
-        given = self._rows(params, grads, state, state._fields[1:])
+        given = self._rows(params, grads, state)
         rate = self.rate(state.step)
         rows = [self.rule(rate, *row) for row in given]
         new, *slots = (tree_unflatten(params, (row[k] for row in rows)) for k in range(len(state)))
@@ -131,13 +131,14 @@ class Optimizer:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
-    def _rows(self, params: Tree, grads: Tree, state: Any, slots: tuple[str, ...]) -> list[tuple[Array, ...]]:
-        """Each array with its gradient and the slots of these names."""
+    def _rows(self, params: Tree, grads: Tree, state: Any, slots: Any = None) -> list[tuple[Array, ...]]:
+        """Each array with its gradient and the slots of these names, by default all."""
         where = f"{type(self).__name__}.update"
         if self.state_class not in (None, type(state)):
             wanted = f"the {self.state_class.__name__} that init makes"
             raise ValueError(f"{where}: state must be {wanted}, got {type(state).__name__}")
-        return rows_like(params, where, {"grads": grads, **{f"state.{name}": getattr(state, name) for name in slots}})
+        named = {f"state.{name}": getattr(state, name) for name in slots or state._fields[1:]}
+        return rows_like(params, where, {"grads": grads, **named})
 
     def _check(self, *names: str, rounded: bool = True, **bounds: Any) -> None:
         """Raise ValueError for an option out of its range, which is 0 or more by default; round it to float32."""
@@ -343,7 +344,7 @@ class AdamW(Adam):
         super().__post_init__()
         self._check("weight_decay")
 
-    def _rows(self, params: Tree, grads: Tree, state: Any, slots: tuple[str, ...]) -> list[tuple[Array, ...]]:
+    def _rows(self, params: Tree, grads: Tree, state: Any, slots: Any = None) -> list[tuple[Array, ...]]:
         rows = super()._rows(params, grads, state, slots)
         factor = 1 - self.rate(state.step) * self.weight_decay
         return [(w * np.asarray(factor, w.dtype), *others) for w, *others in rows]

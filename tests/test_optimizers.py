@@ -286,6 +286,8 @@ def test_the_state_of_another_model_or_optimizer_is_refused(optimizer):
         if type(state) is not type(optimizer.init(WEIGHTS)):
             with pytest.raises(ValueError, match=rf"update: state must be the \w+State .* got {type(state).__name__}"):
                 optimizer.update(WEIGHTS, WEIGHTS, state)
+    with pytest.raises(ValueError, match=r"update: state must be the .* got NoneType"):
+        optimizer.update(WEIGHTS, WEIGHTS, None)
 
 
 @pytest.mark.parametrize("optimizer", TABLE, ids=IDS)
