@@ -122,7 +122,9 @@ def jvp(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def value_and_tangent(params: Tree, vector: Tree, *args: Any, **kwargs: Any) -> Any:
-        return _push(function, params, vector, args, kwargs, "jvp")
+        result, *pairs = _push(function, params, vector, args, kwargs, "jvp")
+        value, tangent = (tree_unflatten(result, (pair[side] for pair in pairs)) for side in (0, 1))
+        return value, tangent
 
     check_function(function, "function", "jvp")
     return value_and_tangent
@@ -171,14 +173,18 @@ def hessian_vector_product(function: Callable[..., Any], has_aux: bool = False) 
     gradient = value_and_grad(function, has_aux)
 
     def products(params: Tree, vector: Tree, *args: Any, **kwargs: Any) -> Any:
-        (value, grads), (_, product) = _push(gradient, params, vector, args, kwargs, "hessian_vector_product")
-        return value, *(tree_map(_like_leaf, tree, params) for tree in (grads, product))
+        result, *pairs = _push(gradient, params, vector, args, kwargs, "hessian_vector_product")
+        leaves = tree_leaves(params)
+        of_loss = len(pairs) - len(leaves)  # of the loss and of aux; the others are those of the gradient
+        value = tree_unflatten(result[0], (value for value, _ in pairs[:of_loss]))
+        sides = ([pair[side] for pair in pairs[of_loss:]] for side in (0, 1))
+        return value, *(tree_unflatten(params, map(_like_leaf, side, leaves)) for side in sides)
 
     return products
 
 
-def _push(function: Any, params: Tree, vector: Tree, args: Any, kwargs: Any, where: str) -> tuple[Any, Any]:
-    """The value of `function`, and its derivative along `vector`."""
+def _push(function: Any, params: Tree, vector: Tree, args: Any, kwargs: Any, where: str) -> list[Any]:
+    """What `function` returns, then for each leaf of it the value and the derivative along `vector`."""
     leaves = _floating_leaves(params, f"{where}: params: every parameter")
     try:
         rows = tree_rows(params, vector)
@@ -201,16 +207,15 @@ def _push(function: Any, params: Tree, vector: Tree, args: Any, kwargs: Any, whe
         still = getattr(getattr(leaf, "dtype", None), "kind", None) == "f" or isinstance(leaf, float)
         return leaf, np.zeros(np.shape(leaf), getattr(leaf, "dtype", np.float64)) if still else None
 
-    pairs = [split(leaf) for leaf in tree_leaves(result)]
-    value, tangent = (tree_unflatten(result, iter([pair[side] for pair in pairs])) for side in (0, 1))
-    return value, tangent
+    return [result, *map(split, tree_leaves(result))]
 
 
 def _floating_leaves(tree: Tree, what: str) -> list[Any]:
     """The leaves of a tree; ValueError if one is not floating."""
     leaves = tree_leaves(tree)
     for leaf in leaves:
-        if type(leaf) is np.ndarray and leaf.dtype.kind == "f" and leaf.dtype.isnative:  # as nearly all are
+        value = getval(leaf)
+        if type(value) is np.ndarray and value.dtype.kind == "f" and value.dtype.isnative:  # as nearly all are
             continue
         is_array = isinstance(leaf, (np.ndarray, float, np.floating)) or isbox(leaf)
         if not is_array or np.result_type(leaf).kind != "f" or not _is_plain(leaf):

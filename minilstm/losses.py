@@ -15,6 +15,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defjvp, defvjp
+from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import getval, isbox
 
 from .arrays import as_array
@@ -155,7 +156,12 @@ def _mean_square(outputs: Array, targets: Array, weights: Array | None) -> Array
 
 def _mean_square_vjp(ans: Array, outputs: Array, targets: Array, weights: Array | None) -> Any:
     scale = 2.0 / outputs.size if weights is None else weights[..., None] * (2.0 / outputs.shape[-1])
-    return lambda g: (outputs - targets) * (g * scale)
+    return lambda g: _scaled_error(outputs, targets, g * scale)
+
+
+@primitive
+def _scaled_error(outputs: Array, targets: Array, scale: Array) -> Array:
+    return (outputs - targets) * scale
 
 
 @primitive
@@ -228,6 +234,18 @@ def _pushed(pull: Any) -> Any:
     return lambda direction, *args: anp.sum(pull(*args)(1.0) * direction)
 
 
+defvjp(
+    _scaled_error,
+    lambda ans, outputs, targets, scale: lambda d: d * scale,
+    lambda ans, outputs, targets, scale: lambda d: -d * scale,
+    lambda ans, outputs, targets, scale: unbroadcast_f(scale, lambda d: d * (outputs - targets)),
+)
+defjvp(
+    _scaled_error,
+    lambda r, ans, outputs, targets, scale: r * scale,
+    lambda r, ans, outputs, targets, scale: -r * scale,
+    lambda r, ans, outputs, targets, scale: _scaled_error(outputs, targets, r),
+)
 defvjp(_mean_square, _mean_square_vjp, lambda *args: lambda g: -_mean_square_vjp(*args)(g), argnums=(0, 1))
 defvjp(_softmax_cross_entropy, _softmax_cross_entropy_vjp, argnums=(0,))
 defvjp(_sigmoid_cross_entropy, _sigmoid_cross_entropy_vjp, _sigmoid_targets_vjp, argnums=(0, 1))

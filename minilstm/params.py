@@ -26,6 +26,8 @@ Tree = Any  # nested dict | list | tuple | NamedTuple | None | array
 
 def tree_leaves(tree: Tree) -> list[Any]:
     """Return the leaves of a tree, in order."""
+    if type(tree) is np.ndarray:  # as nearly all are
+        return [tree]
     kind = getval(tree)  # autograd's own `grad` of a dict passes a box around the dict
     if not isinstance(kind, (dict, list, tuple)):
         return [] if tree is None else [tree]

@@ -6,7 +6,6 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.core import make_vjp
-from autograd.test_util import check_grads
 from helpers import assert_close, assert_trees_close, assert_trees_equal, layer_gradients, named_leaves
 
 from minilstm import (
@@ -144,15 +143,6 @@ def test_a_subclass_with_a_step_of_its_own_is_not_differentiated_by_the_wrong_fo
 
 
 # --- Dense, Embedding, Dropout --------------------------------------------------------------------------------
-
-
-def test_the_derivatives_of_dense_have_derivatives():
-    """Numerically, and in all ways round: each product is made of the two others."""
-    rng = np.random.default_rng(0)
-    x, kernel, bias, g = (rng.normal(size=shape) for shape in ((2, 3, 4), (4, 2), 2, (2, 3, 2)))
-    check_grads(fast_affine.affine, modes=["rev"], order=2)(x, kernel, bias)
-    check_grads(fast_affine.kernel_gradient, modes=["rev"], order=2)(x, g)
-    check_grads(fast_affine.bias_gradient, modes=["rev"], order=2)(g)
 
 
 @pytest.mark.parametrize("rows", [1, SMALL_PRODUCT // 4 - 1, SMALL_PRODUCT // 4, 20_000])

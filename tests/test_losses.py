@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from autograd.test_util import check_grads
 from helpers import assert_close, assert_trees_equal
 
 from minilstm import losses, value_and_grad
@@ -119,6 +120,12 @@ def test_mse_is_differentiable_in_its_targets_too():
     targets = TARGETS[losses.mse]
     _, grad = value_and_grad(lambda t: losses.mse(LOGITS, t))(targets)
     assert_close(grad, 2 * (targets - LOGITS) / LOGITS.size, 1e-15)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_mse_has_all_second_derivatives(weights):
+    scaled = lambda outputs, targets, factor: factor**2 * losses.mse(outputs, targets, weights)  # noqa: E731
+    check_grads(scaled, (0, 1, 2), modes=["rev", "fwd"], order=2)(LOGITS, TARGETS[losses.mse], 1.5)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,22 @@ def test_products_equal_the_trace_in_every_order(backprop, network):
 
 
 @pytest.mark.parametrize("backprop", DERIVED)
+def test_one_forward_pass_serves_two_sweeps_with_tangents(backprop):
+    rnn = RNN(LSTMCell(3), backprop=backprop)
+    rng = np.random.default_rng(1)
+    weights, x, g = rnn.init(0, 2, np.float64)["lstm_cell"], rng.normal(size=(2, 4, 2)), rng.normal(size=(2, 4, 3))
+
+    def two_sweeps(kernel):
+        pull, _ = autograd.make_vjp(lambda kernel: rnn({"lstm_cell": {**weights, "kernel": kernel}}, x))(kernel)
+        return pull(g), pull(2 * g)
+
+    values, tangents_of_both = jvp(two_sweeps)(weights["kernel"], rng.normal(size=weights["kernel"].shape))
+    for first, second in (values, tangents_of_both):
+        assert np.abs(first).max() > 1e-3
+        assert_close(second, 2 * first, 1e-13)
+
+
+@pytest.mark.parametrize("backprop", DERIVED)
 @given(network=networks())
 def test_products_equal_central_differences_of_the_derived_gradient(backprop, network):
     loss, tree = case_of(network, backprop)

@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
-from autograd.extend import def_linear, defjvp, defvjp
+from autograd.extend import def_linear, defjvp, defjvp_argnums, defvjp
 
 from ..primitives import primitive
 from . import compiled
@@ -141,3 +142,14 @@ defjvp(
 )
 for product in (linear, input_gradient, kernel_gradient, bias_gradient):  # linear in each argument
     def_linear(product)
+
+
+def _push_input_gradient(argnums: Any, pushed: Any, ans: Array, args: Any, options: Any) -> Array:
+    g, kernel = args
+    moves = dict(zip(argnums, pushed, strict=True))
+    if len(moves) == 2 and kernel.shape[1] <= FEW_UNITS:  # one product, and no sum of two
+        return input_gradient(anp.concatenate((moves[0], g), axis=-1), anp.concatenate((kernel, moves[1]), axis=1))
+    return sum(input_gradient(moves[0], kernel) if n == 0 else input_gradient(g, moves[1]) for n in moves)
+
+
+defjvp_argnums(input_gradient, _push_input_gradient)

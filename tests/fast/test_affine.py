@@ -59,7 +59,7 @@ def test_the_derivative_of_x_is_stored_as_the_pass_below_reads_it(units, feature
     assert d_x.transpose(order).flags.c_contiguous
 
 
-@pytest.mark.parametrize("units", [1, 2])
+@pytest.mark.parametrize("units", [1, 2, FEW_UNITS + 1])
 @pytest.mark.parametrize("leading", [(3,), (3, 2), (3, 2, 2)])
 def test_the_derivatives_have_derivatives(leading, units):
     rng = np.random.default_rng(3)
@@ -72,4 +72,4 @@ def test_the_derivatives_have_derivatives(leading, units):
         (fast_affine.kernel_gradient, (x, g)),
         (fast_affine.bias_gradient, (g,)),
     ):
-        check_grads(function, modes=["rev"], order=2)(*arguments)
+        check_grads(function, tuple(range(len(arguments))), modes=["rev", "fwd"], order=2)(*arguments)
