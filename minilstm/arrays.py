@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from autograd.tracer import isbox
 
 NOT_NUMBERS = {
     "O": "Python objects, perhaps with missing values",
@@ -64,3 +65,18 @@ def _of_library(value: Any, where: str) -> Any:
 
 def _unreadable(value: Any, where: str, error: Exception) -> ValueError:
     return ValueError(f"{where}: wanted numbers, got {type(value).__name__}: {error}")
+
+
+def as_floating(value: Any, dtype: Any, where: str) -> Any:
+    """Return `value` as an array of `dtype` (None: of its own). This happens once, at the edge of a layer or
+    of a cell that is called by itself.
+
+    Raises ValueError for anything that is not floating: whole numbers are labels or indices.
+    """
+    if not isbox(value) and (type(value) is not np.ndarray or value.dtype.kind not in "fiub"):
+        value = as_array(value, where)
+    if value.dtype == dtype:
+        return value
+    if value.dtype.kind != "f":
+        raise ValueError(f"{where} must be floating point, got {value.dtype}; whole numbers are for Embedding, labels")
+    return value if dtype is None else value.astype(dtype)

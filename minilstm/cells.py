@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
+from autograd.tracer import isbox
 
 from . import initializers
 from .activations import ACTIVATIONS as ACTIVATIONS  # re-exported, as all names that are imported twice here
@@ -43,6 +44,7 @@ from .activations import relu as relu
 from .activations import sigmoid as sigmoid
 from .activations import tanh as tanh
 from .arguments import check_init, check_whole
+from .arrays import as_floating
 from .gates import GATES as GATES
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
@@ -56,7 +58,7 @@ from .options import (
     option,
     refuse_num_units,
 )  # fmt: skip
-from .params import tree_map
+from .params import tree_leaves, tree_map
 
 Array = Any  # a NumPy array, or autograd's box around one
 
@@ -132,6 +134,54 @@ class Cell(Recipe):
         `masks` is for cells that drop out (see `DropoutWrapper`); other cells get None.
         """
         raise NotImplementedError
+
+
+def checked_step(cell: Any, params: dict[str, Any], x_t: Array, state: Any) -> tuple[Array, Any]:
+    """x_t and the state of a cell that is called for one step, in the dtype of its weights.
+
+    Raises ValueError unless x_t is ``[batch, features]`` and the state is one of the cell for this batch: NumPy would
+    broadcast another one, and drop a mask, and give a wrong result.
+    """
+    where, dtype, features = type(cell).__name__, tree_leaves(params)[0].dtype, cell.input_dim(params)
+    x_t = as_floating(x_t, dtype, f"{where}: x_t")
+    if x_t.ndim != 2 or x_t.shape[1] != features or x_t.size == 0:
+        raise ValueError(f"{where}: x_t must be [batch, {features} features], got shape {x_t.shape}")
+    return x_t, checked_state(cell, state, len(x_t), dtype, where)
+
+
+def checked_state(cell: Any, state: Any, batch: int, dtype: Any, where: str) -> Any:
+    """Return a state that is given as one of the cell, with arrays ``[batch, width]`` of `dtype`; else ValueError."""
+    sizes = cell.state_size
+    if isinstance(state, LSTMState) and isinstance(sizes, LSTMState):  # as most are: no walk through a tree
+        pairs = zip(state, sizes, strict=True)
+        plain = all(type(x) is np.ndarray or isbox(x) for x in state)
+        if plain and all(x.shape == (batch, size) and x.dtype == dtype for x, size in pairs):
+            return state
+    zeros = cell.zero_state(batch, dtype)
+    state = _as_state(zeros, state, dtype, where)
+    wanted, got = ([leaf.shape for leaf in tree_leaves(tree)] for tree in (zeros, state))
+    if wanted != got:
+        raise ValueError(f"{where}: state must have shapes {wanted} (c before h), got {got}")
+    return state
+
+
+def _as_state(zeros: Any, state: Any, dtype: Any, where: str) -> Any:
+    """A state in the structure of `zeros`. A list where an array is wanted is that array."""
+    if not isinstance(zeros, (dict, list, tuple)):
+        return as_floating(state, dtype, f"{where}: state")
+    keys: Any = list(zeros) if isinstance(zeros, dict) else range(len(zeros))
+    given: Any = type(state).__name__
+    if isinstance(state, (list, tuple)) and not isinstance(zeros, dict):
+        given = range(len(state))
+    elif isinstance(state, dict) and isinstance(zeros, dict):
+        given = [*filter(state.__contains__, keys), *(key for key in state if key not in zeros)]
+    if given != keys:
+        wanted, got = (f"{len(part)} parts" if isinstance(part, range) else part for part in (keys, given))
+        raise ValueError(f"{where}: state does not fit the cell: wanted {wanted}, got {got}")
+    parts = [_as_state(zeros[key], state[key], dtype, where) for key in keys]
+    if isinstance(zeros, dict):
+        return dict(zip(keys, parts, strict=True))
+    return type(zeros)(*parts) if hasattr(zeros, "_fields") else type(zeros)(parts)
 
 
 @dataclass(eq=False, repr=False)
@@ -259,7 +309,7 @@ class LSTMCell(Cell):
         self, params: dict[str, Any], x_t: Array, state: Sequence[Array], masks: Any = None
     ) -> tuple[Array, LSTMState]:
         """One step: x_t and a pair (c, h) to the output and the new state. `masks` is for wrappers that drop out."""
-        c, h = state
+        x_t, (c, h) = checked_step(self, params, x_t, state)
         step = self.step(params, x_t, c, h)
         return step.h, LSTMState(step.c, step.h)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import as_generator, check_has, check_number
+from .arrays import as_floating
 from .cells import Array, Cell, LSTMState
 from .options import describe_parts, flag, option
 from .params import get_path, set_path, tree_map
@@ -185,7 +186,7 @@ class ResidualWrapper(_Wrapper):
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Masks = None) -> tuple[Array, Any]:
         """One step of the inner cell, and x_t added to its output."""
         output, state = step_of(self.cell, params, x_t, state, masks)
-        return output + x_t, state
+        return output + as_floating(x_t, output.dtype, "ResidualWrapper: x_t"), state
 
 
 @dataclass(eq=False, repr=False)

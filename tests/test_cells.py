@@ -18,8 +18,22 @@ from helpers import (
 from hypothesis import given
 from strategies import networks
 
-from minilstm import BasicLSTMCell, LSTMCell, LSTMState, pack_gates, split_gates
+from minilstm import (
+    RNN,
+    BasicLSTMCell,
+    BasicRNNCell,
+    CoupledLSTMCell,
+    DropoutWrapper,
+    GRUCell,
+    LSTMCell,
+    LSTMState,
+    MultiRNNCell,
+    ResidualWrapper,
+    pack_gates,
+    split_gates,
+)
 from minilstm.cells import ACTIVATIONS, clip, relu, sigmoid, tanh
+from minilstm.params import tree_leaves, tree_map
 
 
 @pytest.mark.parametrize("name", [n for n in plain_cell_cases() if "sequence_length" not in golden(n)[1]])
@@ -188,3 +202,69 @@ def test_an_own_activation_works_and_is_traced():
     c = np.sin(z["j"]) / (1 + np.exp(-z["i"]))
     np.testing.assert_allclose(state.c, c, rtol=1e-14)
     np.testing.assert_allclose(output, np.sin(c) / (1 + np.exp(-z["o"])), rtol=1e-14)
+
+
+# --- what a cell is called with -------------------------------------------------------------------------------
+
+CELLS = {
+    "LSTM": LSTMCell(3),
+    "every option": LSTMCell(3, use_peepholes=True, cell_clip=1.0, num_proj=2, proj_clip=1.0),
+    "RNN": BasicRNNCell(3),
+    "GRU": GRUCell(3),
+    "GRU, reset after": GRUCell(3, reset_after=True),
+    "coupled": CoupledLSTMCell(3),
+    "stack": MultiRNNCell([GRUCell(3), LSTMCell(2)]),
+    "dropout": DropoutWrapper(LSTMCell(3), output_keep_prob=0.5),
+    "residual": ResidualWrapper(LSTMCell(2)),
+}
+X = np.random.default_rng(3).normal(size=(4, 2))
+BAD_INPUTS = {
+    "masked": (np.ma.masked_array(X, X > 0), "x_t: a masked array"),
+    "complex": (X * 1j, "x_t: wanted numbers, got dtype complex"),
+    "whole numbers": (X.astype(int), "x_t must be floating point, got int64"),
+    "text": (X.astype(str), "x_t: wanted numbers, got dtype <U"),
+    "one row": (X[0], r"x_t must be \[batch, 2 features\], got shape \(2,\)"),
+    "a sequence": (X[None], r"x_t must be \[batch, 2 features\], got shape \(1, 4, 2\)"),
+    "another width": (X[:, :1], r"x_t must be \[batch, 2 features\], got shape \(4, 1\)"),
+    "no row": (X[:0], r"x_t must be \[batch, 2 features\], got shape \(0, 2\)"),
+    "another batch": (X[:1], "state must have shapes"),
+}
+BAD_STATES = {
+    "one for all": lambda x: x[:1],
+    "one number for all units": lambda x: x[:, :1],
+    "a number": lambda x: 0.0,
+    "masked": lambda x: np.ma.masked_array(x, x == 0),
+    "complex": lambda x: x * 1j,
+    "another batch": lambda x: np.concatenate([x, x]),
+}
+EVERY_CELL = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+
+
+@EVERY_CELL
+@pytest.mark.parametrize(("x", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_inputs_that_numpy_would_broadcast_or_strip_are_refused_by_name(cell, x, message):
+    with pytest.raises(ValueError, match=f"Cell: {message}"):
+        cell(cell.init(0, 2, np.float64), x, cell.zero_state(4, np.float64))
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("change", BAD_STATES.values(), ids=BAD_STATES)
+def test_each_part_of_a_state_must_be_one_row_a_sequence(cell, change):
+    params, zeros = cell.init(0, 2, np.float64), cell.zero_state(4, np.float64)
+    leaves = tree_leaves(zeros)
+    for part in leaves:
+        state = tree_map(lambda leaf, part=part: change(leaf) if leaf is part else leaf, zeros)
+        with pytest.raises(ValueError, match=r"Cell: state(:| must have shapes)"):
+            cell(params, X, state)
+        with pytest.raises(ValueError, match=r"RNN.apply: state(:| must have shapes)"):
+            RNN(cell).apply({cell.name: params}, X[:, None], state)
+
+
+@EVERY_CELL
+def test_lists_and_other_dtypes_become_arrays_of_the_weights_dtype(cell):
+    params, zeros = cell.init(0, 2), cell.zero_state(4)
+    wanted = cell(params, X.astype(np.float32), zeros)
+    for x, state in ((X.tolist(), zeros), (X, tree_map(lambda leaf: leaf.astype(np.float64), zeros))):
+        found = cell(params, x, state)
+        assert {leaf.dtype for leaf in tree_leaves(found)} == {np.dtype(np.float32)}
+        assert_trees_equal(found, wanted)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from autograd.extend import defjvp, defvjp
-from autograd.tracer import getval, isbox
+from autograd.tracer import getval
 
 from ..arrays import as_array
 from ..options import Recipe
@@ -79,20 +79,6 @@ def params_dtype(params: Any, default: Any, where: str = "") -> np.dtype:
             raise ValueError(f"{where}: params must be nested dicts of floating arrays, got {part!r:.80}")
         dtype = value.dtype
     return dtype
-
-
-def as_floating(value: Any, dtype: Any, where: str) -> Array:
-    """Return `value` as an array of `dtype` (None: of its own). This happens once, at the edge of a layer.
-
-    Raises ValueError for anything that is not floating: whole numbers are labels or indices.
-    """
-    if not isbox(value) and (type(value) is not np.ndarray or value.dtype.kind not in "fiub"):
-        value = as_array(value, where)
-    if value.dtype == dtype:
-        return value
-    if value.dtype.kind != "f":
-        raise ValueError(f"{where} must be floating point, got {value.dtype}; whole numbers are for Embedding, labels")
-    return value if dtype is None else value.astype(dtype)
 
 
 def check_features(inputs: Array, features: int, where: str, layout: str) -> None:

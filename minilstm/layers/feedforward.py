@@ -11,12 +11,12 @@ from autograd.tracer import getval
 
 from .. import initializers
 from ..arguments import as_generator, check_init, check_number, check_whole
-from ..arrays import as_array
+from ..arrays import as_array, as_floating
 from ..cells import activation_function, activation_option
 from ..fast.affine import affine
 from ..options import option
 from ..primitives import primitive
-from .base import Array, Layer, Params, as_floating, check_features, required
+from .base import Array, Layer, Params, check_features, required
 from .shapes import check_params
 
 

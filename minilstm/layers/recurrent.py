@@ -10,15 +10,15 @@ import numpy as np
 
 from .. import cells, sequences
 from ..arguments import as_generator
+from ..arrays import as_floating
 from ..options import describe_parts, flag, option
-from ..params import set_path, tree_leaves
+from ..params import set_path
 from ..wrappers import check_cell, draw_masks, input_dim_of
 from . import recompute
 from .base import (
     Array,
     Layer,
     Params,
-    as_floating,
     as_lengths,
     batch_major,
     check_features,
@@ -209,17 +209,7 @@ class RNN(Layer):
 
     def checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
         """Return a state that is given as one of this cell, with arrays ``[batch, width]`` of `dtype`."""
-        if isinstance(state, cells.LSTMState) and isinstance(self.cell.state_size, cells.LSTMState):
-            (c, h), sizes = state, self.cell.state_size  # as `generate` passes it: no walk through a tree
-            ours = c.shape == (batch, sizes.c) and h.shape == (batch, sizes.h)
-            if ours and c.dtype == dtype and h.dtype == dtype:
-                return state
-        zeros = self.cell.zero_state(batch, dtype)
-        state = _as_state(zeros, state, dtype, where)
-        wanted, got = ([leaf.shape for leaf in tree_leaves(tree)] for tree in (zeros, state))
-        if wanted != got:
-            raise ValueError(f"{where}: state must have shapes {wanted} (c before h), got {got}")
-        return state
+        return cells.checked_state(self.cell, state, batch, dtype, where)
 
     def output_dim(self, input_dim: int | None) -> int:
         """The cell's output size."""
@@ -271,25 +261,6 @@ LSTM.__init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         *{**_parameters(cells.LSTMCell), **_parameters(RNN)}.values(),
     ]
 )
-
-
-def _as_state(zeros: Any, state: Any, dtype: Any, where: str) -> Any:
-    """A state in the structure of `zeros`. A list where an array is wanted is that array."""
-    if not isinstance(zeros, (dict, list, tuple)):
-        return as_floating(state, dtype, f"{where}: state")
-    keys: Any = list(zeros) if isinstance(zeros, dict) else range(len(zeros))
-    given: Any = type(state).__name__
-    if isinstance(state, (list, tuple)) and not isinstance(zeros, dict):
-        given = range(len(state))
-    elif isinstance(state, dict) and isinstance(zeros, dict):
-        given = [*filter(state.__contains__, keys), *(key for key in state if key not in zeros)]
-    if given != keys:
-        wanted, got = (f"{len(part)} parts" if isinstance(part, range) else part for part in (keys, given))
-        raise ValueError(f"{where}: state does not fit the cell: wanted {wanted}, got {got}")
-    parts = [_as_state(zeros[key], state[key], dtype, where) for key in keys]
-    if isinstance(zeros, dict):
-        return dict(zip(keys, parts, strict=True))
-    return type(zeros)(*parts) if hasattr(zeros, "_fields") else type(zeros)(parts)
 
 
 def _state_as_params(state: Any) -> dict[str, Any]:
