@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from autograd.tracer import isbox
+from autograd.tracer import getval, isbox
 
 NOT_NUMBERS = {
     "O": "Python objects, perhaps with missing values",
@@ -80,3 +80,17 @@ def as_floating(value: Any, dtype: Any, where: str) -> Any:
     if value.dtype.kind != "f":
         raise ValueError(f"{where} must be floating point, got {value.dtype}; whole numbers are for Embedding, labels")
     return value if dtype is None else value.astype(dtype)
+
+
+def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.ndarray | None:
+    """Return `sequence_length` as an integer array [batch] with values 0 .. time, or None; ValueError otherwise."""
+    if sequence_length is None:
+        return None
+    lengths = as_array(getval(sequence_length), f"{where}: sequence_length")
+    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+        got = f"shape {lengths.shape} of {lengths.dtype}"
+        raise ValueError(f"{where}: sequence_length must be {batch} whole numbers (one a sequence), got {got}")
+    if lengths.min() < 0 or lengths.max() > time:
+        got = f"{lengths.min()} to {lengths.max()}"
+        raise ValueError(f"{where}: sequence_length must be from 0 to {time}, got {got}")
+    return lengths.astype(np.int64, copy=False)  # small and unsigned dtypes would wrap around in a difference

@@ -40,7 +40,8 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
+from .arrays import as_lengths
+from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep, checked_call
 from .gates import pack_gates
 from .params import get_path, unflatten_names
 from .primitives import primitive, result_of
@@ -166,7 +167,14 @@ def sequence(
     Returns
     -------
     (outputs [time, batch, output_size], LSTMState)
+
+    Raises
+    ------
+    ValueError
+        If inputs, state or sequence_length do not fit the cell and each other.
     """
+    inputs, state = checked_call(cell, params, inputs, state, "bptt.sequence", "inputs")
+    sequence_length = as_lengths(sequence_length, inputs.shape[1], len(inputs), "bptt.sequence")
     weights = [get_path(params, name) for name in WEIGHTS]
     results = lstm_sequence(
         inputs, *state, *weights, cell=cell, sequence_length=sequence_length, h_masks=h_masks, tape=Tape()

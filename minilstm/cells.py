@@ -136,17 +136,21 @@ class Cell(Recipe):
         raise NotImplementedError
 
 
-def checked_step(cell: Any, params: dict[str, Any], x_t: Array, state: Any) -> tuple[Array, Any]:
-    """x_t and the state of a cell that is called for one step, in the dtype of its weights.
+def checked_call(
+    cell: Any, params: dict[str, Any], x: Array, state: Any, where: str = "", name: str = "x_t"
+) -> tuple[Array, Any]:
+    """What a cell is called with: ``x_t [batch, features]``, or all `inputs` ``[time, batch, features]``, and a state;
+    both in the dtype of its weights.
 
-    Raises ValueError unless x_t is ``[batch, features]`` and the state is one of the cell for this batch: NumPy would
-    broadcast another one, and drop a mask, and give a wrong result.
+    Raises ValueError unless they fit the cell and each other: NumPy would broadcast a state of another batch, and drop
+    a mask, and give a wrong result.
     """
-    where, dtype, features = type(cell).__name__, tree_leaves(params)[0].dtype, cell.input_dim(params)
-    x_t = as_floating(x_t, dtype, f"{where}: x_t")
-    if x_t.ndim != 2 or x_t.shape[1] != features or x_t.size == 0:
-        raise ValueError(f"{where}: x_t must be [batch, {features} features], got shape {x_t.shape}")
-    return x_t, checked_state(cell, state, len(x_t), dtype, where)
+    where, dtype, features = where or type(cell).__name__, tree_leaves(params)[0].dtype, cell.input_dim(params)
+    axes = ("batch",) if name == "x_t" else ("time", "batch")
+    x = as_floating(x, dtype, f"{where}: {name}")
+    if x.ndim != len(axes) + 1 or x.shape[-1] != features or x.size == 0:
+        raise ValueError(f"{where}: {name} must be [{', '.join(axes)}, {features} features], got shape {x.shape}")
+    return x, checked_state(cell, state, x.shape[-2], dtype, where)
 
 
 def checked_state(cell: Any, state: Any, batch: int, dtype: Any, where: str) -> Any:
@@ -309,7 +313,7 @@ class LSTMCell(Cell):
         self, params: dict[str, Any], x_t: Array, state: Sequence[Array], masks: Any = None
     ) -> tuple[Array, LSTMState]:
         """One step: x_t and a pair (c, h) to the output and the new state. `masks` is for wrappers that drop out."""
-        x_t, (c, h) = checked_step(self, params, x_t, state)
+        x_t, (c, h) = checked_call(self, params, x_t, state)
         step = self.step(params, x_t, c, h)
         return step.h, LSTMState(step.c, step.h)
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from . import bptt
-from .arrays import as_array
+from .arrays import as_array, as_lengths
 from .cells import LSTMCell
 from .gates import GATES, split_gates
 from .layers import RNN, Sequential
-from .layers.base import as_lengths, check_features, required
+from .layers.base import check_features, required
 from .params import get_path
 
 Array = Any

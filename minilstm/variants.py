@@ -14,7 +14,7 @@ import numpy as np
 
 from . import initializers
 from .arguments import check_init, check_whole
-from .cells import Array, Cell, LSTMState, activation_function, activation_option, checked_step, sigmoid
+from .cells import Array, Cell, LSTMState, activation_function, activation_option, checked_call, sigmoid
 from .options import check_finite, flag, option, refuse_num_units
 
 
@@ -95,7 +95,7 @@ class BasicRNNCell(_PlainCell):
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""
-        h = self.step(params, *checked_step(self, params, x_t, state)).h
+        h = self.step(params, *checked_call(self, params, x_t, state)).h
         return h, h
 
 
@@ -196,7 +196,7 @@ class GRUCell(_PlainCell):
 
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""
-        h = self.step(params, *checked_step(self, params, x_t, state)).h
+        h = self.step(params, *checked_call(self, params, x_t, state)).h
         return h, h
 
 
@@ -226,7 +226,7 @@ class CoupledLSTMCell(_PlainCell):
         self, params: dict[str, Any], x_t: Array, state: LSTMState, masks: Any = None
     ) -> tuple[Array, LSTMState]:
         """One step; the state is (c, h)."""
-        x_t, (c, h) = checked_step(self, params, x_t, state)
+        x_t, (c, h) = checked_call(self, params, x_t, state)
         activation = activation_function(self.activation)
         z = anp.concatenate([x_t, h], axis=1) @ params["kernel"] + params["bias"]
         z_j, z_f, z_o = (z[:, k * self.units : (k + 1) * self.units] for k in range(self.columns))

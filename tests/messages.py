@@ -30,9 +30,10 @@ def _names():
     return {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
 
 
-# "export" begins the name of a module with its function, SRC and DST are arguments of the command line, and "here" is
-# what tests call themselves ("test" too).
-NAMES = _names() | set(minilstm.tensorbundle.__all__) | {"contiguous_batches", "export", "SRC", "DST", "here", "test"}
+# "export" and "bptt" begin the name of a module with its function, SRC and DST are arguments of the command line, and
+# "here" is what tests call themselves ("test" too).
+OTHERS = {"contiguous_batches", "bptt", "export", "SRC", "DST", "here", "test"}
+NAMES = _names() | set(minilstm.tensorbundle.__all__) | OTHERS
 WHO = re.compile(r"^(?:minilstm\.)?(\w+)(?:\.\w+)*(?:\(\))?(?::|,| )")
 PATH = re.compile(r"^(?:[\w.]+:? )?['\"]?[\w.\-]*/\S+")
 WHAT = re.compile(r"'[^']+'|\w+=")  # the name of a layer, a key or a tensor; an option with its value

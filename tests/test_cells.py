@@ -29,6 +29,7 @@ from minilstm import (
     LSTMState,
     MultiRNNCell,
     ResidualWrapper,
+    bptt,
     pack_gates,
     split_gates,
 )
@@ -268,3 +269,17 @@ def test_lists_and_other_dtypes_become_arrays_of_the_weights_dtype(cell):
         found = cell(params, x, state)
         assert {leaf.dtype for leaf in tree_leaves(found)} == {np.dtype(np.float32)}
         assert_trees_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("x", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_a_whole_sequence_is_looked_at_in_the_same_way(x, message):
+    cell = LSTMCell(3)
+    params, state = cell.init(0, 2, np.float64), cell.zero_state(4, np.float64)
+    message = message.replace("x_t", "inputs").replace(r"\[batch", r"\[time, batch")
+    message = message.replace(r"\(", r"\(1, ").replace(r",\)", r"\)")  # its shape
+    with pytest.raises(ValueError, match=f"bptt.sequence: {message}"):
+        bptt.sequence(cell, params, x[None], state)
+    with pytest.raises(ValueError, match=r"bptt\.sequence: state must have shapes"):
+        bptt.sequence(cell, params, X[None], LSTMState(state.c[:1], state.h))
+    with pytest.raises(ValueError, match=r"bptt\.sequence: sequence_length must be from 0 to 1"):
+        bptt.sequence(cell, params, X[None], state, [1, 0, 1, 2])

@@ -8,7 +8,6 @@ import numpy as np
 from autograd.extend import defjvp, defvjp
 from autograd.tracer import getval
 
-from ..arrays import as_array
 from ..options import Recipe
 from ..params import get_path
 from ..primitives import primitive
@@ -87,20 +86,6 @@ def check_features(inputs: Array, features: int, where: str, layout: str) -> Non
         raise ValueError(f"{where}: inputs must have {features} features, got shape {inputs.shape} ({layout})")
     if 0 in inputs.shape:
         raise ValueError(f"{where}: inputs must not be empty, got shape {inputs.shape} ({layout})")
-
-
-def as_lengths(sequence_length: Any, batch: int, time: int, where: str) -> np.ndarray | None:
-    """Return `sequence_length` as an integer array [batch] with values 0 .. time, or None; ValueError otherwise."""
-    if sequence_length is None:
-        return None
-    lengths = as_array(getval(sequence_length), f"{where}: sequence_length")
-    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
-        got = f"shape {lengths.shape} of {lengths.dtype}"
-        raise ValueError(f"{where}: sequence_length must be {batch} whole numbers (one a sequence), got {got}")
-    if lengths.min() < 0 or lengths.max() > time:
-        got = f"{lengths.min()} to {lengths.max()}"
-        raise ValueError(f"{where}: sequence_length must be from 0 to {time}, got {got}")
-    return lengths.astype(np.int64, copy=False)  # small and unsigned dtypes would wrap around in a difference
 
 
 @primitive

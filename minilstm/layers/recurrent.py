@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import cells, sequences
 from ..arguments import as_generator
-from ..arrays import as_floating
+from ..arrays import as_floating, as_lengths
 from ..options import describe_parts, flag, option
 from ..params import set_path
 from ..wrappers import check_cell, draw_masks, input_dim_of
@@ -19,7 +19,6 @@ from .base import (
     Array,
     Layer,
     Params,
-    as_lengths,
     batch_major,
     check_features,
     params_dtype,
