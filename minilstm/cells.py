@@ -145,12 +145,22 @@ def checked_call(
     Raises ValueError unless they fit the cell and each other: NumPy would broadcast a state of another batch, and drop
     a mask, and give a wrong result.
     """
-    where, dtype, features = where or type(cell).__name__, tree_leaves(params)[0].dtype, cell.input_dim(params)
+    where, features, leaves = where or type(cell).__name__, features_of(cell, params), tree_leaves(params)
+    x = as_floating(x, leaves[0].dtype if leaves else None, f"{where}: {name}")
     axes = ("batch",) if name == "x_t" else ("time", "batch")
-    x = as_floating(x, dtype, f"{where}: {name}")
-    if x.ndim != len(axes) + 1 or x.shape[-1] != features or x.size == 0:
-        raise ValueError(f"{where}: {name} must be [{', '.join(axes)}, {features} features], got shape {x.shape}")
-    return x, checked_state(cell, state, x.shape[-2], dtype, where)
+    if x.ndim != len(axes) + 1 or x.shape[-1] != (features or x.shape[-1]) or x.size == 0:
+        wanted = f"{features} features" if features else "features"
+        raise ValueError(f"{where}: {name} must be [{', '.join(axes)}, {wanted}], got shape {x.shape}")
+    return x, checked_state(cell, state, x.shape[-2], x.dtype, where)
+
+
+def features_of(cell: Any, params: Any) -> int | None:
+    """The number of input features that the parameters of any cell were made for, or None if they do not tell."""
+    try:
+        features: int | None = cell.input_dim(params)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return None
+    return features if features is None or features > 0 else None
 
 
 def checked_state(cell: Any, state: Any, batch: int, dtype: Any, where: str) -> Any:

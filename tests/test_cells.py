@@ -283,3 +283,41 @@ def test_a_whole_sequence_is_looked_at_in_the_same_way(x, message):
         bptt.sequence(cell, params, X[None], LSTMState(state.c[:1], state.h))
     with pytest.raises(ValueError, match=r"bptt\.sequence: sequence_length must be from 0 to 1"):
         bptt.sequence(cell, params, X[None], state, [1, 0, 1, 2])
+
+
+class TwoMatrices(LSTMCell):
+    """A cell with weights of its own that keeps the call of its parent."""
+
+    def init(self, seed, input_dim=None, dtype=np.float32):
+        kernel = super().init(seed, input_dim, dtype)["kernel"]
+        return {"w_x": kernel[:input_dim], "w_h": kernel[input_dim:]}
+
+    def step(self, params, x_t, c, h):
+        kernel = anp.concatenate([params["w_x"], params["w_h"]])
+        return super().step({"kernel": kernel, "bias": np.zeros(kernel.shape[1], kernel.dtype)}, x_t, c, h)
+
+
+class NoWeights(LSTMCell):
+    """A cell without weights that keeps the call of its parent."""
+
+    def init(self, seed, input_dim=None, dtype=np.float32):
+        return {}
+
+    def step(self, params, x_t, c, h):
+        kernel = np.ones((x_t.shape[1] + self.units, 4 * self.units), x_t.dtype)
+        return super().step({"kernel": kernel, "bias": np.zeros(kernel.shape[1], kernel.dtype)}, x_t, c, h)
+
+
+TwoMatrices.__name__ = NoWeights.__name__ = "here"  # a message begins with a name that tests/messages.py knows
+
+
+@pytest.mark.parametrize("cell", [TwoMatrices(3), NoWeights(3)])
+def test_a_subclass_with_weights_of_its_own_keeps_the_call(cell):
+    params, state = cell.init(0, 2, np.float64), cell.zero_state(4, np.float64)
+    output, _ = cell(params, X, state)
+    in_a_layer = RNN(cell).apply({cell.name: params}, X[:, None])[0][:, 0]
+    assert_close(in_a_layer, output, 1e-15 if params else 1e-6)  # without weights a layer computes in float32
+    with pytest.raises(ValueError, match=r"x_t must be \[batch, features\], got shape \(2,\)"):
+        cell(params, X[0], state)
+    with pytest.raises(ValueError, match="state must have shapes"):
+        cell(params, X[:1], state)

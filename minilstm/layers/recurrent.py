@@ -13,7 +13,7 @@ from ..arguments import as_generator
 from ..arrays import as_floating, as_lengths
 from ..options import describe_parts, flag, option
 from ..params import set_path
-from ..wrappers import check_cell, draw_masks, input_dim_of
+from ..wrappers import check_cell, draw_masks
 from . import recompute
 from .base import (
     Array,
@@ -138,7 +138,7 @@ class RNN(Layer):
         inputs = as_floating(inputs, None, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
-        features = self._features(cell_params) or inputs.shape[-1]
+        features = cells.features_of(self.cell, cell_params) or inputs.shape[-1]
         dtype = check_params(self, params, features, where)
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         check_features(inputs, features, where, layout)
@@ -167,14 +167,6 @@ class RNN(Layer):
         if self.reverse:
             outputs = reverse_time(outputs, lengths)
         return (outputs if self.time_major else batch_major(outputs)), state
-
-    def _features(self, cell_params: Params) -> int | None:
-        """The number of input features that the parameters were made for, or None if they do not tell."""
-        try:
-            features = input_dim_of(self.cell, cell_params)
-        except (KeyError, TypeError, AttributeError, IndexError):
-            return None
-        return features if features is None or features > 0 else None
 
     def _run(self, cell_params: Params, inputs: Array, state: Any, lengths: Any, masks: Any) -> tuple[Array, Any]:
         """Run the cell over inputs ``[time, batch, features]``, with the pass that `backprop` names."""
