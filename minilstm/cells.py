@@ -131,7 +131,8 @@ class Cell(Recipe):
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Any = None) -> tuple[Array, Any]:
         """One step: x_t ``[batch, input_dim]`` and a state to the output ``[batch, output_size]`` and the new state.
 
-        `masks` is for cells that drop out (see `DropoutWrapper`); other cells get None.
+        `masks` is for cells that drop out (see `DropoutWrapper`); other cells get None. x_t and the state are taken in
+        the dtype of the weights. Raises ValueError if they do not fit the cell and each other.
         """
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import bptt
 from .arrays import as_array, as_lengths
-from .cells import LSTMCell
+from .cells import LSTMCell, checked_state
 from .gates import GATES, split_gates
 from .layers import RNN, Sequential
 from .layers.base import check_features, required
@@ -87,7 +87,7 @@ def gradient_flow(
     cotangents = np.ascontiguousarray(np.swapaxes(d_outputs, 0, 1))
     dc, dh = cell.zero_state(x.shape[1], x.dtype)
     if d_state is not None:
-        dc, dh = RNN(cell).checked_state(d_state, x.shape[1], x.dtype, "gradient_flow: d_state")
+        dc, dh = checked_state(cell, d_state, x.shape[1], x.dtype, "gradient_flow: d_state")
     sweep = bptt.lstm_backward(
         cotangents, dc, dh, x, *weights, cell=cell, sequence_length=lengths, tape=tape
     )
@@ -121,7 +121,7 @@ def _run(
     lengths = as_lengths(lengths, x.shape[1], x.shape[0], caller)
     c, h = cell.zero_state(x.shape[1], x.dtype)
     if state is not None:
-        c, h = RNN(cell).checked_state(state, x.shape[1], x.dtype, caller)
+        c, h = checked_state(cell, state, x.shape[1], x.dtype, caller)
     tape = bptt.Tape()
     result = bptt.lstm_sequence(x, c, h, *weights, cell=cell, sequence_length=lengths, tape=tape)
     return cell, weights, x, lengths, tape, result

@@ -140,7 +140,7 @@ defjvp(
     lambda r, ans, x, kernel, bias: linear(x, r),
     lambda r, ans, x, kernel, bias: r + np.zeros(ans.shape, ans.dtype),
 )
-for product in (linear, input_gradient, kernel_gradient, bias_gradient):  # linear in each argument
+for product in (linear, kernel_gradient, bias_gradient):  # linear in each argument
     def_linear(product)
 
 

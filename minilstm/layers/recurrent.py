@@ -146,7 +146,10 @@ class RNN(Layer):
             inputs = time_major(inputs)
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
-        state = self._start(params, batch, dtype) if state is None else self.checked_state(state, batch, dtype, where)
+        if state is None:
+            state = self._start(params, batch, dtype)
+        else:
+            state = cells.checked_state(self.cell, state, batch, dtype, where)
 
         if self.reverse:
             inputs = reverse_time(inputs, lengths)
@@ -197,10 +200,6 @@ class RNN(Layer):
         """`initial_state`, for callers that know the dtype."""
         zeros = self.cell.zero_state(batch, dtype)
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
-
-    def checked_state(self, state: Any, batch: int, dtype: Any, where: str) -> Any:
-        """Return a state that is given as one of this cell, with arrays ``[batch, width]`` of `dtype`."""
-        return cells.checked_state(self.cell, state, batch, dtype, where)
 
     def output_dim(self, input_dim: int | None) -> int:
         """The cell's output size."""
