@@ -39,6 +39,7 @@ from minilstm import (
 )
 from minilstm.activations import ACTIVATIONS, Activation
 from minilstm.fast import lstm as fast_lstm
+from minilstm.fast.loops import CACHE_BYTES, ONE_TANH
 from minilstm.params import tree_leaves, tree_map
 from minilstm.second import tangents
 
@@ -143,6 +144,22 @@ def test_one_forward_pass_serves_two_sweeps_with_tangents(backprop):
     for first, second in (values, tangents_of_both):
         assert np.abs(first).max() > 1e-3
         assert_close(second, 2 * first, 1e-13)
+
+
+def test_products_of_large_steps_equal_those_of_the_readable_pass():
+    """Gates by exp, and sources of two steps at a time."""
+    units, batch = 40, 96
+    assert ONE_TANH < 4 * units * batch
+    assert CACHE_BYTES // (8 * units * batch * 8) == 2
+    rng = np.random.default_rng(4)
+    params, inputs = LSTM(units).init(0, 3, np.float64), rng.normal(size=(batch, 5, 3))
+    vector, targets = direction_like(params, 5), rng.normal(size=(batch, 5, units))
+    fast, readable = (
+        hessian_vector_product(lambda p, b=b: anp.sum(LSTM(units, backprop=b)(p, inputs) * targets))(params, vector)
+        for b in DERIVED
+    )
+    assert largest(readable[2]) > 1e-2
+    assert_trees_close(fast, readable, 1e-11)
 
 
 @pytest.mark.parametrize("backprop", DERIVED)

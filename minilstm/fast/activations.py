@@ -22,16 +22,17 @@ class FastActivation(NamedTuple):
 
 
 def sigmoid(x: Array, y: Array) -> None:
-    """(1 + tanh(x / 2)) / 2."""
-    np.multiply(x, 0.5, y)
-    np.tanh(y, y)
-    sigmoid_of_tanh(y)
+    """1 / (1 + exp(-x))."""
+    np.negative(x, y)
+    sigmoid_of_negative(y)
 
 
-def sigmoid_of_tanh(y: Array) -> None:
-    """Overwrite tanh(x / 2) with sigmoid(x)."""
-    np.multiply(y, 0.5, y)
-    np.add(y, 0.5, y)
+@np.errstate(over="ignore")  # where exp overflows, the answer is 0
+def sigmoid_of_negative(y: Array, one: Any = 1) -> None:
+    """Overwrite -x with sigmoid(x). If `y` is small, an array of ones of its shape saves time."""
+    np.exp(y, y)
+    np.add(y, one, y)
+    np.divide(one, y, y)
 
 
 def _softsign(x: Array, y: Array) -> None:

@@ -32,6 +32,8 @@ I_J, F_C, TANH_C = 4, 5, 6
 C, TANH = 4, 5  # in a large step c and its tanh, instead of these three
 # What makes a gate of its tanh: sigmoid(z) = 0.5 tanh(0.5 z) + 0.5, while j is its own tanh.
 SCALE, SHIFT = (tuple(of_j if gate == "j" else 0.5 for gate in GATES) for of_j in (1, 0))
+EXP_SCALE = tuple(1 if gate == "j" else -1 for gate in GATES)  # sigmoid(z) = 1 / (1 + exp(-z))
+ONE_TANH = 1 << 13  # bytes of four gates, at most, for which one tanh costs less than a tanh, two exp and two divisions
 SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an array of their shape
 FEW_UNITS = 32  # units, at most, for which a matrix-vector product costs one call, whatever its size
 CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the second-level cache when used
@@ -75,7 +77,7 @@ class Loops:
 
     def __init__(self, columns: Array, first_h: int, units: int, adds: bool, keeps: bool = True) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
-        entries, size = units * batch, min(4 * units * batch, SMALL)
+        entries = units * batch
         self.blocks = steps(time, (self.stored, entries), dtype, keeps)
         self.gates = self.blocks[:, :4].reshape(time, 4 * units, batch)
         self.h = columns[:, first_h : first_h + units].reshape(time + 1, entries)
@@ -85,17 +87,12 @@ class Loops:
 
         # np.dot clears its result first, which costs a large product a tenth; np.matmul costs 0.3 us more.
         self.product = np.dot if 4 * entries <= SMALL else np.matmul
-        half = np.array(0.5, dtype)
-        scale, shift = (np.repeat(np.array(row, dtype), entries) for row in (SCALE, SHIFT))
+        nonlinearity = Nonlinearity(entries, dtype)
+        self.scale = nonlinearity.scale
         self.forward_views = []
         for t, block in enumerate(self.blocks):
-            z = self.gates[t].reshape(-1)
-            if z.size <= size:  # few calls are best: one for all gates, with constants of their shape
-                sigmoids: tuple[Any, ...] = ((z, scale, shift),)
-            else:  # few entries are best: j is left out
-                sigmoids = ((block[I], half, half), (block[F : O + 1].reshape(-1), half, half))
-            column, gates, h = matrix(columns[t]), matrix(self.gates[t]), self.h[t + 1]
-            self.forward_views.append((column, gates, z, sigmoids, *block[: O + 1], *self.of_c[t], h))
+            column, z, h = matrix(columns[t]), matrix(self.gates[t]), self.h[t + 1]
+            self.forward_views.append((column, z, *nonlinearity.views(block[:4]), *block[:4], *self.of_c[t], h))
         if keeps:
             self.prepare_sweep(time, units, batch, dtype)
 
@@ -175,21 +172,50 @@ class Loops:
         return dc.reshape(self.dc.shape), self.dh
 
 
+class Nonlinearity:
+    """What makes gates of z: a sigmoid by exp costs less than one by tanh, but three calls more for the step.
+
+    Attributes
+    ----------
+    scale : tuple of 4 numbers
+        What the z of each gate must have been multiplied by.
+    """
+
+    def __init__(self, entries: int, dtype: Any) -> None:
+        self.by_tanh = 4 * entries * np.dtype(dtype).itemsize <= ONE_TANH
+        self.scale = SCALE if self.by_tanh else EXP_SCALE
+        few = 4 * entries <= SMALL  # a constant is then an array of their shape
+        self.ones = [np.ones((count * entries,) if few else (), dtype) for count in (1, 2)]
+        self.constants = [np.repeat(np.array(row, dtype), entries) for row in (SCALE, SHIFT) if self.by_tanh]
+
+    def views(self, gates: Array) -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
+        """Of gates ``[4, entries]`` what goes through tanh; what is scaled and shifted then; what goes through exp."""
+        if self.by_tanh:
+            z = gates.reshape(-1)
+            return z, ((z, *self.constants),), ()
+        return gates[J], (), tuple(zip((gates[I], gates[F:].reshape(-1)), self.ones, strict=True))
+
+
+@np.errstate(over="ignore")  # 1 / (1 + exp(-z)) is 0 then
 def forward_steps(product: Any, factor: Array, views: list[tuple[Any, ...]], from_h: Array | None = None) -> None:
     """Run the forward loop over the views of all steps, as `Loops` makes them.
 
     With `from_h`, room for a product, z holds the share of the inputs already, and that of h is added.
     """
-    multiply, add, tanh = np.multiply, np.add, np.tanh
-    for column, z, gates, sigmoids, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in views:
+    multiply, add, tanh, exp, divide = np.multiply, np.add, np.tanh, np.exp, np.divide
+    for column, z, of_tanh, scaled, of_exp, i, j, f, o, i_j, f_c, tanh_c, c_before, c, h in views:
         if from_h is None:
             product(factor, column, z)
         else:
             add(z, product(factor, column, from_h), z)
-        tanh(gates, gates)
-        for part, scale, shift in sigmoids:
+        tanh(of_tanh, of_tanh)
+        for part, scale, shift in scaled:
             multiply(part, scale, part)
             add(part, shift, part)
+        for part, one in of_exp:
+            exp(part, part)
+            add(part, one, part)
+            divide(one, part, part)
         multiply(i, j, i_j)
         multiply(f, c_before, f_c)
         add(i_j, f_c, c)

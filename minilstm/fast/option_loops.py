@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .activations import FAST_ACTIVATIONS, sigmoid_of_tanh, sigmoid_slope
-from .loops import C, F, I, J, O, Options, matrix, steps
+from .activations import FAST_ACTIVATIONS, sigmoid_of_negative, sigmoid_slope
+from .loops import EXP_SCALE, C, F, I, Options, matrix, steps
 from .memory import aligned
 
 Array = Any
@@ -31,6 +31,8 @@ class OptionLoops:
         As for `Loops`.
     options : Options
     """
+
+    scale = EXP_SCALE
 
     def __init__(self, columns: Array, first_h: int, units: int, adds: bool, keeps: bool, options: Options) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
@@ -69,13 +71,9 @@ class OptionLoops:
             self.h_masks = np.ascontiguousarray(h_masks.transpose(0, 2, 1))
 
     def forward(self, factor: Array) -> None:
-        """As `Loops.forward`; peepholes are added to halved pre-activations."""
+        """As `Loops.forward`; what peepholes add is subtracted from negative pre-activations."""
         options, act, x = self.options, self.activation.function, self.x
-        half_if: Any = None
-        half_o: Any = None
         c_before: Any = self.c_start
-        if options.use_peepholes:
-            half_if, half_o = self.peepholes_if * 0.5, self.peephole_o * 0.5
         for t, block in enumerate(self.blocks):
             i, j, f, o, c, a = block
             z = matrix(self.gates[t])
@@ -84,28 +82,20 @@ class OptionLoops:
                 np.matmul(factor, self.columns[t], out=z)
             else:
                 np.add(z, np.matmul(factor, self.columns[t], out=self.from_h), z)
-            if half_if is not None:
-                np.multiply(half_if, c_before, self.two)
-                np.add(i_and_f, self.two, i_and_f)
-            first = block[: J + 2 if half_o is not None else O + 1]  # without o if it must wait for c
-            if options.activation == "tanh":
-                np.tanh(first, first)
-            else:
-                np.tanh(i_and_f, i_and_f)
-                act(j, j)
-                if half_o is None:
-                    np.tanh(o, o)
-            sigmoid_of_tanh(i_and_f)
+            if options.use_peepholes:
+                np.multiply(self.peepholes_if, c_before, self.two)
+                np.subtract(i_and_f, self.two, i_and_f)
+            sigmoid_of_negative(i_and_f)
+            act(j, j)
             np.multiply(i, j, x)
             np.multiply(f, c_before, c)
             np.add(c, x, c)
             if options.cell_clip is not None:
                 self.c_inside[t] = _clip(c, options.cell_clip, x)
-            if half_o is not None:
-                np.multiply(half_o, c, x)
-                np.add(o, x, o)
-                np.tanh(o, o)
-            sigmoid_of_tanh(o)
+            if options.use_peepholes:
+                np.multiply(self.peephole_o, c, x)
+                np.subtract(o, x, o)
+            sigmoid_of_negative(o)
             act(c, a)
             output = self.outputs[t]
             if self.m is None:

@@ -7,8 +7,8 @@ in inputs and outputs:
 - **The kernel is read in place.** Its first rows multiply the inputs of all steps at once, the others multiply h. The
   scale that makes a sigmoid of a tanh, and the bias, are applied to the z of a step, which is in the cache. The
   kernel's gradient is one product of two arrays as the loops leave them.
-- **One call sorts the gates.** The tanh of all gates reads z ``[batch, 4 * units]`` and writes each gate as a
-  contiguous block; from then on a step is that of `minilstm.fast.loops.LargeLoops`. The backward pass writes dz as rows
+- **The nonlinearities sort the gates.** They read z ``[batch, 4 * units]`` and write each gate as a contiguous block;
+  from then on a step is that of `minilstm.fast.loops.LargeLoops`. The backward pass writes dz as rows
   again.
 
 The price is pieces of `units` entries instead of contiguous blocks, and products with `batch` rows, which BLAS splits
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .loops import SCALE, F, I, O, fast_step_back
+from .loops import EXP_SCALE, F, I, J, O, fast_step_back
 from .memory import aligned, recycled
 from .padding import column_past_end
 from .workspace import PAST_END, unbuffered, whole_bias
@@ -110,16 +110,17 @@ class RowLoops:
         self.c_start, self.dh, self.dc, self.dc_before, *self.spare = aligned((6, batch, units), dtype)
         self.next_dh = aligned((units, batch), dtype)  # BLAS is faster with this layout
         self.step_z = aligned((batch, 4 * units), dtype)
-        self.scale, self.half = np.repeat(np.array(SCALE, dtype), units), np.array(0.5, dtype)
+        self.scale, self.one = np.repeat(np.array(EXP_SCALE, dtype), units), np.array(1, dtype)
         self.forward_views, self.backward_views = [], []
         self.c_end = self.c_start
         for t, (*gates, c, tanh_c) in enumerate(blocks):
             c_before, self.c_end = self.c_end, c
             sigmoids = blocks[t, I], blocks[t, F : O + 1]
-            views = (h[t], z[t], blocks[t, : O + 1], sigmoids, *gates, *self.spare, c_before, c, tanh_c, h[t + 1])
+            views = (h[t], z[t], sigmoids, *gates, *self.spare, c_before, c, tanh_c, h[t + 1])
             self.forward_views.append(views)
             self.backward_views.append(((*gates, *by_gate(z[t]), c_before, tanh_c, h[t + 1]), z[t].T))
 
+    @np.errstate(over="ignore")  # in a sigmoid
     def forward(self, c_start: Array, recurrent: Array, bias: Array) -> Array:
         """Compute the gates and h of all steps from h and c before the first; return c after the last.
 
@@ -127,17 +128,19 @@ class RowLoops:
         """
         product, multiply, add, tanh = np.matmul, np.multiply, np.add, np.tanh
         z, z_by_gate = self.step_z, by_gate(self.step_z)
-        scale, half, scaled_bias = self.scale, self.half, bias * self.scale
+        of_sigmoids = z_by_gate[I], z_by_gate[F:]
+        scale, one, scaled_bias = self.scale, self.one, bias * self.scale
         np.copyto(self.c_start, c_start)
-        for h_before, of_inputs, gates, sigmoids, i, j, f, o, i_j, f_c, c_before, c, tanh_c, h in self.forward_views:
+        for h_before, of_inputs, sigmoids, i, j, f, o, i_j, f_c, c_before, c, tanh_c, h in self.forward_views:
             product(h_before, recurrent, z)
             add(of_inputs, z, z)
             multiply(z, scale, z)
             add(z, scaled_bias, z)
-            tanh(z_by_gate, gates)
-            for part in sigmoids:
-                multiply(part, half, part)
-                add(part, half, part)
+            tanh(z_by_gate[J], j)
+            for part, of_part in zip(sigmoids, of_sigmoids, strict=True):
+                np.exp(of_part, part)
+                add(part, one, part)
+                np.divide(one, part, part)
             multiply(i, j, i_j)
             multiply(f, c_before, f_c)
             add(i_j, f_c, c)

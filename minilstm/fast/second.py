@@ -1,6 +1,6 @@
 """A pass over a sequence in NumPy that may be derived twice. The readable twin is `minilstm.second.tangents`.
 
-It has the layout of `minilstm.fast.workspace` (features first, one nonlinearity) and the factors of
+It has the layout of `minilstm.fast.workspace` (features first, its nonlinearities) and the factors of
 `minilstm.fast.loops`, and keeps all that those overwrite. Along a direction everything is linear:
 
 - **The factors of the backward pass serve both.** With D_k the derivative of c with respect to z_k for k = i, j, f, and
@@ -22,7 +22,7 @@ import numpy as np
 
 from ..gates import GATES
 from ..primitives import filled
-from .loops import CACHE_BYTES, SCALE, SHIFT, SMALL, F, I, J, O, forward_steps
+from .loops import CACHE_BYTES, SMALL, F, I, J, Nonlinearity, O, forward_steps
 from .memory import aligned, copy_rows, recycled
 from .workspace import unbuffered, whole_bias
 
@@ -64,7 +64,8 @@ class SecondWorkspace:
         self.all_columns = aligned((self.columns.shape[1], time, batch), dtype)
         self.all_dz = aligned((8 * units, time, batch), dtype)
 
-        self.kernel_scale = np.repeat(np.array(SCALE, dtype), units)
+        self.nonlinearity = Nonlinearity(size, dtype)
+        self.kernel_scale = np.repeat(np.array(self.nonlinearity.scale, dtype), units)
         self.chunk = max(1, min(time, CACHE_BYTES // (8 * size * np.dtype(dtype).itemsize)))
         self.pieces = [(start, min(start + self.chunk, time)) for start in range(0, time, self.chunk)]
         self.moved = aligned((self.chunk, 6, size), dtype)  # R{D_k} of some steps, and R{f}; then times dc or dh
@@ -78,20 +79,15 @@ class SecondWorkspace:
     def _make_views(self, size: int, dtype: Any) -> None:
         """The views of each step, which cost 0.2 us each, for the four loops."""
         time, batch, _, units = self.shape
-        half = np.array(0.5, dtype)
-        scale, shift = (np.repeat(np.array(row, dtype), size) for row in (SCALE, SHIFT))
         new_h, new_rh = (h[1:].reshape(time, size) for h in (self.h, self.rh))
         parts = self.step_spare  # D_i rz_i, D_j rz_j, D_f rz_f, f rc_before, D_o rz_o, D_c rc
         p_ijf, p_ij, p_f_before, p_oc = (parts[s].reshape(-1) for s in (slice(3), slice(2), slice(2, 4), slice(4, 6)))
         self.forward_views, self.tangent_views, self.backward_views, self.second_views = [], [], [], []
         for t, (gates, factors, moves) in enumerate(zip(self.gates, self.factors, self.moves[1:], strict=True)):
-            dz, rz, rc, z = moves[:4], moves[4:8], moves[RC], gates[:4].reshape(-1)
-            sigmoids: tuple[Any, ...] = ((z, scale, shift),)  # as in `minilstm.fast.loops`
-            if z.size > SMALL:
-                sigmoids = ((gates[I], half, half), (gates[F : O + 1].reshape(-1), half, half))
+            dz, rz, rc, z = moves[:4], moves[4:8], moves[RC], gates[:4].reshape(4 * units, batch)
             of_c_and_h = *parts[:2], gates[A], self.c[t], self.c[t + 1], new_h[t]  # i j and f c first
-            column = self.columns[t, self.x_h]
-            self.forward_views.append((column, z.reshape(4 * units, batch), z, sigmoids, *gates[:4], *of_c_and_h))
+            of_gates = *self.nonlinearity.views(gates[:4]), *gates[:4]
+            self.forward_views.append((self.columns[t, self.x_h], z, *of_gates, *of_c_and_h))
             of_z = rz.reshape(4 * units, batch), factors[:3].reshape(-1), rz[:3].reshape(-1), p_ijf
             of_c = gates[F], self.moves[t, RC], parts[3], p_ij, p_f_before, *parts[:2], rc
             of_h = factors[3:].reshape(-1), moves[7:].reshape(-1), p_oc, *parts[4:], new_rh[t]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .activations import FAST_ACTIVATIONS
+from .activations import FAST_ACTIVATIONS, sigmoid_of_negative
 from .loops import CACHE_BYTES, SMALL, matrix
 from .memory import aligned, copy_rows, recycled
 from .workspace import unbuffered
@@ -36,7 +36,7 @@ class VariantWorkspace:
     """
 
     groups: tuple[int, ...]  # blocks of `units` rows of z in each group
-    halved = 0  # how many blocks of z are sigmoids, which come first; the 1/2 is that of `minilstm.fast.workspace`
+    negated = 0  # how many blocks of z are sigmoids, which come first: their z is negative, for exp(-z)
 
     def __init__(
         self, time: int, batch: int, input_dim: int, units: int, dtype: Any, activation: str, has_masks: bool
@@ -50,7 +50,7 @@ class VariantWorkspace:
         self.z = aligned((time, blocks * units, batch), dtype)  # in the end the blocks' values; after `backward` dz
         self.blocks = self.z.reshape(time, blocks, units * batch)
         self.h_masks: Array | None = None
-        self.scale = np.repeat(np.array([0.5] * self.halved + [1] * (blocks - self.halved), dtype), units)
+        self.scale = np.repeat(np.array([-1] * self.negated + [1] * (blocks - self.negated), dtype), units)
         # For products over all steps at once.
         self.by_feature = aligned((input_dim + 1 + len(self.groups) * units, time, batch), dtype)
         self.dz_by_feature = aligned((blocks * units, time, batch), dtype)
@@ -186,7 +186,7 @@ class GRUWorkspace(VariantWorkspace):
     """
 
     groups: tuple[int, ...] = (2, 1)
-    halved = 2
+    negated = 2
 
     def __init__(self, time: int, batch: int, input_dim: int, units: int, dtype: Any, *options: Any) -> None:
         super().__init__(time, batch, input_dim, units, dtype, *options)
@@ -196,7 +196,7 @@ class GRUWorkspace(VariantWorkspace):
         self.flat = [x.reshape(-1) for x in (self.dh, self.next_dh)]
         self.matrices = [matrix(x) for x in (self.dh, self.next_dh)]
         shape = (2 * entries,) if 2 * entries <= SMALL else ()
-        self.half = np.full(shape, 0.5, dtype)  # small: a constant of the shape of both gates is fastest
+        self.one = np.ones(shape, dtype)  # small: a constant of the shape of both gates is fastest
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * np.dtype(dtype).itemsize))))
         self.for_dh = aligned((3, self.chunk, entries), dtype)  # factors of dz_r, dz_u and dz_k
         self.scratch = aligned((self.chunk, entries), dtype)
@@ -220,15 +220,13 @@ class GRUWorkspace(VariantWorkspace):
 
     def loop(self) -> None:
         """As `VariantWorkspace.loop`."""
-        product, multiply, add, act, half = np.matmul, np.multiply, np.add, self.activation.function, self.half
+        product, multiply, add, act, one = np.matmul, np.multiply, np.add, self.activation.function, self.one
         factor, from_h, from_gates = self.factors[0], matrix(self.from_h), matrix(self.from_h[: 2 * self.units])
         for t, view in enumerate(self.views):
             h, flat_h, z, gates, _, u, k, _, _, _, a, b, output = view
             product(factor, h, from_h)
             add(z, from_gates, z)
-            np.tanh(gates, gates)
-            multiply(gates, half, gates)
-            add(gates, half, gates)
+            sigmoid_of_negative(gates, one)
             self.complete_z_k(view)
             act(k, k)
             multiply(u, flat_h, a)

@@ -6,9 +6,10 @@
   each sequence. So every gate is one contiguous block, which halves the cost of a small NumPy call, and BLAS splits the
   product among its threads, which it does badly for ``[batch, 4 * units]``. The price: inputs, outputs and their
   derivatives are transposed, once each.
-- **One nonlinearity.** sigmoid(x) = (1 + tanh(x / 2)) / 2. The inner 1/2 is multiplied into a copy of the kernel, so
-  that one tanh serves all four gates; NumPy's tanh is vectorised and costs less than exp and a division. The price: a
-  closed gate is accurate to 1e-7 (float32) of 1, not of its own tiny value as in the readable pass.
+- **Few calls, or cheap ones.** sigmoid(x) = (1 + tanh(x / 2)) / 2, so in a small step one tanh serves all four gates;
+  in a larger one sigmoid(x) = 1 / (1 + exp(-x)) is best, since NumPy's exp costs 0.6 of its tanh (`Nonlinearity` in
+  `minilstm.fast.loops`). The 1/2 or the sign is multiplied into a copy of the kernel. The price: a closed gate of a
+  small step is accurate to 1e-7 (float32) of 1, not of its own tiny value as in the readable pass.
 - **Few products.** Up to `FOLD_INPUTS` inputs are part of the recurrent product; more are multiplied for all steps at
   once. The bias is the last row of the kernel's copy. The kernel's gradient is one product over all steps.
 """
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..gates import GATES
-from .loops import SCALE, F, Options, loops_class
+from .loops import F, Options, loops_class
 from .memory import aligned, copy_rows, recycled
 from .padding import CLOSED, OPEN, column_past_end
 
@@ -69,11 +70,8 @@ class ColumnWorkspace:
         self.factor = aligned((rows - first, gates), dtype).T if batch == 1 else aligned((gates, rows - first), dtype)
         self.from_inputs = aligned((first, gates), dtype)  # the other rows of the kernel
         self.scaled = aligned((BLOCK, gates), dtype)  # some rows of the kernel, times the scale of each column
-        self.scale = np.repeat(np.array(SCALE, dtype), units)
         # Inputs that are not folded are multiplied for all steps first, which needs the memory of all.
         arguments = self.columns[:, first:], input_dim - first, units, not self.folded, keeps or not self.folded
-        if padded:
-            self.factor[:, -2] = column_past_end(PAST_END, units, dtype)
         self.loops: Any
         if options is None:
             self.loops = loops_class(batch, units, np.dtype(dtype).itemsize)(*arguments)
@@ -82,6 +80,9 @@ class ColumnWorkspace:
 
             self.loops = OptionLoops(*arguments, options)
             self.set_weights, self.d_weights = self.loops.set_weights, self.loops.d_weights
+        self.scale = np.repeat(np.array(self.loops.scale, dtype), units)
+        if padded:
+            self.factor[:, -2] = column_past_end(PAST_END, units, dtype) * self.scale
         self.outputs = self.h[1:] if options is None else self.loops.outputs
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 

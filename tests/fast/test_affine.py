@@ -28,11 +28,13 @@ def test_values_and_derivatives_are_those_of_the_formula(leading, features, unit
     tree = {"x": draw(*leading, features), "kernel": draw(features, units), "bias": draw(units)}
     g = draw(*leading, units)
     found, wanted = (
-        value_and_grad(lambda t, f=function: anp.sum(f(t["x"], t["kernel"], t["bias"]) * g))(tree)
+        value_and_grad(lambda t, f=function: anp.sum(f(t["x"], t["kernel"], t["bias"]) * g))(tree)[1]
         for function in (affine, readable_affine)
     )
-    assert_trees_close(found, wanted, 1e-12 if dtype == np.float64 else 1e-5)
+    tolerance = 1e-12 if dtype == np.float64 else 1e-5
+    assert_trees_close(found, wanted, tolerance)
     outputs = affine(**tree)
+    assert_trees_close(outputs, readable_affine(**tree), tolerance)  # number by number: a sum of many rounds too much
     assert outputs.flags.c_contiguous
     assert outputs.dtype == dtype
 

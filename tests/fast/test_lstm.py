@@ -45,6 +45,7 @@ def passes(request):
         patch.setattr(loans, "_pool", Pool(loans.KEPT))  # a workspace that is kept knows its loops
         if request.param == "large steps":
             patch.setattr(loops, "LARGE_BLOCK", -1)
+            patch.setattr(loops, "ONE_TANH", -1)
         if request.param == "large kernels":
             patch.setattr(fast_lstm, "LARGE_KERNEL", -1)
         yield request.param
@@ -74,6 +75,14 @@ def test_the_fast_pass_equals_the_reference(sizes, forget_bias, seed, dtype):
     )
     assert_trees_close(fast, reference, 1e-12 if dtype == np.float64 else 1e-5)
     assume(largest(reference[1]) > 1e-4)  # there is something to disagree about
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_gates_under_huge_weights_are_shut_or_open_without_a_warning(dtype):
+    params, inputs, state = case(dtype=dtype)
+    params["lstm_cell"]["kernel"] *= dtype(1e3)
+    fast, readable = (LSTM(4, backprop=b).apply(params, inputs, state) for b in ("fast", "readable"))
+    assert_trees_close(fast, readable, 20 * np.finfo(dtype).eps)
 
 
 def test_long_sequences_are_worked_off_in_pieces_that_fit_together():

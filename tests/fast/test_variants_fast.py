@@ -52,6 +52,15 @@ def test_the_fast_pass_equals_the_readable_one(kind, sizes, activation, has_leng
 
 @KINDS
 @DTYPES
+def test_gates_under_huge_weights_are_shut_or_open_without_a_warning(kind, dtype):
+    cell = kind(3)
+    params, inputs, state = case(cell, dtype=dtype, scale=1e4)
+    fast, readable = (RNN(cell, backprop=b).apply(params, inputs, state) for b in ("fast", "readable"))
+    assert_trees_close(fast, readable, 20 * np.finfo(dtype).eps)
+
+
+@KINDS
+@DTYPES
 def test_large_steps_in_pieces(kind, dtype):
     """Gates above the size for which constants have their shape, and factors of four steps at a time."""
     cell = kind(96)
