@@ -1,5 +1,5 @@
-"""Activations and their slopes as a few NumPy calls each, in memory that is there. The readable twin is
-`minilstm.cells.ACTIVATIONS`.
+"""Activations and their slopes as a few NumPy calls each, in memory that is there, and what makes gates of z. The
+readable twin is `minilstm.activations`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..gates import GATES
+
 Array = Any
+
+I, J, F, O = (GATES.index(gate) for gate in "ijfo")
+# What makes a gate of its tanh: sigmoid(z) = 0.5 tanh(0.5 z) + 0.5, while j is its own tanh.
+SCALE, SHIFT = (tuple(of_j if gate == "j" else 0.5 for gate in GATES) for of_j in (1, 0))
+EXP_SCALE = tuple(1 if gate == "j" else -1 for gate in GATES)  # sigmoid(z) = 1 / (1 + exp(-z))
+ONE_TANH = 1 << 13  # bytes of four gates, at most, for which one tanh costs less than a tanh, two exp and two divisions
+SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an array of their shape
 
 
 class FastActivation(NamedTuple):
@@ -66,3 +75,27 @@ FAST_ACTIVATIONS = {
     "linear": FastActivation(lambda x, y: np.copyto(y, x), lambda d, y, out, scratch: np.copyto(out, d)),
     "softsign": FastActivation(_softsign, _softsign_slope),
 }
+
+
+class Nonlinearity:
+    """What makes gates of z: a sigmoid by exp costs less than one by tanh, but three calls more for the step.
+
+    Attributes
+    ----------
+    scale : tuple of 4 numbers
+        What the z of each gate must have been multiplied by.
+    """
+
+    def __init__(self, entries: int, dtype: Any) -> None:
+        self.by_tanh = 4 * entries * np.dtype(dtype).itemsize <= ONE_TANH
+        self.scale = SCALE if self.by_tanh else EXP_SCALE
+        few = 4 * entries <= SMALL  # a constant is then an array of their shape
+        self.ones = [np.ones((count * entries,) if few else (), dtype) for count in (1, 2)]
+        self.constants = [np.repeat(np.array(row, dtype), entries) for row in (SCALE, SHIFT) if self.by_tanh]
+
+    def views(self, gates: Array) -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
+        """Of gates ``[4, entries]`` what goes through tanh; what is scaled and shifted then; what goes through exp."""
+        if self.by_tanh:
+            z = gates.reshape(-1)
+            return z, ((z, *self.constants),), ()
+        return gates[J], (), tuple(zip((gates[I], gates[F:].reshape(-1)), self.ones, strict=True))

@@ -21,20 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..gates import GATES
+from .activations import SMALL, F, I, J, Nonlinearity, O
 from .memory import aligned
 
 Array = Any
 
 # The blocks of a step: the gates, then the two parts of c_t and its tanh.
-I, J, F, O = (GATES.index(gate) for gate in "ijfo")
 I_J, F_C, TANH_C = 4, 5, 6
 C, TANH = 4, 5  # in a large step c and its tanh, instead of these three
-# What makes a gate of its tanh: sigmoid(z) = 0.5 tanh(0.5 z) + 0.5, while j is its own tanh.
-SCALE, SHIFT = (tuple(of_j if gate == "j" else 0.5 for gate in GATES) for of_j in (1, 0))
-EXP_SCALE = tuple(1 if gate == "j" else -1 for gate in GATES)  # sigmoid(z) = 1 / (1 + exp(-z))
-ONE_TANH = 1 << 13  # bytes of four gates, at most, for which one tanh costs less than a tanh, two exp and two divisions
-SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an array of their shape
 FEW_UNITS = 32  # units, at most, for which a matrix-vector product costs one call, whatever its size
 CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the second-level cache when used
 LARGE_BLOCK = 1 << 13  # bytes of a block, above which moving it costs more than calling NumPy
@@ -170,30 +164,6 @@ class Loops:
                     product(recurrent, dz, next_dh)
                 dc, dc_before = dc_before, dc
         return dc.reshape(self.dc.shape), self.dh
-
-
-class Nonlinearity:
-    """What makes gates of z: a sigmoid by exp costs less than one by tanh, but three calls more for the step.
-
-    Attributes
-    ----------
-    scale : tuple of 4 numbers
-        What the z of each gate must have been multiplied by.
-    """
-
-    def __init__(self, entries: int, dtype: Any) -> None:
-        self.by_tanh = 4 * entries * np.dtype(dtype).itemsize <= ONE_TANH
-        self.scale = SCALE if self.by_tanh else EXP_SCALE
-        few = 4 * entries <= SMALL  # a constant is then an array of their shape
-        self.ones = [np.ones((count * entries,) if few else (), dtype) for count in (1, 2)]
-        self.constants = [np.repeat(np.array(row, dtype), entries) for row in (SCALE, SHIFT) if self.by_tanh]
-
-    def views(self, gates: Array) -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
-        """Of gates ``[4, entries]`` what goes through tanh; what is scaled and shifted then; what goes through exp."""
-        if self.by_tanh:
-            z = gates.reshape(-1)
-            return z, ((z, *self.constants),), ()
-        return gates[J], (), tuple(zip((gates[I], gates[F:].reshape(-1)), self.ones, strict=True))
 
 
 @np.errstate(over="ignore")  # 1 / (1 + exp(-z)) is 0 then

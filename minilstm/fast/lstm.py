@@ -28,8 +28,8 @@ from ..primitives import filled, is_derived_twice, part_of, primitive, result_of
 from ..second.pairs import register_pair
 from ..second.tangents import lstm_gradient_tangents, lstm_tangents
 from . import compiled, loans
-from .activations import FAST_ACTIVATIONS
-from .loops import SCALE, SHIFT, Options
+from .activations import FAST_ACTIVATIONS, SCALE, SHIFT
+from .loops import Options
 from .padding import Padding, padding_for
 from .row_workspace import LARGE_KERNEL, RowWorkspace
 from .workspace import ColumnWorkspace

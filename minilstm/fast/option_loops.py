@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .activations import FAST_ACTIVATIONS, sigmoid_of_negative, sigmoid_slope
-from .loops import EXP_SCALE, C, F, I, Options, matrix, steps
+from .activations import EXP_SCALE, FAST_ACTIVATIONS, F, I, sigmoid_of_negative, sigmoid_slope
+from .loops import C, Options, matrix, steps
 from .memory import aligned
 
 Array = Any

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .loops import EXP_SCALE, F, I, J, O, fast_step_back
+from .activations import EXP_SCALE, F, I, J, O
+from .loops import fast_step_back
 from .memory import aligned, recycled
 from .padding import column_past_end
 from .workspace import PAST_END, unbuffered, whole_bias

@@ -22,7 +22,8 @@ import numpy as np
 
 from ..gates import GATES
 from ..primitives import filled
-from .loops import CACHE_BYTES, SMALL, F, I, J, Nonlinearity, O, forward_steps
+from .activations import SMALL, F, I, J, Nonlinearity, O
+from .loops import CACHE_BYTES, forward_steps
 from .memory import aligned, copy_rows, recycled
 from .workspace import unbuffered, whole_bias
 

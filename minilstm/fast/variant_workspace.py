@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .activations import FAST_ACTIVATIONS, sigmoid_of_negative
-from .loops import CACHE_BYTES, SMALL, matrix
+from .activations import FAST_ACTIVATIONS, SMALL, sigmoid_of_negative
+from .loops import CACHE_BYTES, matrix
 from .memory import aligned, copy_rows, recycled
 from .workspace import unbuffered
 

@@ -8,8 +8,8 @@
   derivatives are transposed, once each.
 - **Few calls, or cheap ones.** sigmoid(x) = (1 + tanh(x / 2)) / 2, so in a small step one tanh serves all four gates;
   in a larger one sigmoid(x) = 1 / (1 + exp(-x)) is best, since NumPy's exp costs 0.6 of its tanh (`Nonlinearity` in
-  `minilstm.fast.loops`). The 1/2 or the sign is multiplied into a copy of the kernel. The price: a closed gate of a
-  small step is accurate to 1e-7 (float32) of 1, not of its own tiny value as in the readable pass.
+  `minilstm.fast.activations`). The 1/2 or the sign is multiplied into a copy of the kernel. The price: a closed gate of
+  a small step is accurate to 1e-7 (float32) of 1, not of its own tiny value as in the readable pass.
 - **Few products.** Up to `FOLD_INPUTS` inputs are part of the recurrent product; more are multiplied for all steps at
   once. The bias is the last row of the kernel's copy. The kernel's gradient is one product over all steps.
 """
@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ..gates import GATES
-from .loops import F, Options, loops_class
+from .activations import F
+from .loops import Options, loops_class
 from .memory import aligned, copy_rows, recycled
 from .padding import CLOSED, OPEN, column_past_end
 

@@ -29,7 +29,7 @@ from minilstm import (
     tbptt,
     value_and_grad,
 )
-from minilstm.fast import loans, loops
+from minilstm.fast import activations, loans, loops
 from minilstm.fast import lstm as fast_lstm
 from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, LargeLoops, Loops, OneSequence
 from minilstm.fast.lstm import can_run
@@ -45,7 +45,7 @@ def passes(request):
         patch.setattr(loans, "_pool", Pool(loans.KEPT))  # a workspace that is kept knows its loops
         if request.param == "large steps":
             patch.setattr(loops, "LARGE_BLOCK", -1)
-            patch.setattr(loops, "ONE_TANH", -1)
+            patch.setattr(activations, "ONE_TANH", -1)
         if request.param == "large kernels":
             patch.setattr(fast_lstm, "LARGE_KERNEL", -1)
         yield request.param

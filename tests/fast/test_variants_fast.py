@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from minilstm import RNN, BasicRNNCell, DropoutWrapper, GRUCell
 from minilstm.fast import variants as fast_variants
-from minilstm.fast.loops import CACHE_BYTES, SMALL
+from minilstm.fast.activations import SMALL
+from minilstm.fast.loops import CACHE_BYTES
 from minilstm.params import tree_map
 
 CELLS = [GRUCell, functools.partial(GRUCell, reset_after=True), BasicRNNCell]

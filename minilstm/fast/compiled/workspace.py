@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..loops import SCALE, Options
+from ..activations import SCALE
+from ..loops import Options
 from ..memory import aligned, recycled
 from ..padding import column_past_end
 from ..workspace import FOLD_INPUTS, PAST_END, whole_bias
