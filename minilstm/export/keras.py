@@ -187,8 +187,12 @@ def _content(path: str | os.PathLike[str], limits: Limits) -> tuple[Content, dic
         config, data = from_json(parts["config.json"], limits), parts["model.weights.h5"]
     try:
         content = read_hdf5(data, limits)
-    except OSError as error:  # h5py's, as the bytes are in memory
-        raise ValueError(f"no whole HDF5 file: {error}") from error
+    except Exception as error:
+        if "memory allocation failed" in str(error):  # arrays and texts are checked: it is in HDF5's own tables
+            raise ValueError("damaged: HDF5 finds a size in it that no file can have") from error
+        if isinstance(error, OSError):  # h5py's, as the bytes are in memory
+            raise ValueError(f"no whole HDF5 file: {error}") from error
+        raise
     text = content.texts.pop("model_config", None)
     return content, config if text is None else from_json(text, limits)
 

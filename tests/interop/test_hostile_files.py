@@ -237,3 +237,14 @@ def test_a_text_that_is_longer_than_the_file_is_refused(saved):
     saved.write_bytes(with_bytes(saved.read_bytes(), start, (2**31).to_bytes(4, "little")))
     with pytest.raises(CheckpointError, match="'minilstm/model' is a text of 2147483648 bytes in a file of"):
         keras.load(saved)
+
+
+def test_a_size_in_the_tables_of_hdf5_that_no_memory_holds_is_refused(saved):
+    """The header of a group with attributes is continued at another place, with a length, which is damaged here."""
+    with h5py.File(saved, "r+") as file:
+        file.attrs.update({"a": 1, "b": 2})
+    data = saved.read_bytes()
+    at = data.index(b"\x10\0\x10\0")  # type 16, 16 bytes: a continuation
+    saved.write_bytes(with_bytes(data, at + 16, (2**56).to_bytes(8, "little")))
+    with pytest.raises(CheckpointError, match=r"damaged: HDF5 finds a size in it that no file can have$"):
+        keras.load(saved)
