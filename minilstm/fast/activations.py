@@ -22,8 +22,8 @@ SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an ar
 
 
 class FastActivation(NamedTuple):
-    """``function(x, y)`` writes the answer y, which may be x itself. ``times_slope(d, y, out, scratch)`` writes d times
-    the slope at the answer y; `out` may be d.
+    """``function(x, y)`` writes the answer y, which may be x itself. ``times_slope(d, dy, y, out)`` writes d times the
+    slope at the answer y; `dy` is d times y, which others need, too. `out` may be y.
     """
 
     function: Callable[[Array, Array], Any]
@@ -48,31 +48,28 @@ def _softsign(x: Array, y: Array) -> None:
     np.divide(x, 1 + np.abs(x), y)
 
 
-def _tanh_slope(d: Array, y: Array, out: Array, scratch: Array) -> None:
-    np.multiply(y, y, scratch)
-    np.subtract(1, scratch, scratch)
-    np.multiply(d, scratch, out)
+def _tanh_slope(d: Array, dy: Array, y: Array, out: Array) -> None:
+    np.multiply(dy, y, out)
+    np.subtract(d, out, out)
 
 
-def sigmoid_slope(d: Array, y: Array, out: Array, scratch: Array) -> None:
-    """``d y (1 - y)``."""
-    np.subtract(1, y, scratch)
-    np.multiply(scratch, y, scratch)
-    np.multiply(d, scratch, out)
+def _sigmoid_slope(d: Array, dy: Array, y: Array, out: Array) -> None:
+    np.multiply(dy, y, out)
+    np.subtract(dy, out, out)
 
 
-def _softsign_slope(d: Array, y: Array, out: Array, scratch: Array) -> None:
-    np.abs(y, scratch)
-    np.subtract(1, scratch, scratch)
-    np.multiply(scratch, scratch, scratch)
-    np.multiply(d, scratch, out)
+def _softsign_slope(d: Array, dy: Array, y: Array, out: Array) -> None:
+    np.abs(y, out)
+    np.subtract(1, out, out)
+    np.multiply(out, out, out)
+    np.multiply(d, out, out)
 
 
 FAST_ACTIVATIONS = {
     "tanh": FastActivation(np.tanh, _tanh_slope),
-    "sigmoid": FastActivation(sigmoid, sigmoid_slope),
-    "relu": FastActivation(lambda x, y: np.maximum(x, 0, out=y), lambda d, y, out, scratch: np.multiply(d, y > 0, out)),
-    "linear": FastActivation(lambda x, y: np.copyto(y, x), lambda d, y, out, scratch: np.copyto(out, d)),
+    "sigmoid": FastActivation(sigmoid, _sigmoid_slope),
+    "relu": FastActivation(lambda x, y: np.maximum(x, 0, out=y), lambda d, dy, y, out: np.multiply(d, y > 0, out)),
+    "linear": FastActivation(lambda x, y: np.copyto(y, x), lambda d, dy, y, out: np.copyto(out, d)),
     "softsign": FastActivation(_softsign, _softsign_slope),
 }
 

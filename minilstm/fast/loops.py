@@ -8,42 +8,27 @@ There are three kinds, each the fastest for steps of some size; `loops_class` ch
   for a call that broadcasts or takes a Python number. So constants are arrays, and one call processes two blocks at
   equal distances: (i j, f c) times (i, f). All factors of dh and dc are known before the backward loop: they are
   computed for as many steps at once as fit in the cache, and only dh and dc themselves are left to the loop.
-- **`LargeLoops` use little memory.** In a larger model a step costs what its blocks cost that enter the cache. So
-  nothing is stored that can be computed again from what is there, i j and f c first of all, and all formulas of a step
-  run while its blocks are in the cache.
 - **`OneSequence`** gives most of the work of a single sequence of few units to one product.
+- **`minilstm.fast.large_loops.LargeLoops`** use little memory, for large steps and for all options.
 """
 
 from __future__ import annotations
 
-import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .activations import SMALL, F, I, J, Nonlinearity, O
-from .memory import aligned
+from .large_loops import LargeLoops
+from .memory import aligned, matrix, steps
 
 Array = Any
 
 # The blocks of a step: the gates, then the two parts of c_t and its tanh.
 I_J, F_C, TANH_C = 4, 5, 6
-C, TANH = 4, 5  # in a large step c and its tanh, instead of these three
 FEW_UNITS = 32  # units, at most, for which a matrix-vector product costs one call, whatever its size
 CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the second-level cache when used
 LARGE_BLOCK = 1 << 13  # bytes of a block, above which moving it costs more than calling NumPy
-
-
-class Options(NamedTuple):
-    """What decides on the arrays and calls of a pass that is not plain; `output_size` is the width of h."""
-
-    output_size: int
-    activation: str
-    use_peepholes: bool
-    cell_clip: float | None
-    projects: bool
-    proj_clip: float | None
-    has_masks: bool
 
 
 class Loops:
@@ -193,81 +178,6 @@ def forward_steps(product: Any, factor: Array, views: list[tuple[Any, ...]], fro
         multiply(o, tanh_c, h)
 
 
-class LargeLoops(Loops):
-    """`Loops` for large blocks: little is stored, and a step is done while its blocks are in the cache."""
-
-    stored = 6
-
-    def place_c(self) -> list[tuple[Array, ...]]:
-        """As `Loops.place_c`; i j and f c of all steps share one place."""
-        self.parts_of_c = aligned((2, *self.blocks[0, 0].shape), self.blocks.dtype)
-        every_c = [aligned(self.parts_of_c[0].shape, self.blocks.dtype), *self.blocks[:, C]]
-        pairs = zip(self.blocks[:, TANH], itertools.pairwise(every_c), strict=True)
-        return [(*self.parts_of_c, tanh_c, c_before, c) for tanh_c, (c_before, c) in pairs]
-
-    def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
-        """As `Loops.prepare_sweep`."""
-        self.dh, self.dc, self.dc_before, self.d_output = (aligned((units, batch), dtype) for _ in range(4))
-        self.backward_views = []
-        for block, z, of_c, h in zip(self.blocks, self.gates, self.of_c, self.h[1:], strict=True):
-            gates = block[: O + 1]
-            *_, tanh_c, c_before, _ = of_c
-            self.backward_views.append(((*gates, *gates, c_before, tanh_c, h), matrix(z)))  # dz overwrites the gates
-
-    def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
-        """As `Loops.backward`."""
-        np.copyto(self.dc, dc.T)
-        np.copyto(self.dh, dh.T)
-        dh, next_dh = self.dh.reshape(-1), matrix(self.dh)
-        dc, dc_before, (a, b) = self.dc.reshape(-1), self.dc_before.reshape(-1), self.parts_of_c
-        for t in reversed(range(len(self.blocks))):
-            step, dz = self.backward_views[t]
-            d_output = d_outputs[t].T
-            if not d_output.flags.c_contiguous:
-                np.copyto(self.d_output, d_output)
-                d_output = self.d_output
-            np.add(dh, d_output.reshape(-1), dh)
-            fast_step_back(dh, dc, dc_before, a, b, *step)
-            if t > 0 or wants_h:
-                self.product(recurrent, dz, next_dh)
-            dc, dc_before = dc_before, dc
-        return dc.reshape(self.dc.shape), self.dh
-
-
-def fast_step_back(
-    dh: Array, dc: Array, dc_before: Array, a: Array, b: Array,
-    i: Array, j: Array, f: Array, o: Array, dz_i: Array, dz_j: Array, dz_f: Array, dz_o: Array,
-    c_before: Array, tanh_c: Array, h: Array,
-) -> None:  # fmt: skip
-    """The fast twin of `minilstm.bptt.step_back`, without its products, in 18 calls.
-
-    All arrays have one shape. dc is changed; dc_before, dz_i, dz_j, dz_f and dz_o are written, and may be the gates
-    themselves. `a` and `b` are scratch.
-    """
-    multiply, add, subtract = np.multiply, np.add, np.subtract
-    # dc += dh o (1 - tanh(c)^2), where o tanh(c) is h
-    multiply(h, tanh_c, a)
-    subtract(o, a, a)
-    multiply(a, dh, a)
-    add(dc, a, dc)
-    # dz_o = dh tanh(c) o (1 - o) = dh (h - h o)
-    multiply(h, o, dz_o)
-    subtract(h, dz_o, dz_o)
-    multiply(dz_o, dh, dz_o)
-    # with a = dc i and b = a j:  dz_i = dc j i (1 - i) = b - b i,  dz_j = dc i (1 - j^2) = a - b j
-    multiply(dc, i, a)
-    multiply(a, j, b)
-    multiply(b, i, dz_i)
-    subtract(b, dz_i, dz_i)
-    multiply(b, j, dz_j)
-    subtract(a, dz_j, dz_j)
-    # dc before the step is dc f; with a = dc f c_before:  dz_f = dc c_before f (1 - f) = a - a f
-    multiply(dc, f, dc_before)
-    multiply(dc_before, c_before, a)
-    multiply(a, f, dz_f)
-    subtract(a, dz_f, dz_f)
-
-
 class OneSequence(Loops):
     """`Loops` for one sequence of few units, where each call costs the same: a step back makes 4 calls, not 9.
 
@@ -313,21 +223,8 @@ class OneSequence(Loops):
         return dc.reshape(self.dc.shape), self.dh_twice[:1].T
 
 
-def loops_class(batch: int, units: int, itemsize: int) -> type[Loops]:
+def loops_class(batch: int, units: int, itemsize: int) -> Any:
     """The fastest loops for steps of this size."""
     if batch == 1 and units <= FEW_UNITS:
         return OneSequence
     return LargeLoops if batch * units * itemsize > LARGE_BLOCK else Loops
-
-
-def steps(time: int, shape: tuple[int, ...], dtype: Any, keeps: bool) -> Array:
-    """Memory ``[time, *shape]`` for what the steps compute; the same for all steps unless it is to be kept."""
-    if keeps:
-        return aligned((time, *shape), dtype)
-    one = aligned(shape, dtype)
-    return np.lib.stride_tricks.as_strided(one, (time, *shape), (0, *one.strides))
-
-
-def matrix(x: Array) -> Array:
-    """``[rows, batch]``, or ``[rows]`` if batch is 1: `np.dot` is then faster."""
-    return x[:, 0] if x.shape[1] == 1 else x

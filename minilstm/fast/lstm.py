@@ -29,7 +29,7 @@ from ..second.pairs import register_pair
 from ..second.tangents import lstm_gradient_tangents, lstm_tangents
 from . import compiled, loans
 from .activations import FAST_ACTIVATIONS, SCALE, SHIFT
-from .loops import Options
+from .large_loops import Options
 from .padding import Padding, padding_for
 from .row_workspace import LARGE_KERNEL, RowWorkspace
 from .workspace import ColumnWorkspace
@@ -77,7 +77,7 @@ def options_of(cell: LSTMCell, h_masks: Array | None) -> Options | None:
         cell.output_size, cell.activation, cell.use_peepholes, cell.cell_clip,
         cell.num_proj is not None, cell.proj_clip, h_masks is not None,
     )  # fmt: skip
-    return None if options == Options(cell.units, "tanh", False, None, False, None, False) else options
+    return None if options == Options(cell.units) else options
 
 
 class Loan(loans.Loan):

@@ -60,6 +60,19 @@ def copy_rows(target: Array, source: Array) -> None:
     np.copyto(target, source)
 
 
+def steps(time: int, shape: tuple[int, ...], dtype: Any, keeps: bool) -> Array:
+    """Memory ``[time, *shape]`` for what the steps compute; the same for all steps unless it is to be kept."""
+    if keeps:
+        return aligned((time, *shape), dtype)
+    one = aligned(shape, dtype)
+    return np.lib.stride_tricks.as_strided(one, (time, *shape), (0, *one.strides))
+
+
+def matrix(x: Array) -> Array:
+    """``[rows, batch]``, or ``[rows]`` if batch is 1: `np.dot` is then faster."""
+    return x[:, 0] if x.shape[1] == 1 else x
+
+
 def _block(size: int) -> Array:
     """`size` bytes of fresh memory, starting at a cache line."""
     block = np.empty(size + LINE, np.uint8)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from .activations import FAST_ACTIVATIONS, SMALL, sigmoid_of_negative
-from .loops import CACHE_BYTES, matrix
-from .memory import aligned, copy_rows, recycled
+from .loops import CACHE_BYTES
+from .memory import aligned, copy_rows, matrix, recycled
 from .workspace import unbuffered
 
 Array = Any
@@ -173,7 +173,8 @@ class RNNWorkspace(VariantWorkspace):
         (recurrent,), slope = self.recurrent, self.activation.times_slope
         for t in reversed(range(len(self.z))):
             self.add_output(t, d_outputs[t])
-            slope(self.dh, self.outputs[t], self.z[t], self.next_dh)
+            np.multiply(self.dh, self.outputs[t], self.next_dh)
+            slope(self.dh, self.next_dh, self.outputs[t], self.z[t])
             np.matmul(recurrent, self.z[t], out=self.dh)
         return self.dh
 
@@ -199,7 +200,7 @@ class GRUWorkspace(VariantWorkspace):
         self.one = np.ones(shape, dtype)  # small: a constant of the shape of both gates is fastest
         self.chunk = int(max(1, min(time, CACHE_BYTES // (5 * entries * np.dtype(dtype).itemsize))))
         self.for_dh = aligned((3, self.chunk, entries), dtype)  # factors of dz_r, dz_u and dz_k
-        self.scratch = aligned((self.chunk, entries), dtype)
+        self.scratch = aligned((2, self.chunk, entries), dtype)
         flat_h, flat_q, flat_outputs = (x.reshape(time, -1) for x in (self.h[:-1], self.q, self.outputs))
         a, b = self.spare.reshape(2, -1)
         self.views = [
@@ -277,7 +278,7 @@ class GRUWorkspace(VariantWorkspace):
         """
         r, u, k = (self.blocks[start:stop, block] for block in range(3))
         h, q = (x[start:stop].reshape(stop - start, -1) for x in (self.h, self.q))
-        (for_r, for_u, for_k), scratch = self.for_dh[:, : stop - start], self.scratch[: stop - start]
+        (for_r, for_u, for_k), (scratch, d) = self.for_dh[:, : stop - start], self.scratch[:, : stop - start]
         q = self.reset(q, r, scratch)
         np.multiply(q, r, for_r)  # h r (1 - r) = q - q r
         np.subtract(q, for_r, for_r)
@@ -285,8 +286,9 @@ class GRUWorkspace(VariantWorkspace):
         np.subtract(u, scratch, scratch)
         np.subtract(h, k, for_u)
         np.multiply(for_u, scratch, for_u)
-        np.subtract(1, u, for_k)  # (1 - u) activation'(k)
-        self.activation.times_slope(for_k, k, for_k, scratch)
+        np.subtract(1, u, d)  # (1 - u) activation'(k)
+        np.multiply(d, k, scratch)
+        self.activation.times_slope(d, scratch, k, for_k)
 
     @staticmethod
     def reset(q: Array, r: Array, out: Array) -> Array:

@@ -25,7 +25,8 @@ import numpy as np
 
 from ..gates import GATES
 from .activations import F
-from .loops import Options, loops_class
+from .large_loops import LargeLoops, Options
+from .loops import loops_class
 from .memory import aligned, copy_rows, recycled
 from .padding import CLOSED, OPEN, column_past_end
 
@@ -77,9 +78,7 @@ class ColumnWorkspace:
         if options is None:
             self.loops = loops_class(batch, units, np.dtype(dtype).itemsize)(*arguments)
         else:
-            from .option_loops import OptionLoops  # most programs need no options
-
-            self.loops = OptionLoops(*arguments, options)
+            self.loops = LargeLoops(*arguments, options)
             self.set_weights, self.d_weights = self.loops.set_weights, self.loops.d_weights
         self.scale = np.repeat(np.array(self.loops.scale, dtype), units)
         if padded:

@@ -31,7 +31,8 @@ from minilstm import (
 )
 from minilstm.fast import activations, loans, loops
 from minilstm.fast import lstm as fast_lstm
-from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, LargeLoops, Loops, OneSequence
+from minilstm.fast.large_loops import LargeLoops
+from minilstm.fast.loops import CACHE_BYTES, FEW_UNITS, LARGE_BLOCK, Loops, OneSequence
 from minilstm.fast.lstm import can_run
 from minilstm.fast.memory import Pool
 from minilstm.fast.row_workspace import LARGE_KERNEL, RowWorkspace

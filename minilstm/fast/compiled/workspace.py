@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..activations import SCALE
-from ..loops import Options
+from ..large_loops import Options
 from ..memory import aligned, recycled
 from ..padding import column_past_end
 from ..workspace import FOLD_INPUTS, PAST_END, whole_bias
@@ -25,7 +25,7 @@ LEAST_ROWS = 4  # in a part; with fewer, two cores that wait for the kernel's nu
 
 
 NONE = np.zeros((0, 0, 0), np.float32)  # of an option that a pass does not have: numba compiles once for all
-PLAIN = Options(0, "tanh", False, None, False, None, False)
+PLAIN = Options(0)
 
 
 class Part:
@@ -80,7 +80,7 @@ class CompiledWorkspace:
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
 
     def set_weights(self, w_i: Array, w_f: Array, w_o: Array, projection: Array, h_masks: Array | None) -> None:
-        """As `minilstm.fast.option_loops.OptionLoops.set_weights`."""
+        """As `minilstm.fast.large_loops.LargeLoops.set_weights`."""
         if w_i is not None:
             self.peepholes = np.stack([w_i, w_f, w_o])[:, None]
         if projection is not None:
@@ -93,7 +93,7 @@ class CompiledWorkspace:
                 np.copyto(part.masks, h_masks[:, part.rows])
 
     def d_weights(self) -> tuple[Array | None, ...]:
-        """As `minilstm.fast.option_loops.OptionLoops.d_weights`."""
+        """As `minilstm.fast.large_loops.LargeLoops.d_weights`."""
         peepholes: Any = (None, None, None)
         if len(self.peepholes):
             peepholes = np.sum([part.d_peepholes[:, 0] for part in self.parts], axis=0)
