@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .activations import EXP_SCALE, FAST_ACTIVATIONS, F, I, O
+from .activations import EXP_SCALE, FAST_ACTIVATIONS, F, I, O, sigmoid_of_negative
 from .memory import aligned, matrix, steps
 
 Array = Any
@@ -96,7 +96,8 @@ class LargeLoops:
     def forward(self, factor: Array) -> None:
         """As `Loops.forward`; what peepholes add is subtracted from negative pre-activations."""
         _, _, use_peepholes, cell_clip, projects, proj_clip, has_masks = self.options
-        act, x, multiply, add, subtract = self.activation.function, self.x, np.multiply, np.add, np.subtract
+        act, x, one = self.activation.function, self.x, self.one
+        multiply, add, subtract = np.multiply, np.add, np.subtract
         if use_peepholes:
             w_i, w_f, w_o = self.peepholes
         for t, (i, j, f, o, c, a, c_before, m) in enumerate(self.views):
@@ -104,7 +105,8 @@ class LargeLoops:
             if use_peepholes:
                 subtract(i, multiply(w_i, c_before, x), i)
                 subtract(f, multiply(w_f, c_before, x), f)
-            self.open(*self.first[t])
+            for gate in self.first[t]:
+                sigmoid_of_negative(gate, one)
             act(j, j)
             multiply(i, j, x)
             multiply(f, c_before, c)
@@ -113,7 +115,7 @@ class LargeLoops:
                 self.c_inside[t] = _clip(c, cell_clip, x)
             if use_peepholes:
                 subtract(o, multiply(w_o, c, x), o)
-                self.open(o)
+                sigmoid_of_negative(o, one)
             act(c, a)
             multiply(o, a, m)
             output = self.outputs[t]
@@ -125,19 +127,11 @@ class LargeLoops:
                 multiply(output, self.h_masks[t], self.h[t + 1])
 
     def compute_z(self, t: int, factor: Array) -> None:
-        """Z of step t, which its gates then overwrite."""
+        """Compute z of step t, which its gates then overwrite."""
         if self.from_h is None:
             np.matmul(factor, self.columns[t], out=self.z[t])
         else:
             np.add(self.z[t], np.matmul(factor, self.columns[t], out=self.from_h), self.z[t])
-
-    @np.errstate(over="ignore")  # 1 / (1 + exp(-z)) is 0 then
-    def open(self, *gates: Array) -> None:
-        """Overwrite -z with sigmoid(z)."""
-        for gate in gates:
-            np.exp(gate, gate)
-            np.add(gate, self.one, gate)
-            np.divide(self.one, gate, gate)
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `Loops.backward`; afterwards `d_weights` gives the derivatives of the weights of `set_weights`."""
@@ -184,7 +178,7 @@ class LargeLoops:
         return x.T
 
     def pull_z(self, t: int, recurrent: Array, wanted: bool) -> Array:
-        """Dh before step t, if wanted, from dz of step t, which has overwritten its gates."""
+        """Return dh before step t, if wanted, from dz of step t, which has overwritten its gates."""
         if wanted:
             np.matmul(recurrent, self.z[t], out=matrix(self.dh))
         return self.dh

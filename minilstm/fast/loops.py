@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .activations import SMALL, F, I, J, Nonlinearity, O
+from .activations import F, I, J, Nonlinearity, O
 from .large_loops import LargeLoops
 from .memory import aligned, matrix, steps
 
@@ -28,7 +28,7 @@ Array = Any
 I_J, F_C, TANH_C = 4, 5, 6
 FEW_UNITS = 32  # units, at most, for which a matrix-vector product costs one call, whatever its size
 CACHE_BYTES = 1 << 19  # of factors computed at once: they must still be in the second-level cache when used
-LARGE_BLOCK = 1 << 13  # bytes of a block, above which moving it costs more than calling NumPy
+LARGE_BLOCK = 1 << 14  # bytes of a block, above which moving it costs more than calling NumPy
 
 
 class Loops:
@@ -52,33 +52,24 @@ class Loops:
         c before the first step, which the caller sets before `forward`, and c after the last.
     """
 
-    stored = 7  # blocks of a step
-
     def __init__(self, columns: Array, first_h: int, units: int, adds: bool, keeps: bool = True) -> None:
         time, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
         entries = units * batch
-        self.blocks = steps(time, (self.stored, entries), dtype, keeps)
+        self.blocks = steps(time, (7, entries), dtype, keeps)  # i, j, f, o, i j, f c, tanh(c)
         self.gates = self.blocks[:, :4].reshape(time, 4 * units, batch)
         self.h = columns[:, first_h : first_h + units].reshape(time + 1, entries)
-        self.of_c = self.place_c()
-        self.c_start, self.c_end = (c.reshape(units, batch) for c in (self.of_c[0][-2], self.of_c[-1][-1]))
+        every_c = aligned((2, entries), dtype)  # c_{t-1} and c_t alternate
+        self.c_start, self.c_end = (c.reshape(units, batch) for c in (every_c[0], every_c[time % 2]))
         self.from_h = matrix(aligned((4 * units, batch), dtype)) if adds else None
-
-        # np.dot clears its result first, which costs a large product a tenth; np.matmul costs 0.3 us more.
-        self.product = np.dot if 4 * entries <= SMALL else np.matmul
         nonlinearity = Nonlinearity(entries, dtype)
         self.scale = nonlinearity.scale
         self.forward_views = []
         for t, block in enumerate(self.blocks):
-            column, z, h = matrix(columns[t]), matrix(self.gates[t]), self.h[t + 1]
-            self.forward_views.append((column, z, *nonlinearity.views(block[:4]), *block[:4], *self.of_c[t], h))
+            column, z, gates = matrix(columns[t]), matrix(self.gates[t]), nonlinearity.views(block[: O + 1])
+            c_before, c = every_c[t % 2], every_c[(t + 1) % 2]
+            self.forward_views.append((column, z, *gates, *block, c_before, c, self.h[t + 1]))
         if keeps:
             self.prepare_sweep(time, units, batch, dtype)
-
-    def place_c(self) -> list[tuple[Array, ...]]:
-        """For each step the places of i j, f c, tanh(c), c before the step and c after it."""
-        c = aligned((2, *self.blocks[0, 0].shape), self.blocks.dtype)  # c_{t-1} and c_t alternate
-        return [(*block[I_J:], c[t % 2], c[(t + 1) % 2]) for t, block in enumerate(self.blocks)]
 
     def prepare_sweep(self, time: int, units: int, batch: int, dtype: Any) -> None:
         """The arrays and views of `backward`."""
@@ -113,7 +104,7 @@ class Loops:
 
     def forward(self, factor: Array) -> None:
         """Compute gates, c and h from the columns; `factor` ``[4 * units, rows]`` is the copy of the kernel."""
-        forward_steps(self.product, factor, self.forward_views, self.from_h)
+        forward_steps(np.dot, factor, self.forward_views, self.from_h)
 
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """Compute dz from the gates; return dc and dh ``[units, batch]`` before the first step.
@@ -122,7 +113,7 @@ class Loops:
         units]`` holds the rows of the kernel that multiply h. Without `wants_h`, dh stays at its value after the first
         step.
         """
-        product, multiply, add = self.product, np.multiply, np.add
+        product, multiply, add = np.dot, np.multiply, np.add
         np.copyto(self.dc, dc.T)
         np.copyto(self.dh, dh.T)
         dh, next_dh = self.dh.reshape(-1), matrix(self.dh)
@@ -210,7 +201,7 @@ class OneSequence(Loops):
         np.add(dh, d_outputs[-1], self.dh_twice)
         np.copyto(self.dc, dc.T)
 
-        product, multiply, add = self.product, np.multiply, np.add
+        product, multiply, add = np.dot, np.multiply, np.add
         dc, dh_twice, into_dh = self.dc.reshape(-1), self.dh_twice.reshape(-1), self.into_dh.reshape(2 * units, -1)
         for for_dh, for_dc, into_dc, of_dh, of_dc, dc_before, vector in reversed(self.sweep_views):
             multiply(for_dh, dh_twice, of_dh)
