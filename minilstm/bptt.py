@@ -41,10 +41,11 @@ import autograd.numpy as anp
 import numpy as np
 
 from .arrays import as_lengths
-from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep, checked_call
+from .cells import ACTIVATIONS, LSTMCell, LSTMState, LSTMStep
 from .gates import pack_gates
 from .params import get_path, unflatten_names
 from .primitives import primitive, result_of
+from .shapes import checked_call
 
 Array = Any
 

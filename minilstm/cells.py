@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.tracer import isbox
 
 from . import initializers
 from .activations import ACTIVATIONS as ACTIVATIONS  # re-exported, as all names that are imported twice here
@@ -44,7 +43,6 @@ from .activations import relu as relu
 from .activations import sigmoid as sigmoid
 from .activations import tanh as tanh
 from .arguments import check_init, check_whole
-from .arrays import as_floating
 from .gates import GATES as GATES
 from .gates import pack_gates as pack_gates
 from .gates import split_gates as split_gates
@@ -58,7 +56,8 @@ from .options import (
     option,
     refuse_num_units,
 )  # fmt: skip
-from .params import tree_leaves, tree_map
+from .params import tree_map
+from .shapes import checked_call
 
 Array = Any  # a NumPy array, or autograd's box around one
 
@@ -135,68 +134,6 @@ class Cell(Recipe):
         the dtype of the weights. Raises ValueError if they do not fit the cell and each other.
         """
         raise NotImplementedError
-
-
-def checked_call(
-    cell: Any, params: dict[str, Any], x: Array, state: Any, where: str = "", name: str = "x_t"
-) -> tuple[Array, Any]:
-    """What a cell is called with: ``x_t [batch, features]``, or all `inputs` ``[time, batch, features]``, and a state;
-    both in the dtype of its weights.
-
-    Raises ValueError unless they fit the cell and each other: NumPy would broadcast a state of another batch, and drop
-    a mask, and give a wrong result.
-    """
-    where, features, leaves = where or type(cell).__name__, features_of(cell, params), tree_leaves(params)
-    x = as_floating(x, leaves[0].dtype if leaves else None, f"{where}: {name}")
-    axes = ("batch",) if name == "x_t" else ("time", "batch")
-    if x.ndim != len(axes) + 1 or x.shape[-1] != (features or x.shape[-1]) or x.size == 0:
-        wanted = f"{features} features" if features else "features"
-        raise ValueError(f"{where}: {name} must be [{', '.join(axes)}, {wanted}], got shape {x.shape}")
-    return x, checked_state(cell, state, x.shape[-2], x.dtype, where)
-
-
-def features_of(cell: Any, params: Any) -> int | None:
-    """The number of input features that the parameters of any cell were made for, or None if they do not tell."""
-    try:
-        features: int | None = cell.input_dim(params)
-    except (KeyError, TypeError, AttributeError, IndexError):
-        return None
-    return features if features is None or features > 0 else None
-
-
-def checked_state(cell: Any, state: Any, batch: int, dtype: Any, where: str) -> Any:
-    """Return a state that is given as one of the cell, with arrays ``[batch, width]`` of `dtype`; else ValueError."""
-    sizes = cell.state_size
-    if isinstance(state, LSTMState) and isinstance(sizes, LSTMState):  # as most are: no walk through a tree
-        pairs = zip(state, sizes, strict=True)
-        plain = all(type(x) is np.ndarray or isbox(x) for x in state)
-        if plain and all(x.shape == (batch, size) and x.dtype == dtype for x, size in pairs):
-            return state
-    zeros = cell.zero_state(batch, dtype)
-    state = _as_state(zeros, state, dtype, where)
-    wanted, got = ([leaf.shape for leaf in tree_leaves(tree)] for tree in (zeros, state))
-    if wanted != got:
-        raise ValueError(f"{where}: state must have shapes {wanted} (c before h), got {got}")
-    return state
-
-
-def _as_state(zeros: Any, state: Any, dtype: Any, where: str) -> Any:
-    """A state in the structure of `zeros`. A list where an array is wanted is that array."""
-    if not isinstance(zeros, (dict, list, tuple)):
-        return as_floating(state, dtype, f"{where}: state")
-    keys: Any = list(zeros) if isinstance(zeros, dict) else range(len(zeros))
-    given: Any = type(state).__name__
-    if isinstance(state, (list, tuple)) and not isinstance(zeros, dict):
-        given = range(len(state))
-    elif isinstance(state, dict) and isinstance(zeros, dict):
-        given = [*filter(state.__contains__, keys), *(key for key in state if key not in zeros)]
-    if given != keys:
-        wanted, got = (f"{len(part)} parts" if isinstance(part, range) else part for part in (keys, given))
-        raise ValueError(f"{where}: state does not fit the cell: wanted {wanted}, got {got}")
-    parts = [_as_state(zeros[key], state[key], dtype, where) for key in keys]
-    if isinstance(zeros, dict):
-        return dict(zip(keys, parts, strict=True))
-    return type(zeros)(*parts) if hasattr(zeros, "_fields") else type(zeros)(parts)
 
 
 @dataclass(eq=False, repr=False)

@@ -10,7 +10,7 @@ import numpy as np
 from . import sequences
 from .gradients import value_and_grad
 from .layers import RNN, Sequential
-from .params import Tree, flatten_names, get_path, tree_leaves, unflatten_names
+from .params import Tree, flatten_names, get_path, tree_leaves, tree_map, unflatten_names
 
 TRACE_TOLERANCE = 1e-10  # two ways to compute the same float64 numbers
 
@@ -62,15 +62,23 @@ def traced_dz(
 ) -> list[np.ndarray]:
     """Return dz of every step by the trace: each step of each sequence has its own bias, whose gradient is dz."""
     (time, batch, _), flat = inputs.shape, flatten_names(params)
-    biases = {name: np.tile(flat[name], (batch, 1)) for name in sequences.gates_of(cell)}
+    biases = {name: flat[name] for name in sequences.gates_of(cell)}
+
+    def alone(own: list[Any], n: int) -> list[Any]:
+        steps = [unflatten_names({**flat, **biases}) for biases in own]
+        row = slice(n, n + 1)
+        start, length = tree_map(lambda leaf: leaf[row], state), None if lengths is None else lengths[row]
+        outputs, last = sequences.traced(cell, steps, inputs[:, row], start, length)
+        return [outputs, *(leaf[None] for leaf in tree_leaves(last))]
 
     def run(own: list[Any]) -> Any:
-        steps = [unflatten_names({**flat, **biases}) for biases in own]
-        outputs, last = sequences.traced(cell, steps, inputs, state, lengths)
-        return loss([outputs, *tree_leaves(last)])
+        runs = [alone(steps, n) for n, steps in enumerate(own)]
+        outputs, *last = (anp.concatenate(parts, axis=1) for parts in zip(*runs, strict=True))
+        return loss([outputs, *(leaf[0] for leaf in last)])
 
-    traced = value_and_grad(run)([biases for _ in range(time)])[1]
-    return [np.concatenate(list(step.values()), axis=1) for step in traced]
+    traced = value_and_grad(run)([[biases for _ in range(time)] for _ in range(batch)])[1]
+    rows = [[np.concatenate(list(step.values())) for step in steps] for steps in traced]
+    return list(np.array(rows).swapaxes(0, 1))
 
 
 def first_difference(cell: Any, derived: Any, traced: list[np.ndarray]) -> str:

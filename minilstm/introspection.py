@@ -8,11 +8,12 @@ import numpy as np
 
 from . import bptt
 from .arrays import as_array, as_lengths
-from .cells import LSTMCell, checked_state
+from .cells import LSTMCell
 from .gates import GATES, split_gates
 from .layers import RNN, Sequential
 from .layers.base import check_features, required
 from .params import get_path
+from .shapes import checked_state
 
 Array = Any
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from . import initializers
 from .arguments import check_init, check_whole
-from .cells import Array, Cell, LSTMState, activation_function, activation_option, checked_call, sigmoid
+from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
 from .options import check_finite, flag, option, refuse_num_units
+from .shapes import checked_call
 
 
 @dataclass(eq=False, repr=False)

@@ -21,6 +21,7 @@ from .arrays import as_floating
 from .cells import Array, Cell, LSTMState
 from .options import describe_parts, flag, option
 from .params import get_path, set_path, tree_map
+from .shapes import features_of
 
 Masks = Any  # a tree of arrays [time, batch, width], or of their rows [batch, width] at one step; None drops nothing
 
@@ -35,12 +36,6 @@ def draw_masks(
     if "input_dim" in inspect.signature(draw).parameters:
         return draw(rng, batch, time, dtype, input_dim=input_dim)
     return draw(rng, batch, time, dtype)
-
-
-def input_dim_of(cell: Any, params: dict[str, Any]) -> int | None:
-    """The number of input features that the parameters of a cell were made for, or None if the cell cannot tell."""
-    tell = getattr(cell, "input_dim", None)
-    return None if tell is None else tell(params)
 
 
 def innermost(cell: Any) -> list[Any]:
@@ -97,7 +92,7 @@ class _Wrapper(Cell):
         return dict(self.cell.init(seed, input_dim, dtype))
 
     def input_dim(self, params: dict[str, Any]) -> Any:
-        return input_dim_of(self.cell, params)
+        return features_of(self.cell, params)
 
 
 def _check_keep(keep: Any, name: str, where: str) -> float:
@@ -252,7 +247,7 @@ class MultiRNNCell(Cell):
 
     def input_dim(self, params: dict[str, Any]) -> Any:
         """The input features of the first cell, or None if it cannot tell."""
-        return input_dim_of(self.cells[0], self.inner_params(params)[0])
+        return features_of(self.cells[0], self.inner_params(params)[0])
 
     def inner_params(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """The parameters of each cell."""

@@ -18,8 +18,8 @@ CHECKED = (ValueError, TypeError, AttributeError, IndexError, KeyError)
 INNER = {
     "tensorbundle.errors", "tensorbundle.index", "tensorbundle.proto", "tensorbundle.slices", "tensorbundle.snappy",
     "tensorbundle.state_text", "tensorbundle.strings", "tensorbundle.table", "tensorbundle.varint",
-    "tensorbundle.wire", "params", "names", "reading.jsontext", "reading.limits", "reading.discipline", "export.arrays",
-    "export.object_graph", "export.infer",
+    "tensorbundle.wire", "params", "checkpoint.names", "reading.jsontext", "reading.limits", "reading.discipline",
+    "export.arrays", "export.object_graph", "export.infer",
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from minilstm import (
     split_gates,
 )
 from minilstm.cells import ACTIVATIONS, clip, relu, sigmoid, tanh
-from minilstm.params import tree_leaves, tree_map
+from minilstm.params import flatten_names, tree_leaves, tree_map, unflatten_names
 
 
 @pytest.mark.parametrize("name", [n for n in plain_cell_cases() if "sequence_length" not in golden(n)[1]])
@@ -238,6 +238,16 @@ BAD_STATES = {
     "complex": lambda x: x * 1j,
     "another batch": lambda x: np.concatenate([x, x]),
 }
+BAD_WEIGHTS = {
+    "a number": lambda w: w.sum(),
+    "one number for all units": lambda w: w[..., :1],
+    "one gate for all": lambda w: w[..., : w.shape[-1] // 4 or 1],
+    "one more axis": lambda w: w[None],
+    "a row for each sequence": lambda w: np.broadcast_to(w, (4, *w.shape)),
+    "masked": lambda w: np.ma.masked_array(w, w > 0),
+    "complex": lambda w: w * 1j,
+    "a list": lambda w: w.tolist(),
+}
 EVERY_CELL = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
 
@@ -259,6 +269,23 @@ def test_each_part_of_a_state_must_be_one_row_a_sequence(cell, change):
             cell(params, X, state)
         with pytest.raises(ValueError, match=r"RNN.apply: state(:| must have shapes)"):
             RNN(cell).apply({cell.name: params}, X[:, None], state)
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("change", BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
+def test_each_weight_must_have_the_shape_that_init_makes(cell, change):
+    params, zeros = cell.init(0, 2, np.float64), cell.zero_state(4, np.float64)
+    for name, weight in flatten_names(params).items():
+        changed = tree_map(lambda leaf, weight=weight: change(leaf) if leaf is weight else leaf, params)
+        last = name.split("/")[-1]
+        with pytest.raises(ValueError, match=rf"Cell: (params: .*{last} must |x_t must be \[batch, . features)"):
+            cell(changed, X, zeros)
+        missing = unflatten_names({k: w for k, w in flatten_names(params).items() if k != name})
+        with pytest.raises(ValueError, match=r"Cell: params: .* is missing"):
+            cell(missing, X, zeros)
+    if not isinstance(cell, MultiRNNCell):
+        with pytest.raises(ValueError, match=r"Cell: params: .* is missing"):
+            cell({}, X, zeros)
 
 
 @EVERY_CELL

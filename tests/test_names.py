@@ -28,7 +28,7 @@ from minilstm import (
     tensorbundle,
 )
 from minilstm.arguments import nearest
-from minilstm.names import arranged
+from minilstm.checkpoint.names import arranged
 from minilstm.params import flatten_names, unflatten_names
 
 # D = 3 input features and H = 4 units everywhere, so a kernel of an LSTM is [7, 16].

@@ -73,10 +73,11 @@ def test_a_step_of_fit_costs_at_most_a_tenth_more_than_the_bare_loop():
     assert 0.9 < min(found) <= 1.1, f"a step of fit takes {found} times as long as the bare loop"
 
 
-def test_the_checks_before_the_first_step_take_less_than_20_milliseconds_for_100000_windows():
+def test_the_checks_before_the_first_step_take_less_than_the_time_of_eight_losses():
+    """They and the baselines take that of about six for these 100,000 windows, on a busy machine, too."""
     found = [float(line) for line in measured("checks")]
-    print(f"checks and baselines of 100,000 windows take {1000 * min(found):.1f} ms")
-    assert min(found) < 0.020
+    print(f"checks and baselines of 100,000 windows take the time of {min(found):.1f} losses")
+    assert 1 < min(found) < 8
 
 
 class Started(Exception):
@@ -90,19 +91,26 @@ class NeverStarts(SGD):
         raise Started
 
 
-def seconds_of_checks():
-    """CPU seconds of `fit` from its call to the state of the optimizer, which comes after all checks."""
+def losses_of_checks():
+    """CPU time of `fit` from its call to the state of the optimizer, which comes after all checks, over that of a mean
+    squared error of the same data by NumPy.
+    """
     windows = np.random.default_rng(0).normal(size=(100_000, 24, 1)).astype(np.float32)
     data = windows, np.float32(0.5) * windows
     model = Sequential(LSTM(8), Dense(1))
     params = model.init(0, 1)
+    passes = []
+    for _ in range(5):
+        start = time.thread_time()
+        np.mean(np.square(data[0] - data[1]))
+        passes.append(time.thread_time() - start)
     start = time.thread_time()
     try:
         fit(model, params, losses.mse, data, optimizer=NeverStarts(0.1), epochs=1)
     except Started:
-        return time.thread_time() - start
+        return (time.thread_time() - start) / np.median(passes)
 
 
 if __name__ == "__main__":
     for _ in range(3):
-        print(overhead() if sys.argv[1] == "steps" else seconds_of_checks())
+        print(overhead() if sys.argv[1] == "steps" else losses_of_checks())

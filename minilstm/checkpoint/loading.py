@@ -13,11 +13,11 @@ from .. import tensorbundle
 from ..arguments import check_flag, check_path
 from ..layers import Sequential, from_config
 from ..layers.differences import differences
-from ..names import arranged, wanted_like
 from ..params import unflatten_names
 from ..reading import from_json, reader, reading
 from ..tensorbundle.paths import as_prefix
 from .contents import EXTRA, MODEL, OWN, STEP, TRAINING, Checkpoint
+from .names import arranged, wanted_like
 from .past_names import CUDNN, cell_folders, cells_of, todays_names
 from .renaming import Rename, checked_scope, renamed, suggestions
 from .slots import Slots, find_powers, find_slots, is_power, named_adam, optimizer_state

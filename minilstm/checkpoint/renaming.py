@@ -7,8 +7,8 @@ from typing import Any
 
 from ..arguments import MOST_COMPARED, nearest
 from ..layers import Sequential
-from ..names import MOST_HELPED, wanted_like
 from ..tensorbundle import CheckpointError
+from .names import MOST_HELPED, wanted_like
 from .slots import slot_of
 
 Rename = Mapping[str, str] | Callable[[str], str]

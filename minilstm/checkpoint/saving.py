@@ -19,11 +19,11 @@ from .. import tensorbundle
 from ..arguments import check_has, check_number, check_path, check_whole
 from ..arrays import is_masked_kind
 from ..layers import Sequential, from_config
-from ..layers.shapes import empty
-from ..names import arranged
 from ..params import Tree, flatten_names
 from ..reading import from_json
+from ..shapes import empty
 from .contents import AVERAGE, EXTRA, MODEL, OWN, SCALARS, SLOTS, STEP, TRAINING, has_slot_names
+from .names import arranged
 from .past_names import cell_folders, old_name
 
 NAMINGS = ("tf", "tf1.0")

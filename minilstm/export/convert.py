@@ -23,10 +23,10 @@ from ..arguments import check_path
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
 from ..layers import Dense, Embedding, Sequential
-from ..layers.base import params_dtype
 from ..layers.sequential import cells_of
 from ..params import flatten_names
 from ..reading import printable, reader
+from ..shapes import params_dtype
 from ..wrappers import innermost
 from . import keras, npz, onnx, tf2, torch
 from .format import Format, Loaded, checked_params

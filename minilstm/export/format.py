@@ -13,8 +13,8 @@ import numpy as np
 
 from ..arguments import nearest
 from ..checkpoint import EXTRA, MODEL, as_json
+from ..checkpoint.names import MOST_HELPED, arranged
 from ..layers import Sequential, from_config
-from ..names import MOST_HELPED, arranged
 from ..optional import library
 from ..params import flatten_names, set_path, unflatten_names
 from ..reading import LIMITS, Limits, from_json

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..cells import ACTIVATIONS, LSTMCell
 from ..layers import RNN, Bidirectional, Dense, Dropout, Embedding, Sequential
-from ..layers.base import params_dtype
+from ..shapes import params_dtype
 from ..variants import GRUCell
 from .parts import Part, activation_name, check_distinct, features_in, weights_of
 

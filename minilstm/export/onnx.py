@@ -27,9 +27,9 @@ import numpy as np
 
 from .. import files, reading
 from ..layers import Dropout, Embedding, Sequential
-from ..layers.base import params_dtype
 from ..optional import library
 from ..reading import LIMITS, Limits, check_limit
+from ..shapes import params_dtype
 from .format import Loaded, Place, assembled, checked_params, described, model_and_extra, names_of, run_lines
 from .infer import Options
 from .layout import Weights, from_onnx

@@ -8,8 +8,8 @@ import numpy as np
 
 from .. import __version__
 from ..layers import Embedding
-from ..layers.base import params_dtype
 from ..params import get_path
+from ..shapes import params_dtype
 from .layout import Weights, to_onnx
 from .parts import Part, activation_name, features_in, weights_of
 

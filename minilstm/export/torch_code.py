@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..layers import Dense, Dropout, Embedding
-from ..layers.base import params_dtype
+from ..shapes import params_dtype
 from .parts import activation_name, features_in, weights_of
 from .torch_modules import Module
 

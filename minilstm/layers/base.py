@@ -64,22 +64,6 @@ def required(params: Any, name: str, where: str) -> Any:
     return value
 
 
-def params_dtype(params: Any, default: Any, where: str = "") -> np.dtype:
-    """The dtype of the parameters, which decides every other dtype; `default` if there are none."""
-    dtype, waiting = np.dtype(default), [params]
-    while waiting:  # in a small step this loop is 1 %: a box is looked into only if it must be
-        part = waiting.pop()
-        value = getval(part)
-        if isinstance(value, dict):  # autograd's own `grad` of a dict passes a box around the dict
-            waiting += [part[name] for name in value]
-            continue
-        is_array = type(value) is np.ndarray or (value is not part and isinstance(value, np.generic))
-        if not is_array or value.dtype.kind != "f" or not value.dtype.isnative:
-            raise ValueError(f"{where}: params must be nested dicts of floating arrays, got {part!r:.80}")
-        dtype = value.dtype
-    return dtype
-
-
 def check_features(inputs: Array, features: int, where: str, layout: str) -> None:
     """Raise ValueError unless the last dimension of `inputs` is `features` and no dimension is empty."""
     if inputs.shape[-1:] != (features,):

@@ -16,8 +16,8 @@ from ..cells import activation_function, activation_option
 from ..fast.affine import affine
 from ..options import option
 from ..primitives import primitive
+from ..shapes import check_params
 from .base import Array, Layer, Params, check_features, required
-from .shapes import check_params
 
 
 @dataclass(eq=False, repr=False)

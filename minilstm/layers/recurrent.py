@@ -13,6 +13,7 @@ from ..arguments import as_generator
 from ..arrays import as_floating, as_lengths
 from ..options import describe_parts, flag, option
 from ..params import set_path
+from ..shapes import check_params, checked_state, features_of, params_dtype
 from ..wrappers import check_cell, draw_masks
 from . import recompute
 from .base import (
@@ -21,14 +22,12 @@ from .base import (
     Params,
     batch_major,
     check_features,
-    params_dtype,
     pick_steps,
     required,
     reverse_time,
     time_major,
 )  # fmt: skip
 from .recompute import recompute_option
-from .shapes import check_params
 
 BACKPROPS = ("fast", "readable", "autograd")
 OLD_WORDS = {"bptt": "fast", "reference": "readable"}  # accepted, and written by `config` for older versions
@@ -138,7 +137,7 @@ class RNN(Layer):
         inputs = as_floating(inputs, None, f"{where}: inputs")
         if inputs.ndim != 3:
             raise ValueError(f"{where}: inputs must be {layout}, got shape {inputs.shape}")
-        features = cells.features_of(self.cell, cell_params) or inputs.shape[-1]
+        features = features_of(self.cell, cell_params) or inputs.shape[-1]
         dtype = check_params(self, params, features, where)
         inputs = as_floating(inputs, dtype, f"{where}: inputs")
         check_features(inputs, features, where, layout)
@@ -149,7 +148,7 @@ class RNN(Layer):
         if state is None:
             state = self._start(params, batch, dtype)
         else:
-            state = cells.checked_state(self.cell, state, batch, dtype, where)
+            state = checked_state(self.cell, state, batch, dtype, where)
 
         if self.reverse:
             inputs = reverse_time(inputs, lengths)

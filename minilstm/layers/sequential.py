@@ -11,13 +11,13 @@ from autograd.tracer import getval
 from .. import cells
 from ..arguments import as_generator, check_dtype
 from ..params import flatten_names, get_path, set_path, tree_size
+from ..shapes import features_of, shapes_alone
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
-from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct, input_dim_of
+from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct
 from .base import Array, Layer, Params
 from .bidirectional import Bidirectional
 from .feedforward import Dense, Dropout, Embedding
 from .recurrent import RNN
-from .shapes import shapes_alone
 
 MOST_LAYERS = 1000  # in a description, and cells in a stack: each takes more memory than its text
 FORMAT = 1  # version of the description that `config` gives and `from_config` takes
@@ -177,7 +177,7 @@ class Sequential:
                 layer, weights = layer.forward, get_path(weights, "fw")
             if isinstance(layer, RNN):
                 try:
-                    features = input_dim_of(layer.cell, get_path(weights, layer.cell.name))
+                    features = features_of(layer.cell, get_path(weights, layer.cell.name))
                     return None if features is None else max(1, features)
                 except (KeyError, TypeError, AttributeError):  # not this model's parameters, or a foreign cell
                     return None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import check_flag, check_has, check_list, check_number, check_path, check_whole
-from ..layers.base import params_dtype
+from ..shapes import params_dtype
 from .record import check_changes
 
 # name -> the least value; None, where `fit` takes it, is left as it is

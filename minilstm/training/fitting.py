@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import losses, optimizers
 from ..checkpoint import check_describable
-from ..layers.base import params_dtype
 from ..params import Tree
+from ..shapes import params_dtype
 from .arguments import check_options
 from .baselines import baselines
 from .evaluation import LossFunction, model_loss

@@ -22,10 +22,10 @@ import numpy as np
 
 from .. import optimizers, schedules
 from ..arguments import check_list, did_you_mean
-from ..layers.base import params_dtype
 from ..optimizers import Optimizer
 from ..params import Tree
 from ..sequences import fast_pass
+from ..shapes import params_dtype
 from .sources import ArraySource, Source
 from .truncation import Truncation
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import losses
 from ..checkpoint import load_checkpoint, save_checkpoint
+from ..checkpoint.names import arranged
 from ..gradients import value_and_grad
-from ..names import arranged
 from ..params import flatten_names
 from ..reading import reader
 from .carried import describe_structure, own_tensors, read_state, state_tensors

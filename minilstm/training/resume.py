@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..checkpoint import Checkpoint, CheckpointError
+from ..checkpoint.names import arranged
 from ..layers.differences import differences as model_differences
-from ..names import arranged
 from ..params import flatten_names
 from .record import PLACED, differences, shown
 from .runstate import RunState

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checkpoint import Checkpoint, has_slot_names, save_checkpoint
-from ..names import arranged
+from ..checkpoint.names import arranged
 from ..params import Tree, flatten_names, tree_leaves, unflatten_names
 from .carried import describe_structure, own_tensors, read_state, state_tensors
 from .folder import NAME, RunFolder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .arguments import nearest
-from .layers import Sequential
-from .params import flatten_names, unflatten_names
+from ..arguments import nearest
+from ..layers import Sequential
+from ..params import flatten_names, unflatten_names
 
 MOST_HELPED = 20  # missing names for which an error lists the nearest: a file may lack thousands
 
