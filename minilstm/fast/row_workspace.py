@@ -5,8 +5,8 @@ all steps read and write. For a large kernel that takes longer than it saves in 
 in inputs and outputs:
 
 - **The kernel is read in place.** Its first rows multiply the inputs of all steps at once, the others multiply h. The
-  scale that makes a sigmoid of a tanh, and the bias, are applied to the z of a step, which is in the cache. The
-  kernel's gradient is one product of two arrays as the loops leave them.
+  sign that a sigmoid by exp needs, and the bias, are applied to the z of a step, which is in the cache. The kernel's
+  gradient is one product of two arrays as the loops leave them.
 - **A copy sorts the gates.** It reads z ``[batch, 4 * units]`` and writes each gate as a contiguous block; from then on
   a step is that of `minilstm.fast.large_loops.LargeLoops`. Another copy makes rows of dz.
 
