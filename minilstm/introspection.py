@@ -11,9 +11,9 @@ from .arrays import as_array, as_lengths
 from .cells import LSTMCell
 from .gates import GATES, split_gates
 from .layers import RNN, Sequential
-from .layers.base import check_features, required
+from .layers.base import check_features
 from .params import get_path
-from .shapes import checked_state
+from .shapes import check_params, checked_state, features_of
 
 Array = Any
 
@@ -30,8 +30,9 @@ def gate_activations(
     params : dict
         The parameters of the layer, cell or model.
     inputs : array [batch, time, features]
+        If the layer is time_major, time comes first in all arrays.
     state : pair (c, h), optional
-        Default zeros.
+        Default: what the layer starts from.
     sequence_length : integer array [batch], optional
         Later values are NaN.
 
@@ -40,13 +41,13 @@ def gate_activations(
     dict of arrays [batch, time, units]
         Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``.
     """
-    _, _, _, lengths, tape, _ = _run("gate_activations", layer, params, inputs, state, sequence_length)
-    steps = {name: np.stack([getattr(step, name) for step in tape.steps], axis=1) for name in (*GATES, "c", "h")}
+    *_, lengths, tape, _, layout = _run("gate_activations", layer, params, inputs, state, sequence_length)
+    steps = {name: np.stack([getattr(step, name) for step in tape.steps]) for name in (*GATES, "c", "h")}
     if lengths is not None:
-        past = np.arange(len(tape.steps)) >= lengths[:, None]
+        past = np.arange(len(tape.steps))[:, None] >= lengths
         for values in steps.values():
             values[past] = np.nan
-    return steps
+    return {name: values.swapaxes(*layout) for name, values in steps.items()}
 
 
 trace = gate_activations  # the old name, for one release
@@ -80,12 +81,14 @@ def gradient_flow(
         respect to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for
         one release.
     """
-    cell, weights, x, lengths, tape, result = _run("gradient_flow", layer, params, inputs, state, sequence_length)
+    cell, weights, x, lengths, tape, outputs, layout = _run(
+        "gradient_flow", layer, params, inputs, state, sequence_length
+    )
     d_outputs = as_array(d_outputs, "gradient_flow: d_outputs").astype(x.dtype, copy=False)
-    wanted = (result[0].shape[1], result[0].shape[0], *result[0].shape[2:])
+    wanted = outputs.swapaxes(*layout).shape
     if d_outputs.shape != wanted:
         raise ValueError(f"gradient_flow: d_outputs must have shape {wanted}, got {d_outputs.shape}")
-    cotangents = np.ascontiguousarray(np.swapaxes(d_outputs, 0, 1))
+    cotangents = np.ascontiguousarray(d_outputs.swapaxes(*layout))
     dc, dh = cell.zero_state(x.shape[1], x.dtype)
     if d_state is not None:
         dc, dh = checked_state(cell, d_state, x.shape[1], x.dtype, "gradient_flow: d_state")
@@ -95,34 +98,42 @@ def gradient_flow(
     flow = {"dc": sweep.dc, "dh": sweep.dh}
     for gate, dz in split_gates(sweep.dz).items():
         flow[f"dz_{gate}"] = flow[f"d{gate}"] = dz
-    return {name: np.swapaxes(values, 0, 1) for name, values in flow.items()}
+    return {name: values.swapaxes(*layout) for name, values in flow.items()}
 
 
 def _run(
     caller: str, layer: Any, params: Any, inputs: Array, state: Any, lengths: Any
-) -> tuple[LSTMCell, list[Any], Array, Any, Any, Any]:
-    """The cell, its weights in the order of `bptt.WEIGHTS`, inputs, lengths, the tape, what the forward pass returned.
+) -> tuple[LSTMCell, list[Any], Array, Any, Any, Array, tuple[int, int]]:
+    """The cell, its weights in the order of `bptt.WEIGHTS`, inputs, lengths, the tape, the outputs, and the two axes to
+    exchange between the layer's layout and one with the time first.
 
     Errors name the `caller`.
     """
     if isinstance(layer, Sequential):
         params, layer = get_path(params, layer.names[0]), layer.layers[0]
-    cell, params = (layer.cell, get_path(params, layer.cell.name)) if isinstance(layer, RNN) else (layer, params)
+    of_layer, cell, layout = params, layer, (0, 1)
+    if isinstance(layer, RNN):
+        params, cell, layout = get_path(params, layer.cell.name), layer.cell, (0, 0) if layer.time_major else (0, 1)
     if not bptt.has_derivation(cell):
         raise ValueError(f"{caller}: layer must be an LSTMCell without wrappers, or an RNN of one, got {layer!r:.80}")
     if getattr(layer, "reverse", False):
         raise ValueError(f"{caller}: the layer has reverse=True; give a forward layer and reversed inputs")
-    required(params, "kernel", caller)
-    weights = [get_path(params, name) for name in bptt.WEIGHTS]
-    x = as_array(inputs, f"{caller}: inputs").astype(weights[0].dtype, copy=False)
+    wanted = "[batch, time, features]" if layout == (0, 1) else "[time, batch, features]"
+    x = as_array(inputs, f"{caller}: inputs")
     if x.ndim != 3:
-        raise ValueError(f"{caller}: inputs must be [batch, time, features], got shape {x.shape}")
-    check_features(x, cell.input_dim(params), caller, "[batch, time, features]")
-    x = np.swapaxes(x, 0, 1)
+        raise ValueError(f"{caller}: inputs must be {wanted}, got shape {x.shape}")
+    features = features_of(cell, params) or x.shape[-1]
+    dtype = check_params(cell, params, features, caller)
+    weights = [get_path(params, name) for name in bptt.WEIGHTS]
+    check_features(x, features, caller, wanted)
+    x = x.astype(dtype, copy=False).swapaxes(*layout)
     lengths = as_lengths(lengths, x.shape[1], x.shape[0], caller)
-    c, h = cell.zero_state(x.shape[1], x.dtype)
     if state is not None:
         c, h = checked_state(cell, state, x.shape[1], x.dtype, caller)
+    elif isinstance(layer, RNN):
+        c, h = layer.initial_state(of_layer, x.shape[1])
+    else:
+        c, h = cell.zero_state(x.shape[1], x.dtype)
     tape = bptt.Tape()
-    result = bptt.lstm_sequence(x, c, h, *weights, cell=cell, sequence_length=lengths, tape=tape)
-    return cell, weights, x, lengths, tape, result
+    outputs = bptt.lstm_sequence(x, c, h, *weights, cell=cell, sequence_length=lengths, tape=tape)[0]
+    return cell, weights, x, lengths, tape, outputs, layout

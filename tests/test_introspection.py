@@ -77,6 +77,41 @@ def test_what_cannot_be_looked_into_is_refused():
         gradient_flow(layer, layer.init(0, 2), np.ones((1, 2, 2), np.float32), np.ones((1, 2)))
 
 
+@pytest.mark.parametrize("look", [gate_activations, lambda *args: gradient_flow(*args, np.ones((1, 2, 3)))])
+def test_weights_that_numpy_would_broadcast_are_refused(look):
+    layer, inputs = LSTM(3), np.ones((1, 2, 2), np.float32)
+    params = layer.init(0, 2)
+    for name, weight in params["lstm_cell"].items():
+        changed = {"lstm_cell": {**params["lstm_cell"], name: weight[..., :1]}}
+        with pytest.raises(ValueError, match=rf"(gate_activations|gradient_flow): params: {name} must have shape"):
+            look(layer, changed, inputs)
+        with pytest.raises(ValueError, match=rf"(gate_activations|gradient_flow): params: {name} must have shape"):
+            look(layer.cell, changed["lstm_cell"], inputs)
+        del changed["lstm_cell"][name]
+        with pytest.raises(ValueError, match=rf"(gate_activations|gradient_flow): params: {name} is missing"):
+            look(layer, changed, inputs)
+
+
+def test_a_layer_is_looked_into_as_it_runs():
+    """From its learned initial state, and with the time first if it is time_major."""
+    rng = np.random.default_rng(0)
+    layer, inputs, d_outputs = LSTM(3, learn_initial_state=True), rng.normal(size=(2, 4, 2)), rng.normal(size=(2, 4, 3))
+    params = tree_map(lambda w: rng.normal(size=w.shape), layer.init(0, 2, np.float64))
+    lengths = [4, 3]
+    gates = gate_activations(layer, params, inputs, sequence_length=lengths)
+    outputs = layer(params, inputs, sequence_length=lengths)
+    assert_close(np.nan_to_num(gates["h"]), outputs, 1e-14)
+    flow = gradient_flow(layer, params, inputs, d_outputs, sequence_length=lengths)
+    first = LSTM(3, learn_initial_state=True, time_major=True)
+    in_order = [inputs.swapaxes(0, 1), d_outputs.swapaxes(0, 1)]
+    for name, values in gate_activations(first, params, in_order[0], sequence_length=lengths).items():
+        np.testing.assert_array_equal(values, gates[name].swapaxes(0, 1))
+    for name, values in gradient_flow(first, params, *in_order, sequence_length=lengths).items():
+        np.testing.assert_array_equal(values, flow[name].swapaxes(0, 1))
+    with pytest.raises(ValueError, match=r"gate_activations: inputs must be \[time, batch, features\]"):
+        gate_activations(first, params, inputs[0])
+
+
 def test_the_old_names_are_there_for_one_release():
     layer = LSTM(3)
     params, inputs = layer.init(0, 2), np.ones((2, 4, 2), np.float32)
