@@ -172,10 +172,13 @@ def sequence(
     Raises
     ------
     ValueError
-        If inputs, state or sequence_length do not fit the cell and each other.
+        If an argument does not fit the cell and the others.
     """
     inputs, state = checked_call(cell, params, inputs, state, "bptt.sequence", "inputs")
     sequence_length = as_lengths(sequence_length, inputs.shape[1], len(inputs), "bptt.sequence")
+    wanted = (*inputs.shape[:2], cell.output_size)
+    if h_masks is not None and np.shape(h_masks) != wanted:
+        raise ValueError(f"bptt.sequence: h_masks must have shape {wanted}, got {np.shape(h_masks)}")
     weights = [get_path(params, name) for name in WEIGHTS]
     results = lstm_sequence(
         inputs, *state, *weights, cell=cell, sequence_length=sequence_length, h_masks=h_masks, tape=Tape()

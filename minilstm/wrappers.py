@@ -21,7 +21,7 @@ from .arrays import as_floating
 from .cells import Array, Cell, LSTMState
 from .options import describe_parts, flag, option
 from .params import get_path, set_path, tree_map
-from .shapes import features_of
+from .shapes import checked_call, features_of
 
 Masks = Any  # a tree of arrays [time, batch, width], or of their rows [batch, width] at one step; None drops nothing
 
@@ -268,6 +268,7 @@ class MultiRNNCell(Cell):
         self, params: dict[str, Any], x_t: Array, state: Sequence[Any], masks: Masks = None
     ) -> tuple[Array, tuple[Any, ...]]:
         """One step of every cell, from the first to the last."""
+        x_t, state = checked_call(self, params, x_t, state)
         masks = [None] * len(self.cells) if masks is None else masks
         states = []
         for cell, weights, cell_state, mask in zip(self.cells, self.inner_params(params), state, masks, strict=True):
@@ -292,7 +293,12 @@ def times_state(state: Any, masks: Masks) -> Any:
 
 
 def _times(x: Array, mask: Array | None) -> Array:
-    return x if mask is None else x * mask
+    if mask is None:
+        return x
+    wanted, got = (part.shape if hasattr(part, "shape") else np.shape(part) for part in (x, mask))
+    if wanted != got:
+        raise ValueError(f"DropoutWrapper: masks must be those of one step, wanted shape {wanted}, got {got}")
+    return x * mask
 
 
 def _map_state(function: Any, sizes: Any) -> Any:

@@ -35,6 +35,7 @@ from minilstm import (
 )
 from minilstm.cells import ACTIVATIONS, clip, relu, sigmoid, tanh
 from minilstm.params import flatten_names, tree_leaves, tree_map, unflatten_names
+from minilstm.wrappers import masks_at
 
 
 @pytest.mark.parametrize("name", [n for n in plain_cell_cases() if "sequence_length" not in golden(n)[1]])
@@ -298,6 +299,30 @@ def test_lists_and_other_dtypes_become_arrays_of_the_weights_dtype(cell):
         assert_trees_equal(found, wanted)
 
 
+def test_a_stack_needs_the_state_of_each_of_its_cells():
+    stack = CELLS["stack"]
+    params, (first, second) = stack.init(0, 2, np.float64), stack.zero_state(4, np.float64)
+    for state, got in (((first,), "1 parts"), ((first, second, first), "3 parts"), (None, "NoneType"), (first, "ndarray")):
+        with pytest.raises(ValueError, match=f"MultiRNNCell: state does not fit the cell: wanted 2 parts, got {got}"):
+            stack(params, X, state)
+    with pytest.raises(ValueError, match="MultiRNNCell: state must have shapes"):
+        stack(params, X, (second, first))
+    output, state = stack(params, X, [first, list(second)])
+    assert_trees_equal((output, state), stack(params, X, (first, second)))
+
+
+def test_masks_are_those_of_one_step():
+    cell = DropoutWrapper(LSTMCell(3), input_keep_prob=0.5, output_keep_prob=0.5, state_keep_prob=0.5)
+    params, state = cell.init(0, 2, np.float64), cell.zero_state(4, np.float64)
+    masks = cell.draw_masks(np.random.default_rng(0), 4, 5, np.float64, input_dim=2)
+    of_one = masks_at(masks, 0)
+    cell(params, X, state, of_one)
+    cell(params, X.tolist(), state, of_one)
+    for wrong in (masks, *({**of_one, name: masks[name]} for name in ("input", "output", "state"))):
+        with pytest.raises(ValueError, match=r"DropoutWrapper: masks must be those of one step, wanted shape \(4, .\)"):
+            cell(params, X, state, wrong)
+
+
 @pytest.mark.parametrize(("x", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
 def test_a_whole_sequence_is_looked_at_in_the_same_way(x, message):
     cell = LSTMCell(3)
@@ -310,6 +335,8 @@ def test_a_whole_sequence_is_looked_at_in_the_same_way(x, message):
         bptt.sequence(cell, params, X[None], LSTMState(state.c[:1], state.h))
     with pytest.raises(ValueError, match=r"bptt\.sequence: sequence_length must be from 0 to 1"):
         bptt.sequence(cell, params, X[None], state, [1, 0, 1, 2])
+    with pytest.raises(ValueError, match=r"bptt\.sequence: h_masks must have shape \(1, 4, 3\), got \(1, 4, 1\)"):
+        bptt.sequence(cell, params, X[None], state, None, np.ones((1, 4, 1)))
 
 
 class TwoMatrices(LSTMCell):
