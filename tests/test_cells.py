@@ -302,11 +302,12 @@ def test_lists_and_other_dtypes_become_arrays_of_the_weights_dtype(cell):
 def test_a_stack_needs_the_state_of_each_of_its_cells():
     stack = CELLS["stack"]
     params, (first, second) = stack.init(0, 2, np.float64), stack.zero_state(4, np.float64)
-    for state, got in (((first,), "1 parts"), ((first, second, first), "3 parts"), (None, "NoneType"), (first, "ndarray")):
+    three = first, second, first
+    for state, got in (((first,), "1 parts"), (three, "3 parts"), (None, "NoneType"), (first, "ndarray")):
         with pytest.raises(ValueError, match=f"MultiRNNCell: state does not fit the cell: wanted 2 parts, got {got}"):
             stack(params, X, state)
     with pytest.raises(ValueError, match="MultiRNNCell: state must have shapes"):
-        stack(params, X, (second, first))
+        stack(params, X, (first, (first, first)))
     output, state = stack(params, X, [first, list(second)])
     assert_trees_equal((output, state), stack(params, X, (first, second)))
 
