@@ -39,7 +39,7 @@ from minilstm import (
 )
 from minilstm.activations import ACTIVATIONS, Activation
 from minilstm.fast import lstm as fast_lstm
-from minilstm.fast.activations import ONE_TANH
+from minilstm.fast.activations import ONE_TANH_OF_DOUBLES
 from minilstm.fast.loops import CACHE_BYTES
 from minilstm.params import tree_leaves, tree_map
 from minilstm.second import tangents
@@ -150,7 +150,7 @@ def test_one_forward_pass_serves_two_sweeps_with_tangents(backprop):
 def test_products_of_large_steps_equal_those_of_the_readable_pass():
     """Gates by exp, and sources of two steps at a time."""
     units, batch = 40, 96
-    assert 4 * units * batch > ONE_TANH
+    assert 4 * units * batch > ONE_TANH_OF_DOUBLES
     assert CACHE_BYTES // (8 * units * batch * 8) == 2
     rng = np.random.default_rng(4)
     params, inputs = LSTM(units).init(0, 3, np.float64), rng.normal(size=(batch, 5, 3))

@@ -17,8 +17,9 @@ I, J, F, O = (GATES.index(gate) for gate in "ijfo")
 # What makes a gate of its tanh: sigmoid(z) = 0.5 tanh(0.5 z) + 0.5, while j is its own tanh.
 SCALE, SHIFT = (tuple(of_j if gate == "j" else 0.5 for gate in GATES) for of_j in (1, 0))
 EXP_SCALE = tuple(1 if gate == "j" else -1 for gate in GATES)  # sigmoid(z) = 1 / (1 + exp(-z))
-ONE_TANH = 1 << 13  # bytes of four gates, at most, for which one tanh costs less than a tanh, two exp and two divisions
 SMALL = 1 << 13  # entries of four gates, at most, for which a constant is an array of their shape
+# Entries of four gates, at most, for which one tanh costs less than a tanh, two exp and two divisions; in float64 fewer
+ONE_TANH, ONE_TANH_OF_DOUBLES = 1 << 13, 1 << 9
 
 
 class FastActivation(NamedTuple):
@@ -84,7 +85,7 @@ class Nonlinearity:
     """
 
     def __init__(self, entries: int, dtype: Any) -> None:
-        self.by_tanh = 4 * entries * np.dtype(dtype).itemsize <= ONE_TANH
+        self.by_tanh = 4 * entries <= (ONE_TANH if np.dtype(dtype).itemsize <= 4 else ONE_TANH_OF_DOUBLES)
         self.scale = SCALE if self.by_tanh else EXP_SCALE
         few = 4 * entries <= SMALL  # a constant is then an array of their shape
         self.ones = [np.ones((count * entries,) if few else (), dtype) for count in (1, 2)]

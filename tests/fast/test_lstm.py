@@ -47,6 +47,7 @@ def passes(request):
         if request.param == "large steps":
             patch.setattr(loops, "LARGE_BLOCK", -1)
             patch.setattr(activations, "ONE_TANH", -1)
+            patch.setattr(activations, "ONE_TANH_OF_DOUBLES", -1)
         if request.param == "large kernels":
             patch.setattr(fast_lstm, "LARGE_KERNEL", -1)
         yield request.param
