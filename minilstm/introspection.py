@@ -54,14 +54,9 @@ trace = gate_activations  # the old name, for one release
 
 
 def gradient_flow(
-    layer: Any,
-    params: Any,
-    inputs: Array,
-    d_outputs: Array,
-    d_state: Any = None,
-    state: Any = None,
-    sequence_length: Any = None,
-) -> dict[str, Array]:
+    layer: Any, params: Any, inputs: Array, d_outputs: Array,
+    d_state: Any = None, state: Any = None, sequence_length: Any = None,
+) -> dict[str, Array]:  # fmt: skip
     """The derivatives of a loss with respect to the states and the gates' pre-activations of every step.
 
     Parameters
@@ -81,20 +76,16 @@ def gradient_flow(
         respect to the pre-activations of the gates. The keys ``di``, ``dj``, ``df``, ``do`` are old names of these, for
         one release.
     """
-    cell, weights, x, lengths, tape, outputs, layout = _run(
-        "gradient_flow", layer, params, inputs, state, sequence_length
-    )
+    cell, weights, x, lengths, tape, h, layout = _run("gradient_flow", layer, params, inputs, state, sequence_length)
     d_outputs = as_array(d_outputs, "gradient_flow: d_outputs").astype(x.dtype, copy=False)
-    wanted = outputs.swapaxes(*layout).shape
+    wanted = h.swapaxes(*layout).shape
     if d_outputs.shape != wanted:
         raise ValueError(f"gradient_flow: d_outputs must have shape {wanted}, got {d_outputs.shape}")
     cotangents = np.ascontiguousarray(d_outputs.swapaxes(*layout))
     dc, dh = cell.zero_state(x.shape[1], x.dtype)
     if d_state is not None:
         dc, dh = checked_state(cell, d_state, x.shape[1], x.dtype, "gradient_flow: d_state")
-    sweep = bptt.lstm_backward(
-        cotangents, dc, dh, x, *weights, cell=cell, sequence_length=lengths, tape=tape
-    )
+    sweep = bptt.lstm_backward(cotangents, dc, dh, x, *weights, cell=cell, sequence_length=lengths, tape=tape)
     flow = {"dc": sweep.dc, "dh": sweep.dh}
     for gate, dz in split_gates(sweep.dz).items():
         flow[f"dz_{gate}"] = flow[f"d{gate}"] = dz
