@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minilstm import Adam, Sequential, fit, losses
+from minilstm import Adam, Sequential, fit, losses, tbptt
 from minilstm.data import ContiguousBatches
 from minilstm.export.layout import to_torch
 from minilstm.optional import library
@@ -87,7 +87,6 @@ class Turns:
 
     def __init__(self, batches: ContiguousBatches, peer: TorchModel, block: int) -> None:
         self.batches, self.peer, self.block = batches, peer, block
-        self.num_steps = batches.num_steps  # tells `fit` that the state is carried from batch to batch
         self.ours: list[float] = []
         self.theirs: list[float] = []
         self.done = 0  # windows that PyTorch has trained
@@ -97,7 +96,7 @@ class Turns:
         """The batch of a step; if a block is complete, PyTorch has its turn first."""
         if step == self.done + self.block:
             self.turn()
-        if step == self.done:  # comes twice for step 0: `fit` looks at the first batch before it begins
+        if step == self.done:  # for step 0 before `fit` begins: what it does with the first batch counts as ours
             self.started = time.perf_counter()
         return self.batches(step)
 
@@ -134,7 +133,7 @@ def compare(
     turns = Turns(training, peer, block)
     result = fit(
         model, params, losses.softmax_cross_entropy, turns, optimizer=Adam(settings.learning_rate), epochs=1,
-        steps_per_epoch=windows, clip_norm=CLIP_NORM, seed=seed, progress=progress,
+        steps_per_epoch=windows, tbptt=tbptt(training.num_steps), clip_norm=CLIP_NORM, seed=seed, progress=progress,
     )  # fmt: skip
     turns.turn()
 

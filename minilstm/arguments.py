@@ -96,7 +96,7 @@ def check_dtype(dtype: Any, where: str) -> np.dtype:
         raise ValueError(f"{where}: dtype must be floating, got {_short(dtype)}") from None
     if found.kind != "f":
         raise ValueError(f"{where}: dtype must be floating, got {found}")
-    return found
+    return found.newbyteorder("=")
 
 
 def as_generator(seed: Any, where: str, name: str = "seed", **sizes: Any) -> np.random.Generator:
@@ -104,6 +104,8 @@ def as_generator(seed: Any, where: str, name: str = "seed", **sizes: Any) -> np.
     for size in sizes:
         check_whole(sizes[size], size, where)
     try:
+        if isinstance(seed, (bool, np.bool_)):  # NumPy takes False for 0; a `training=False` drops nothing as None
+            raise TypeError
         return np.random.default_rng(seed)
     except (TypeError, ValueError):
         wanted = "what np.random.default_rng takes, such as a whole number of 0 or more"

@@ -57,7 +57,7 @@ from .options import (
     refuse_num_units,
 )  # fmt: skip
 from .params import tree_map
-from .shapes import checked_call
+from .shapes import checked_call, own_copy
 
 Array = Any  # a NumPy array, or autograd's box around one
 
@@ -194,7 +194,7 @@ class LSTMCell(Cell):
     proj_clip: float | None = option(None, check_bound)
     activation: Any = activation_option("tanh")
     initializer: Any = initializers.option()
-    bias_initializer: Any = initializers.option("zeros")
+    bias_initializer: Any = initializers.option("zeros", of_lstm_gates=True)
     name: str | None = None  # type: ignore[assignment]
     num_units: InitVar[Any] = None
 
@@ -263,7 +263,7 @@ class LSTMCell(Cell):
         """One step: x_t and a pair (c, h) to the output and the new state. `masks` is for wrappers that drop out."""
         x_t, (c, h) = checked_call(self, params, x_t, state)
         step = self.step(params, x_t, c, h)
-        return step.h, LSTMState(step.c, step.h)
+        return own_copy(step.h), LSTMState(step.c, step.h)
 
 
 @dataclass(eq=False, repr=False)

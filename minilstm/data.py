@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,20 @@ OTHER_WORDS = {  # what other libraries call them
 def as_batch(data: Any, where: str = "data") -> Batch:
     """Return `data` as a dict with `inputs`, and `targets`, `weights`, `sequence_length` if it has them.
 
-    A dict is returned unchanged. ``(inputs, targets)`` and ``(inputs, targets, weights)`` become one.
+    A dict is returned unchanged. ``(inputs, targets)`` and ``(inputs, targets, weights)`` become one. A named tuple
+    becomes one by its names, if it has one of these, or another library's word for one.
 
     Raises ValueError for anything else, and for an unknown key.
     """
+    names = [OTHER_WORDS.get(name, name) for name in getattr(data, "_fields", ())]
+    if not set(names).isdisjoint(KEYS):
+        data = dict(zip(names, data, strict=True))
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
+        if all(isinstance(part, tuple) for part in data):
+            raise ValueError(f"{where}: wanted (inputs, targets), got {len(data)} tuples, which may be pairs; stack them")
         return dict(zip(("inputs", "targets", "weights"), data, strict=False))
+    if isinstance(data, Mapping) and not isinstance(data, dict):
+        data = dict(data)
     if isinstance(data, dict) and "inputs" in data:
         for key in data:
             if key not in KEYS:
@@ -221,7 +229,8 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     longest = int(lengths.max())
     if length is not None and longest > length:
         raise ValueError(f"pad_sequences: length is {length}, but the longest of the sequences has {longest} steps")
-    dtype = np.result_type(*(array.dtype for array in arrays))
+    of_numbers = [array.dtype for array in arrays if array.size]  # an empty list is float64, whatever it stands for
+    dtype = np.result_type(*(of_numbers or [arrays[0].dtype]))
     padded = np.zeros((len(arrays), longest if length is None else length, *arrays[0].shape[1:]), dtype)
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array

@@ -129,13 +129,14 @@ def report(
     rng = as_generator(seed, "report", batch=batch, time=time, entries=entries, input_dim=input_dim)
     params = _in_float64(model.init(rng, input_dim, np.float64) if params is None else params, rng)
     variables: Tree = {"params": params}
+    size = (time, batch) if model.is_time_major else (batch, time)
     first, labels = model.layers[0], None
     if isinstance(first, Embedding):
-        labels = rng.integers(0, first.vocabulary, (batch, time))
+        labels = rng.integers(0, first.vocabulary, size)
     else:
-        variables["inputs"] = rng.normal(0, 1, (batch, time, input_dim))
+        variables["inputs"] = rng.normal(0, 1, (*size, input_dim))
     inputs = variables.get("inputs", labels)
-    zeros = model.apply(params, inputs)[1]
+    zeros = _without_learned(model, model.apply(params, inputs)[1])
     variables["initial_state"] = tree_map(lambda s: rng.normal(0, 0.5, s.shape), zeros)
     loss = RandomLoss(rng)
 
@@ -225,6 +226,18 @@ def _in_float64(params: Tree, rng: np.random.Generator) -> Tree:
     """Return the weights in float64; those that are all 0 are replaced by random numbers."""
     params = tree_map(lambda w: as_array(w, "report: params").astype(np.float64), params)
     return tree_map(lambda w: w if np.any(w) else rng.normal(0, 0.3, w.shape), params)
+
+
+def _without_learned(model: Sequential, state: dict[str, Any]) -> dict[str, Any]:
+    """A state to start from; a layer that learns its own gets None."""
+
+    def given(layer: Any, part: Any) -> Any:
+        if isinstance(layer, Bidirectional):
+            return tuple(map(given, (layer.forward, layer.backward), part))
+        return None if getattr(layer, "learn_initial_state", False) else part
+
+    layers = dict(zip(model.names, model.layers, strict=True))
+    return {name: given(layers[name], part) for name, part in state.items()}
 
 
 def _with_trace(layer: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +34,9 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     Returns
     -------
     callable
-        ``(loss, grads)``, or ``((loss, aux), grads)``. `loss` is a float of the parameters' dtype; `grads` has the
-        structure, shapes and dtypes of `params`, is C-contiguous, and is zero for a leaf that the loss does not use.
+        ``(loss, grads)``, or ``((loss, aux), grads)``. `loss` is the number that `function` returned, and `aux` its
+        tree; `grads` has the structure, shapes and dtypes of `params`, each leaf a C-contiguous array of its own that
+        is zero if the loss does not use it.
 
     Raises
     ------
@@ -230,10 +232,16 @@ def _is_plain(leaf: Any) -> bool:
 def _grads(end: Any, value: Any, roots: list[Any], leaves: list[Any]) -> list[Any]:
     """The gradients from the node `end` back to every root; 0 where nothing arrives."""
     found = [None] * len(roots) if end is None else sweep(end, vspace(value).ones(), roots)
-    return [
+    grads = [
         np.zeros(np.shape(leaf), np.asarray(getval(leaf)).dtype) if grad is None else _like_leaf(grad, leaf)
         for grad, leaf in zip(found, leaves, strict=True)
     ]
+    return grads if len(set(map(_start, grads))) == len(grads) else [copy.copy(grad) for grad in grads]
+
+
+def _start(grad: Any) -> int:
+    """Where an array begins in memory: of ``w + b`` both gradients are one array."""
+    return id(grad) if isbox(grad) else grad.__array_interface__["data"][0]
 
 
 def _like_leaf(grad: Any, leaf: Any) -> Any:
@@ -244,16 +252,22 @@ def _like_leaf(grad: Any, leaf: Any) -> Any:
 
 
 def global_norm(tree: Tree) -> float:
-    """Return the Euclidean norm of all leaves as one vector; the squares of float32 leaves do not overflow.
+    """Return the Euclidean norm of all leaves as one vector. The squares of large numbers do not overflow, those of
+    small ones do not vanish.
 
     >>> global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
     leaves = tree_leaves(_floating(tree, "global_norm: tree"))
-    total = sum(float(np.vdot(leaf, leaf)) for leaf in leaves)  # BLAS, in the leaf's dtype: no copy
-    if not math.isfinite(total):  # a square may overflow although the norm does not
-        total = sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in leaves)
-    return math.sqrt(total)
+    if all(leaf.dtype.itemsize > 2 for leaf in leaves):
+        total = sum(float(np.vdot(leaf, leaf)) for leaf in leaves)  # BLAS, in the leaf's dtype: no copy
+        if 1e-30 < total < math.inf:
+            return math.sqrt(total)
+    # A square may overflow, or vanish, although the norm does not.
+    largest = max((float(np.max(np.abs(leaf), initial=0)) for leaf in leaves), default=0.0)
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * math.sqrt(sum(float(np.sum(np.square(leaf / largest, dtype=np.float64))) for leaf in leaves))
 
 
 def _floating(tree: Tree, where: str) -> Tree:

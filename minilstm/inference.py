@@ -36,17 +36,21 @@ def predict(
     count = inputs.shape[axis]
     size = count if batch_size is None else check_whole(batch_size, "batch_size", "predict")
     pieces = [slice(start, start + size) for start in range(0, count, size)]
-    parts = []
     with ProgressBar(len(pieces), show=progress) as bar:
         for piece in pieces:
             outputs = model(params, inputs[:, piece] if axis else inputs[piece])
-            parts.append(as_array(outputs, "predict: what model returned"))
-            along, rows = axis if parts[0].ndim > 2 else 0, min(piece.stop, count) - piece.start
-            wanted = (*parts[0].shape[:along], rows, *parts[0].shape[along + 1 :])
-            if parts[-1].shape != wanted:
-                raise ValueError(f"predict: model must return outputs of shape {wanted}, got {parts[-1].shape}")
-            bar.advance(min(piece.stop, count) - piece.start, {})
-    return np.concatenate(parts, axis=along)
+            outputs = as_array(outputs, "predict: what model returned")
+            rows = min(piece.stop, count) - piece.start
+            if piece.start == 0:
+                along = axis if outputs.ndim > 2 else 0
+                before, after = outputs.shape[:along], outputs.shape[along + 1 :]
+                found = np.empty((*before, count, *after), outputs.dtype)
+            wanted = (*before, rows, *after)
+            if outputs.shape != wanted:
+                raise ValueError(f"predict: model must return outputs of shape {wanted}, got {outputs.shape}")
+            found[(slice(None),) * along + (piece,)] = outputs
+            bar.advance(rows, {})
+    return found
 
 
 def generate(
@@ -136,7 +140,7 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
     temperature : float, default 1.0
         Logits are divided by it. Below 1, likely labels become likelier; 0 always picks the likeliest label.
     top_k : int, optional
-        Sample only from the `top_k` likeliest labels.
+        Sample only from the `top_k` likeliest labels; which of two equally likely ones is left out is not defined.
 
     Returns
     -------
@@ -160,8 +164,7 @@ def sampler(temperature: float = 1.0, top_k: int | None = None) -> Callable[[Arr
         if temperature == 0:
             return logits.argmax(axis=-1)
         if top_k is not None and top_k < logits.shape[-1]:
-            lowest = np.partition(logits, -top_k, axis=-1)[..., -top_k, None]
-            logits = np.where(logits >= lowest, logits, -np.inf)
+            np.put_along_axis(logits, np.argpartition(logits, -top_k, axis=-1)[..., :-top_k], -np.inf, axis=-1)
         # The largest of logits plus Gumbel noise is a draw from their softmax.
         noise = as_generator(rng, "sampler", "rng").gumbel(size=logits.shape)
         with np.errstate(over="ignore"):  # to -infinity, at a low temperature

@@ -41,7 +41,7 @@ class Constant:
         _check(self, "value")
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.full(shape, self.value, dtype)
+        return np.full(shape, _rounded(self.value, dtype, "Constant"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Uniform:
         _check(self, "limit", least=0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        _rounded(self.limit, dtype, "Uniform")
         return rng.uniform(-self.limit, self.limit, shape).astype(dtype)
 
 
@@ -89,7 +90,7 @@ class Orthogonal:
         rows, columns = shape
         q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
         q = q * np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
-        return (self.gain * (q if rows >= columns else q.T)).astype(dtype)
+        return _rounded(self.gain * (q if rows >= columns else q.T), dtype, "Orthogonal")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class Chrono:
     For each unit, u is uniform in [1, max_time - 1). Its biases are f = log(u), so that it forgets over about u steps,
     i = -f, and 0 for the gates j and o. The cell adds its own ``forget_bias`` to f: set that to 0.
 
-    Raises ValueError unless `max_time` is finite and above 2, or (when called) for a shape other than ``(4 * units,)``.
+    Raises ValueError unless `max_time` is finite and above 2, and (when called) if the shape is not ``(4 * units,)``.
+    Other cells and layers refuse it.
     Source: Tallec and Ollivier 2018 (arXiv 1804.11188).
     """
 
@@ -119,6 +121,15 @@ def _check(initializer: Any, name: str, **bounds: Any) -> None:
     """Check a number of an initializer, whose fields are frozen."""
     value = check_number(getattr(initializer, name), name, type(initializer).__name__, **bounds)
     object.__setattr__(initializer, name, value)
+
+
+def _rounded(values: Any, dtype: Any, where: str) -> np.ndarray:
+    """Numbers as an array of a dtype; ValueError if one is too large for it."""
+    with np.errstate(over="ignore"):
+        array = np.asarray(values).astype(dtype)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where}: every number must be finite in {np.dtype(dtype)}, got {values!r:.80}")
+    return array
 
 
 _REGISTRY: dict[str, type] = {
@@ -160,14 +171,15 @@ def _is_array_like(value: Any) -> bool:
 
 
 def _given(value: np.ndarray, argument: str) -> Initializer:
-    """Return an initializer that copies `value`."""
-    if not np.isfinite(value).all():
-        raise ValueError(f"{argument}: every number must be finite, got {value!r:.80}")
+    """Return an initializer that gives copies of `value` as it is now."""
+    if value.dtype.kind == "b":
+        raise ValueError(f"{argument}: wanted numbers, got {value!r:.80}")
+    value = np.array(_rounded(value, np.result_type(value, np.float32), argument))
 
     def given(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if value.ndim and value.shape != shape:
             raise ValueError(f"{argument}: the array given has shape {value.shape}, wanted {shape}")
-        return np.broadcast_to(value, shape).astype(dtype)
+        return np.array(np.broadcast_to(_rounded(value, dtype, argument), shape))
 
     return given
 
@@ -183,10 +195,15 @@ def describe(initializer: Initializer | None, where: str) -> Any:
     return {"name": name, **options} if options else name
 
 
-def option(default: Any = "glorot_uniform") -> Any:
-    """A field for the initializer of a cell or layer; None is allowed if it is the default."""
+def option(default: Any = "glorot_uniform", of_lstm_gates: bool = False) -> Any:
+    """A field for the initializer of a cell or layer; None is allowed if it is the default. `of_lstm_gates` says that
+    it makes the biases of the gates i, j, f and o, as `Chrono` does.
+    """
 
     def check(value: Any, name: str, where: str) -> Initializer | None:
-        return None if value is None and default is None else get(value, f"{where}: {name}")
+        found = None if value is None and default is None else get(value, f"{where}: {name}")
+        if isinstance(found, Chrono) and not of_lstm_gates:
+            raise ValueError(f"{where}: {name}: Chrono makes the bias of an LSTMCell or BasicLSTMCell, not this one")
+        return found
 
     return any_option(default, check, describe, show=False)

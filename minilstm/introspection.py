@@ -39,7 +39,7 @@ def gate_activations(
     Returns
     -------
     dict of arrays [batch, time, units]
-        Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``.
+        Keys ``i``, ``j``, ``f``, ``o`` (after their nonlinearities), ``c``, ``h``; h is ``[batch, time, output_size]``.
     """
     *_, lengths, tape, _, layout = _run("gate_activations", layer, params, inputs, state, sequence_length)
     steps = {name: np.stack([getattr(step, name) for step in tape.steps]) for name in (*GATES, "c", "h")}

@@ -96,10 +96,10 @@ class Optimizer:
             cls.state_class = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.learning_rate, type):
+            raise ValueError(f"{type(self).__name__}: learning_rate must be a number or a function, got a class")
         if not callable(self.learning_rate):
             self._check("learning_rate", above=0, rounded=False)
-        elif isinstance(self.learning_rate, type):
-            raise ValueError(f"{type(self).__name__}: learning_rate must be a number or a function, got a class")
 
     def init(self, params: Tree) -> Any:
         """The state before the first step, for `params`."""
@@ -122,11 +122,11 @@ class Optimizer:
         return new, type(state)(state.step + 1, *slots)
 
     def rate(self, step: int) -> float:
-        """The learning rate of the update numbered `step` (from 0)."""
-        rate = self.learning_rate
+        """The learning rate of the update numbered `step` (from 0); ValueError if it is negative or not finite."""
+        rate, name, kind = self.learning_rate, "learning_rate", type(self).__name__
         if callable(rate):
-            rate = check_number(rate(step), f"learning_rate(step={step})", type(self).__name__)
-        return _float32(rate)
+            rate, name = rate(step), f"learning_rate(step={step})"
+        return check_number(_float32(check_number(rate, name, kind, least=0)), f"{name} in float32", kind)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
@@ -145,9 +145,8 @@ class Optimizer:
         for name in names:
             kind, bounds = type(self).__name__, bounds or {"least": 0}
             value = check_number(getattr(self, name), name, kind, **bounds)
-            in_float32 = check_number(
-                _float32(value), f"{name} in float32", kind, **{**bounds, **({"above": 0} if value > 0 else {})}
-            )
+            narrower = {**bounds, **({"above": 0} if value > 0 else {})}
+            in_float32 = check_number(_float32(value), f"{name} in float32", kind, **narrower)
             setattr(self, name, in_float32 if rounded else value)
 
 
@@ -311,7 +310,7 @@ class Adam(Optimizer):
         return AdamState(0, _filled(params, 0), _filled(params, 0), np.float32(self.beta1), np.float32(self.beta2))
 
     def rule(self, rate: float, w: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
-        """One step for one array; `rate` is rate_t. For readers: `update` runs the fast twin, with the same bits."""
+        """One step for one array; `rate` is rate_t. `update` runs the fast twin of this rule, with the same bits."""
         m = self.beta1 * m + (1 - self.beta1) * g
         v = self.beta2 * v + (1 - self.beta2) * (g * g)
         return w - rate * m / (np.sqrt(v) + self.epsilon), m, v
@@ -324,7 +323,8 @@ class Adam(Optimizer):
         """
         given = self._rows(params, grads, state, ("m", "v"))
         rate = self.rate(state.step) * (math.sqrt(1 - float(state.beta2_power)) / (1 - float(state.beta1_power)))
-        rows = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)(given)
+        fast = FastAdam(self.beta1, self.beta2, self.epsilon, rate, donate)
+        rows = fast(given) if type(self).rule is Adam.rule else [self.rule(rate, *row) for row in given]
         new, m, v = (tree_unflatten(params, (row[k] for row in rows)) for k in range(3))
         powers = state.beta1_power * np.float32(self.beta1), state.beta2_power * np.float32(self.beta2)
         return new, AdamState(state.step + 1, m, v, *powers)

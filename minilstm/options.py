@@ -39,6 +39,11 @@ class Recipe:
     kind: ClassVar[str]  # "cell" or "layer", the key of the class name in `config`
     default_name: ClassVar[str]
     name: str | None
+    version: ClassVar[object] = object()  # another one after each change of any recipe, for what is kept about them
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        Recipe.version = object()
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
@@ -53,7 +58,7 @@ class Recipe:
                 setattr(self, field.name, value)
 
     def config(self) -> dict[str, Any]:
-        """Return every option as JSON-able values.
+        """Return every option as JSON-able values. A class of a user's own is named with its module.
 
         Raises ValueError for an activation or initializer without a registered name: it could not be read back.
         """
@@ -61,7 +66,7 @@ class Recipe:
         for field in declared(self):
             value, describe = getattr(self, field.name), field.metadata.get("describe")
             options[field.metadata.get("key", field.name)] = describe(value, where) if describe else value
-        return {self.kind: type(self).__name__, **(options or {"name": self.name})}
+        return {self.kind: class_name(self), **(options or {"name": self.name})}
 
     def __repr__(self) -> str:
         shown = []
@@ -74,14 +79,22 @@ class Recipe:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def options_of(recipe: Recipe) -> dict[str, Any]:
-    """The arguments that make the same recipe again."""
-    return {field.name: getattr(recipe, field.name) for field in declared(recipe)}
-
-
 def declared(recipe: Recipe) -> list[dataclasses.Field[Any]]:
     """The options of a recipe; none for a user's own class that is not a dataclass."""
     return [field for field in dataclasses.fields(recipe) if field.init] if dataclasses.is_dataclass(recipe) else []
+
+
+def class_name(part: Any) -> str:
+    """The name of the class of minilstm that a model, layer or cell behaves as; for a user's own class, also a subclass
+    that changes more than how it is made, its name with its module, which is none of minilstm's.
+    """
+    kind, known = type(part), next(kind for kind in type(part).__mro__ if kind.__module__.startswith("minilstm."))
+    own = {name for own in kind.__mro__[: kind.__mro__.index(known)] for name in vars(own) if hasattr(known, name)}
+    changed = any(name == "__call__" or not name.startswith("__") for name in own)
+    options = [[field.name for field in dataclasses.fields(k)] for k in (kind, known) if dataclasses.is_dataclass(k)]
+    if changed or options[1:] != options[:-1]:
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return known.__name__
 
 
 def describe_parts(value: Any, where: str) -> Any:

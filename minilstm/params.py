@@ -118,8 +118,9 @@ def _leaves_like(tree: Tree, other: Tree, path: str) -> list[Any]:
     """Return the leaves of `other` in the order of `tree`: two dicts may hold the same keys in another order."""
     if isinstance(tree, dict):
         if not isinstance(other, dict) or tree.keys() != other.keys():
-            got = sorted(other) if isinstance(other, dict) else type(other).__name__
-            raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted keys {sorted(tree)}, got {got}")
+            got = sorted(other, key=str) if isinstance(other, dict) else type(other).__name__
+            keys = sorted(tree, key=str)
+            raise ValueError(f"trees differ at {path[1:] or 'the tree'}: wanted keys {keys}, got {got}")
     elif isinstance(tree, (list, tuple)):
         if not isinstance(other, (list, tuple)) or len(tree) != len(other):
             got = f"{len(other)} items" if isinstance(other, (list, tuple)) else type(other).__name__

@@ -47,8 +47,10 @@ def plot_loss(
 ) -> Axes:
     """Plot training and validation loss over epochs on a logarithmic scale.
 
-    `history` is what `fit` returns; `baselines` (name -> loss) are drawn as horizontal lines.
+    `history` is that of what `fit` returns; `baselines` (name -> loss) are drawn as horizontal lines.
     """
+    if not hasattr(history, "get"):
+        raise ValueError(f"plot_loss: history must be a dict, such as result.history, got {history!r:.80}")
     ax = _clean_axes(ax)
     for key, label, colour in (("loss", "training", FORECAST), ("val_loss", "validation", FREE)):
         values = history.get(key, ())
@@ -78,6 +80,9 @@ def plot_forecast(
 
     `spans` (name -> first and last time) are shaded. `free` is a forecast at `free_times` that was fed its own outputs.
     """
+    if (free is None) != (free_times is None):
+        missing = "free" if free is None else "free_times"
+        raise ValueError(f"plot_forecast: free and free_times belong together, and {missing} is missing")
     ax = _clean_axes(ax, 11.0, 4.0)
     for (name, (first, last)), colour in zip((spans or {}).items(), itertools.cycle(SHADES)):
         ax.axvspan(first - 0.5, last + 0.5, color=colour, alpha=0.18, linewidth=0, label=name)
@@ -95,6 +100,9 @@ def plot_forecast(
 
 def plot_continuation(series: np.ndarray, forecast: np.ndarray, start: int, ax: Axes | None = None) -> Axes:
     """Plot a series ``[time]``, and a forecast ``[steps]`` that begins at time step `start` of the series."""
+    if np.ndim(series) != 1 or np.ndim(forecast) != 1:
+        shapes = f"{np.shape(series)} and {np.shape(forecast)}"
+        raise ValueError(f"plot_continuation: series and forecast must be [time] and [steps], got {shapes}")
     ax = _clean_axes(ax, 9.0, 3.2)
     ax.plot(np.arange(len(series)), series, color=TRUTH, linewidth=1.4, label="truth")
     ax.plot(start + np.arange(len(forecast)), forecast, color=FREE, linewidth=1.6, linestyle="--", label="running free")

@@ -7,6 +7,7 @@ Every function here returns such a function. An optimizer accepts any other ``st
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,7 +50,7 @@ def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
     boundaries, rates = check_list(boundaries, "boundaries", "piecewise"), check_list(rates, "rates", "piecewise")
     boundaries = [check_number(value, "boundaries", "piecewise") for value in boundaries]
     rates = [_check_rate(value, "piecewise", "rates") for value in rates]
-    if boundaries != sorted(boundaries):
+    if any(after <= before for before, after in itertools.pairwise(boundaries)):
         raise ValueError(f"piecewise: boundaries must increase, got {boundaries}")
     if len(rates) != len(boundaries) + 1:
         raise ValueError(f"piecewise: {len(boundaries)} boundaries need {len(boundaries) + 1} rates, got {len(rates)}")

@@ -15,6 +15,7 @@ import numpy as np
 from . import bptt, variants_bptt
 from .fast import compiled
 from .fast import lstm as fast_lstm
+from .fast.activations import FAST_ACTIVATIONS
 from .gates import GATES
 from .params import tree_leaves, tree_map
 from .primitives import is_derived_twice, stacked
@@ -81,7 +82,7 @@ def run(
         return derived.sequence(cell, params, inputs, state, lengths, None if state_masks is None else state_masks.h)
     if variants_bptt.derivation_of(cell) is not None and not is_derived_twice(inputs, *tree_leaves([state, params])):
         again = lambda params, inputs, h: traced(cell, params, inputs, h, lengths, None, state_masks)  # noqa: E731
-        return _variants(fast).sequence(cell, params, inputs, state, lengths, state_masks, again)
+        return _variants(cell, fast).sequence(cell, params, inputs, state, lengths, state_masks, again)
     return traced(cell, params, inputs, state, lengths, masks, state_masks)
 
 
@@ -94,13 +95,13 @@ def every_dz(
     """
     derived: Any = fast_lstm if fast and fast_lstm.can_run(cell) else bptt
     if variants_bptt.derivation_of(cell) is not None:
-        derived = _variants(fast)
+        derived = _variants(cell, fast)
     return derived.every_dz(cell, params, inputs, state, lengths, cotangents)
 
 
-def _variants(fast: bool) -> Any:
+def _variants(cell: Any, fast: bool) -> Any:
     """The module with the pass of a GRU or a plain RNN; most programs need none."""
-    if not fast:
+    if not fast or cell.activation not in FAST_ACTIVATIONS:
         return variants_bptt
     from .fast import variants
 

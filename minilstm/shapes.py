@@ -39,10 +39,10 @@ def shapes_alone(recipe: Any) -> Any:
         return recipe
     copied = copy.copy(recipe)
     for name, value in vars(recipe).items():
-        setattr(copied, name, shapes_alone(value))
+        vars(copied)[name] = shapes_alone(value)
     for field in declared(recipe):
         if field.metadata.get("describe") is initializers.describe:
-            setattr(copied, field.name, empty)
+            vars(copied)[field.name] = empty
     sizes = getattr(recipe, "state_size", None)
     if sizes is not None:  # a cell, whose zero state is what a learned initial state begins with
         vars(copied)["zero_state"] = lambda n, dtype: tree_map(lambda size: empty(None, (n, size), dtype), sizes)
@@ -59,27 +59,26 @@ def check_params(
     `input_dim` features. What a user's own layer or cell makes is not known before it is called, so there only the
     dtype is checked; it is `default` if there are none.
     """
-    known = vars(recipe).setdefault("_shapes", {})  # by input_dim
-    if input_dim not in known:
-        known[input_dim] = _shapes(recipe, input_dim)
-    if known[input_dim] is None:
+    shapes = known_shapes(recipe, input_dim)
+    if shapes is None:
         return params_dtype(params, default, where)
-    dtype = _dtype_if_fit(known[input_dim], params)
+    dtype = _dtype_if_fit(shapes, params)
     if dtype is None:
-        known.clear()  # an option may have been set since
-        known[input_dim] = _shapes(recipe, input_dim)
-        dtype = _dtype_if_fit(known[input_dim], params)
-    if dtype is None:
-        faults = list(_faults(known[input_dim], params)) or ["all arrays must have one dtype, got several"]
+        faults = list(_faults(shapes, params)) or ["all arrays must have one dtype, got several"]
         raise ValueError(f"{where}: params: {'; '.join(faults)}")
     return dtype
 
 
-def _shapes(recipe: Any, input_dim: int | None) -> dict[str, Any] | None:
-    """The tree of the shapes of all parameters, if it and the cells in it are minilstm's."""
-    if not _is_ours(recipe):
-        return None
-    return tree_map(lambda array: array.shape, shapes_alone(recipe).init(0, input_dim))
+def known_shapes(recipe: Any, input_dim: int | None) -> dict[str, Any] | None:
+    """The tree of the shapes of all parameters of a layer or cell, if it and the cells in it are minilstm's."""
+    version, known = vars(recipe).get("_shapes", (None, {}))
+    if version is not Recipe.version:  # an option may have been set since
+        known = {}
+        vars(recipe)["_shapes"] = Recipe.version, known
+    if input_dim not in known:
+        weights = shapes_alone(recipe).init(0, input_dim) if _is_ours(recipe) else None
+        known[input_dim] = tree_map(lambda array: array.shape, weights)
+    return known[input_dim]
 
 
 def _is_ours(part: Any) -> bool:
@@ -166,6 +165,11 @@ def checked_call(
     return x, checked_state(cell, state, x.shape[-2], x.dtype, where)
 
 
+def own_copy(output: Array) -> Array:
+    """A cell's output that is part of its state, too, as an array of its own: a change of one is not one of both."""
+    return output if isbox(output) else output.copy()
+
+
 def features_of(cell: Any, params: Any) -> int | None:
     """The number of input features that the parameters of any cell were made for, or None if they do not tell."""
     try:
@@ -195,6 +199,9 @@ def _as_state(zeros: Any, state: Any, dtype: Any, where: str) -> Any:
     """A state in the structure of `zeros`. A list where an array is wanted is that array."""
     if not isinstance(zeros, (dict, list, tuple)):
         return as_floating(state, dtype, f"{where}: state")
+    names = getattr(zeros, "_fields", None)
+    if names is not None and sorted(getattr(state, "_fields", ())) == sorted(names):
+        state = [getattr(state, name) for name in names]  # a named tuple of another order
     keys: Any = list(zeros) if isinstance(zeros, dict) else range(len(zeros))
     given: Any = type(state).__name__
     if isinstance(state, (list, tuple)) and not isinstance(zeros, dict):

@@ -16,7 +16,7 @@ from . import initializers
 from .arguments import check_init, check_whole
 from .cells import Array, Cell, LSTMState, activation_function, activation_option, sigmoid
 from .options import check_finite, flag, option, refuse_num_units
-from .shapes import checked_call
+from .shapes import checked_call, own_copy
 
 
 @dataclass(eq=False, repr=False)
@@ -97,7 +97,7 @@ class BasicRNNCell(_PlainCell):
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""
         h = self.step(params, *checked_call(self, params, x_t, state)).h
-        return h, h
+        return own_copy(h), h
 
 
 @dataclass(eq=False, repr=False)
@@ -198,7 +198,7 @@ class GRUCell(_PlainCell):
     def __call__(self, params: dict[str, Any], x_t: Array, state: Array, masks: Any = None) -> tuple[Array, Array]:
         """One step; the state is h."""
         h = self.step(params, *checked_call(self, params, x_t, state)).h
-        return h, h
+        return own_copy(h), h
 
 
 @dataclass(eq=False, repr=False)
@@ -234,4 +234,4 @@ class CoupledLSTMCell(_PlainCell):
         f = sigmoid(z_f + self.forget_bias)
         c = f * c + (1 - f) * activation(z_j)
         h = sigmoid(z_o) * activation(c)
-        return h, LSTMState(c, h)
+        return own_copy(h), LSTMState(c, h)

@@ -135,6 +135,7 @@ class DropoutWrapper(_Wrapper):
 
         Raises ValueError if the input is dropped out and `input_dim` is not given.
         """
+        rng = as_generator(rng, "DropoutWrapper.draw_masks", "rng")
 
         def mask(keep: float, width: int | None) -> np.ndarray | None:
             if keep == 1:
@@ -181,7 +182,10 @@ class ResidualWrapper(_Wrapper):
     def __call__(self, params: dict[str, Any], x_t: Array, state: Any, masks: Masks = None) -> tuple[Array, Any]:
         """One step of the inner cell, and x_t added to its output."""
         output, state = step_of(self.cell, params, x_t, state, masks)
-        return output + as_floating(x_t, output.dtype, "ResidualWrapper: x_t"), state
+        x_t = as_floating(x_t, output.dtype, "ResidualWrapper: x_t")
+        if x_t.shape != output.shape:
+            raise ValueError(f"ResidualWrapper: x_t must have the shape of the output {output.shape}, got {x_t.shape}")
+        return output + x_t, state
 
 
 @dataclass(eq=False, repr=False)
@@ -286,6 +290,8 @@ def times_state(state: Any, masks: Masks) -> Any:
     """A state times its masks; a mask of None drops nothing."""
     if masks is None:
         return state
+    if isinstance(state, dict):
+        return {name: times_state(part, masks[name]) for name, part in state.items()}
     if isinstance(state, (tuple, list)):
         parts = [times_state(part, mask) for part, mask in zip(state, masks, strict=True)]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
@@ -305,6 +311,8 @@ def _map_state(function: Any, sizes: Any) -> Any:
     """`function` of every width in a state, except the c of an LSTM, which gets None."""
     if isinstance(sizes, LSTMState):
         return LSTMState(None, function(sizes.h))
+    if isinstance(sizes, dict):
+        return {name: _map_state(function, size) for name, size in sizes.items()}
     if isinstance(sizes, (tuple, list)):
         return tuple(_map_state(function, size) for size in sizes)
     return function(sizes)

@@ -96,10 +96,10 @@ FLAG = lambda v: isinstance(v, (int, float)) and v in (0, 1) and not isinstance(
 FUNCTION = lambda v: callable(v) and not isinstance(v, type)  # noqa: E731
 NEVER = lambda v: False  # noqa: E731
 NAME = or_none(lambda v: isinstance(v, str) and v == "1")
-INITIALIZER = lambda v: FUNCTION(v) or is_number(v) or isinstance(v, (list, tuple, bool)) or (  # noqa: E731
+INITIALIZER = lambda v: FUNCTION(v) or is_number(v) or isinstance(v, (list, tuple)) or (  # noqa: E731
     isinstance(v, np.ndarray) and v.dtype == float and np.isfinite(v).all()
 )  # the shapes of arrays are checked by `init`
-SEED = lambda v: v is None or (isinstance(v, int) and v >= 0) or (isinstance(v, list) and not v)  # noqa: E731
+SEED = lambda v: v is None or (type(v) is int and v >= 0) or (isinstance(v, list) and not v)  # noqa: E731
 BOUND = lambda v: POSITIVE(v) or v in (math.inf, 10**400) if not isinstance(v, np.ndarray) else False  # noqa: E731
 RATE = lambda v: POSITIVE(v) or FUNCTION(v)  # noqa: E731
 ANY = lambda v: True  # noqa: E731
@@ -197,7 +197,7 @@ CALLS = {
     "Adam": (Adam, {}, {"learning_rate": RATE, "beta1": BELOW_1, "beta2": BELOW_1, "epsilon": NOT_NEGATIVE}),
     "AdamW": (AdamW, {}, {"weight_decay": NOT_NEGATIVE}),
     "SGD, at a step": (lambda learning_rate: SGD(lambda step: learning_rate).rate(3), {}, {
-        "learning_rate": FINITE,
+        "learning_rate": NOT_NEGATIVE,
     }),
     "constant": (schedules.constant, {}, {"rate": NOT_NEGATIVE}),
     "exponential": (schedules.exponential, {"rate": 0.1, "decay_steps": 10, "decay_rate": 0.5}, {

@@ -74,7 +74,8 @@ def test_a_step_is_the_equations(network):
     output, state = cell(p, x, (c, h))
     assert_close(state.c, new_c, 1e-14, "c")
     assert_close(output, new_h, 1e-14, "output")
-    assert output is state.h
+    assert np.array_equal(output, state.h)
+    assert not np.shares_memory(output, state.h)
 
 
 def test_the_forget_bias_acts_on_the_forget_gate_and_is_not_stored():

@@ -119,9 +119,10 @@ def test_a_run_takes_the_steps_of_gradient_descent_with_clipping_and_without():
         assert_close([point.loss for point in points[1:]], losses[1::2], 1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:fit. the gradient's norm")
 def test_a_run_that_diverges_says_so_and_keeps_its_points():
-    trace = curvature.follow(tiny()._replace(learning_rate=lambda step: 1e200), 40, 2, False, count=1)
-    assert "is not finite" in trace.ended or "fit: the loss is nan" in trace.ended
+    trace = curvature.follow(tiny()._replace(learning_rate=lambda step: 1e38), 40, 2, False, count=1)
+    assert "is not finite" in trace.ended or "fit: the loss is" in trace.ended
     assert trace.points[0].step == 0
     assert "ended" in curvature.summary(trace)
     assert not curvature.follow(tiny(), 2, 2, False, count=1).ended

@@ -25,7 +25,7 @@ from minilstm import (
     Sequential,
     from_config,
 )
-from minilstm.options import options_of
+from minilstm.options import declared
 
 RECIPES = [
     LSTMCell(3, forget_bias=0.5, use_peepholes=True, cell_clip=2.0, num_proj=2, proj_clip=1.5, activation="relu"),
@@ -43,6 +43,10 @@ RECIPES = [
     Dropout(0.25, name="drop"),
 ]
 IDS = [type(recipe).__name__ for recipe in RECIPES]
+
+
+def options_of(recipe):
+    return {field.name: getattr(recipe, field.name) for field in declared(recipe)}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=IDS)

@@ -182,12 +182,14 @@ def _sorted_out(
     folders = cell_folders(model, like)
     wanted: list[str] = []
     described = model if like is None else like
+    is_of_fit = own[TRAINING] is not None  # whose names are today's, whatever they are
     for _ in range(1 if described is None else 2):  # the second time, it is known which names the model has
-        today = todays_names(new.values(), [scope + name for name in wanted], folders)
+        named = [scope + name for name in wanted]
+        today = {name: name for name in new.values()} if is_of_fit else todays_names(new.values(), named, folders)
         in_file = {today[name]: old for old, name in new.items()}  # what the file calls them
         arrays = {name: tensors[old] for name, old in in_file.items()}
-        slots = find_slots(arrays, [scope + name for name in wanted])
-        variables, nested = _variables(arrays, slots, [scope + name for name in wanted])
+        slots = find_slots(arrays, named)
+        variables, nested = _variables(arrays, slots, named)
         below = {name.removeprefix(scope): name for name in variables if name.startswith(scope)}
         if described is not None:
             wanted = _names_of(described, {name: arrays[full] for name, full in below.items()}, like is not None)

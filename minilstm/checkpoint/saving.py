@@ -123,7 +123,10 @@ def save_checkpoint(
         tensors = {old_name(name, folders): value for name, value in tensors.items()}
     if step is not None:
         tensors[STEP] = np.asarray(step, np.int64)
-    tensors.update({OWN + key: np.asarray(value) for key, value in (own or {}).items()})
+    for key, value in (own or {}).items():
+        if OWN + key in (MODEL, EXTRA, TRAINING):
+            raise ValueError(f"save_checkpoint: own: the name {key!r} is taken, own={{...}} needs another")
+        tensors[OWN + key] = np.asarray(value)
     for name, value in ((MODEL, _description(model, variables)), (EXTRA, extra), (TRAINING, training)):
         if value is not None:
             text = as_json(value, f"save_checkpoint: {name.removeprefix(OWN)}")

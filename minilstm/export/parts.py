@@ -8,13 +8,14 @@ message always names the option.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..cells import BasicLSTMCell, LSTMCell, registered_name
-from ..layers import RNN, Bidirectional, Dense, Dropout, Embedding, Sequential
-from ..options import options_of
+from ..layers import RNN, Bidirectional, Dropout, Embedding, Sequential
+from ..options import class_name
 from ..params import get_path
 from ..variants import GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell
@@ -86,7 +87,7 @@ def parts_of(model: Sequential, where: str, unsupported: Mapping[str, str] | Non
         For a layer, cell or wrapper that has no counterpart, and for an option in `unsupported` (see `refuse`); `where`
         begins the message.
     """
-    if not isinstance(model, Sequential):
+    if not isinstance(model, Sequential) or class_name(model) != "Sequential":
         raise ValueError(f"{where}: model must be a Sequential, got {type(model).__name__}")
     parts: list[Part] = []
     for name, layer in zip(model.names, model.layers, strict=True):
@@ -94,7 +95,7 @@ def parts_of(model: Sequential, where: str, unsupported: Mapping[str, str] | Non
             parts += _runner_parts(name, layer, where, name)
         elif isinstance(layer, Bidirectional):
             parts.append(_bidirectional_part(name, layer, where))
-        elif isinstance(layer, (Dense, Embedding, Dropout)):
+        elif class_name(layer) in ("Dense", "Embedding", "Dropout"):
             parts.append(Part(name, layer, name, name))
         else:
             raise ValueError(f"{where}: {name!r} is a {type(layer).__name__}, which cannot be exported")
@@ -115,7 +116,8 @@ def _bidirectional_part(name: str, layer: Bidirectional, where: str) -> Part:
     """The part of the forward cell, which holds that of the backward cell; both must be bare cells of one kind."""
     both = []
     for folder, runner in (("fw", layer.forward), ("bw", layer.backward)):
-        undirected = RNN(**{**options_of(runner), "reverse": False})  # what runs backwards alone may be refused
+        undirected = copy.copy(runner)
+        undirected.reverse = False  # what runs backwards alone may be refused
         parts = _runner_parts(name, undirected, where, f"{name}/{folder}")
         if len(parts) != 1:
             used = f"a Bidirectional with a {type(runner.cell).__name__} in it"
@@ -135,6 +137,8 @@ def _bidirectional_part(name: str, layer: Bidirectional, where: str) -> Part:
 
 def _runner_parts(name: str, runner: RNN, where: str, folder: str) -> list[Part]:
     """The parts of a runner whose weights are in `folder`."""
+    if class_name(runner) not in ("RNN", "LSTM"):
+        raise ValueError(f"{where}: {name!r} is a {type(runner).__name__}, which cannot be exported")
     learned = f"{folder}/initial_state" if runner.learn_initial_state else ""
     path = f"{folder}/{runner.cell.name}"
     if not isinstance(runner.cell, MultiRNNCell):
@@ -155,7 +159,7 @@ def _cell_parts(part: Part, where: str) -> list[Part]:
     cell = part.layer
     if type(cell) in (LSTMCell, BasicLSTMCell, GRUCell):
         return [part]
-    if not isinstance(cell, DropoutWrapper):
+    if type(cell) is not DropoutWrapper:
         raise ValueError(f"{where}: {part.name!r} is a {type(cell).__name__}, which cannot be exported")
     if cell.variational_recurrent or cell.state_keep_prob != 1:
         option = "variational_recurrent" if cell.variational_recurrent else "state_keep_prob"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from ..arguments import as_generator
-from ..options import describe_parts, option, options_of
+from ..options import describe_parts, option
 from ..wrappers import check_cell, check_distinct
 from .base import Array, Layer, Params, required
 from .recurrent import RNN
@@ -25,8 +26,8 @@ class Bidirectional(Layer):
     Parameters
     ----------
     forward, backward
-        Cells, or `RNN` layers, whose options are kept (`reverse` is set here). `backward` defaults to another copy of
-        `forward`: the same options, its own weights.
+        Cells, or `RNN` layers, whose options are kept (`reverse` and `name` are set here). `backward` defaults to
+        another copy of `forward`: the same options, its own weights.
     name : str, optional
         Replaces ``bidirectional_rnn`` in variable names, which continue with ``fw/<cell>`` and ``bw/<cell>``.
 
@@ -68,6 +69,8 @@ class Bidirectional(Layer):
         self, params: Params, inputs: Array, state: Any = None, sequence_length: Any = None, rng: Any = None
     ) -> tuple[Array, tuple[Any, Any]]:
         """Outputs ``[batch, time, 2 * output_size]`` (without time where sequences are not returned), (fw, bw)."""
+        if state is not None and (not isinstance(state, (tuple, list)) or len(state) != 2):
+            raise ValueError(f"Bidirectional.apply: state must be a pair (fw, bw), got {state!r:.80}")
         fw_state, bw_state = (None, None) if state is None else state
         rng = None if rng is None else as_generator(rng, "Bidirectional.apply", "rng")
         fw = required(params, "fw", "Bidirectional.apply")
@@ -83,7 +86,8 @@ class Bidirectional(Layer):
 
     def initial_state(self, params: dict[str, Any], batch: int) -> tuple[Any, Any]:
         """The pair of both directions' initial states."""
-        return self.forward.initial_state(params["fw"], batch), self.backward.initial_state(params["bw"], batch)
+        fw, bw = (required(params, name, "Bidirectional.initial_state") for name in ("fw", "bw"))
+        return self.forward.initial_state(fw, batch), self.backward.initial_state(bw, batch)
 
     def output_dim(self, input_dim: int | None) -> int:
         """The sum of both output sizes."""
@@ -91,6 +95,7 @@ class Bidirectional(Layer):
 
 
 def _directed(cell_or_layer: Any, reverse: bool) -> RNN:
-    """An RNN in the given direction: around a cell, or with the options of a layer."""
-    options = options_of(cell_or_layer) if isinstance(cell_or_layer, RNN) else {"cell": cell_or_layer}
-    return RNN(**{**options, "reverse": reverse, "name": None})
+    """An RNN in the given direction: around a cell, or a copy of a layer."""
+    layer = copy.copy(cell_or_layer) if isinstance(cell_or_layer, RNN) else RNN(cell_or_layer)
+    layer.reverse, layer.name = reverse, None
+    return layer

@@ -11,7 +11,7 @@ import numpy as np
 from .. import cells, sequences
 from ..arguments import as_generator
 from ..arrays import as_floating, as_lengths
-from ..options import describe_parts, flag, option
+from ..options import class_name, describe_parts, flag, option
 from ..params import set_path
 from ..shapes import check_params, checked_state, features_of, params_dtype
 from ..wrappers import check_cell, draw_masks
@@ -146,7 +146,7 @@ class RNN(Layer):
         time, batch = inputs.shape[:2]
         lengths = as_lengths(sequence_length, batch, time, where)
         if state is None:
-            state = self._start(params, batch, dtype)
+            state = self.initial_state(params, batch)
         else:
             state = checked_state(self.cell, state, batch, dtype, where)
 
@@ -193,11 +193,7 @@ class RNN(Layer):
 
     def initial_state(self, params: dict[str, Any], batch: int) -> Any:
         """The state that a sequence starts from if none is given: the learned one, or zeros."""
-        return self._start(params, batch, params_dtype(params, np.float32))
-
-    def _start(self, params: Params, batch: int, dtype: Any) -> Any:
-        """`initial_state`, for callers that know the dtype."""
-        zeros = self.cell.zero_state(batch, dtype)
+        zeros = self.cell.zero_state(batch, params_dtype(params, np.float32, f"{type(self).__name__}.initial_state"))
         return _state_from_params(params["initial_state"], zeros) if self.learn_initial_state else zeros
 
     def output_dim(self, input_dim: int | None) -> int:
@@ -206,7 +202,7 @@ class RNN(Layer):
 
     def config(self) -> dict[str, Any]:
         """Return every option as JSON-able values, the cell's under "cell"; an `LSTM` is described as its RNN."""
-        config = {**super().config(), "layer": "RNN"}
+        config = {**super().config(), "layer": "RNN" if class_name(self) == "LSTM" else class_name(self)}
         if self.recompute is None:  # versions that do not know the option read all other models
             del config["recompute"]
         return config
@@ -258,6 +254,8 @@ def _state_as_params(state: Any) -> dict[str, Any]:
         return {"c": state.c[0], "h": state.h[0]}
     if isinstance(state, (tuple, list)):
         return {f"cell_{n}": _state_as_params(part) for n, part in enumerate(state)}
+    if isinstance(state, dict):
+        return {name: _state_as_params(part) for name, part in state.items()}
     return {"h": state[0]}
 
 
@@ -267,4 +265,6 @@ def _state_from_params(params: dict[str, Any], zeros: Any) -> Any:
         return cells.LSTMState(zeros.c + params["c"], zeros.h + params["h"])
     if isinstance(zeros, (tuple, list)):
         return tuple(_state_from_params(params[f"cell_{n}"], part) for n, part in enumerate(zeros))
+    if isinstance(zeros, dict):
+        return {name: _state_from_params(params[name], part) for name, part in zeros.items()}
     return zeros + params["h"]

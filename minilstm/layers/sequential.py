@@ -10,8 +10,9 @@ from autograd.tracer import getval
 
 from .. import cells
 from ..arguments import as_generator, check_dtype
+from ..options import class_name
 from ..params import flatten_names, get_path, set_path, tree_size
-from ..shapes import features_of, shapes_alone
+from ..shapes import features_of, known_shapes, shapes_alone
 from ..variants import BasicRNNCell, CoupledLSTMCell, GRUCell
 from ..wrappers import DropoutWrapper, MultiRNNCell, ResidualWrapper, check_distinct
 from .base import Array, Layer, Params
@@ -159,7 +160,8 @@ class Sequential:
             raise ValueError(f"{where} takes models of [batch, time, features], but this one has time_major=True")
 
     def check_all_used(self, params: dict[str, Any], where: str) -> None:
-        """Raise ValueError if params hold weights that no layer reads: those of another model, most likely.
+        """Raise ValueError if params hold weights that no layer reads: those of another model, or of an option that
+        this one does not have. A user's own layer or cell may read all that is under its name.
 
         `apply` does not ask, because a loss function may have weights of its own beside the model's.
         """
@@ -168,29 +170,33 @@ class Sequential:
         unused = sorted(str(name) for name in held if name not in known)
         if unused:
             raise ValueError(f"{where}: params: no layer reads {unused}; the model has {sorted(known)}")
+        read: set[str] = set()
+        for name, layer in zip(self.names, self.layers, strict=True):
+            weights = get_path(params, name)
+            try:
+                shapes = known_shapes(layer, _input_dim(layer, weights))
+            except ValueError:  # they do not fit at all, as `apply` will say
+                shapes = None
+            read.update(flatten_names(weights if shapes is None else shapes, name))
+        unused = sorted(flatten_names(held).keys() - read)
+        if unused:
+            raise ValueError(f"{where}: params: no layer reads {unused}: is an option of the model missing?")
 
     def input_dim(self, params: dict[str, Any]) -> int | None:
         """The number of input features that `params` were made for; or None if the first weights do not tell."""
         for name, layer in zip(self.names, self.layers, strict=True):
-            weights = get_path(params, name)
-            if isinstance(layer, Bidirectional):
-                layer, weights = layer.forward, get_path(weights, "fw")
-            if isinstance(layer, RNN):
-                try:
-                    features = features_of(layer.cell, get_path(weights, layer.cell.name))
-                    return None if features is None else max(1, features)
-                except (KeyError, TypeError, AttributeError):  # not this model's parameters, or a foreign cell
-                    return None
-            if isinstance(layer, (Dense, Embedding)):
-                kernel = get_path(weights, "kernel")
-                return None if kernel is None else kernel.shape[0]
+            if isinstance(layer, (RNN, Bidirectional, Dense, Embedding)):
+                return _input_dim(layer, get_path(params, name))
         return None
 
     def config(self) -> dict[str, Any]:
         """A JSON-able description, from which `from_config` builds the model again.
 
-        Raises ValueError if a function without a registered name is part of it.
+        Raises ValueError for a subclass with an `apply` of its own, and if a function without a registered name is part
+        of the model.
         """
+        if class_name(self) != "Sequential":
+            raise ValueError(f"Sequential.config: a description cannot hold what {class_name(self)} changes")
         named = zip(self.names, self.layers, strict=True)
         return {"format": FORMAT, "layers": [{**layer.config(), "name": name} for name, layer in named]}
 
@@ -208,6 +214,16 @@ class Sequential:
 
 def _is_time_major(layer: Layer) -> bool:
     return bool(getattr(layer.forward if isinstance(layer, Bidirectional) else layer, "time_major", False))
+
+
+def _input_dim(layer: Layer, weights: Any) -> int | None:
+    """The number of input features that the weights of one layer were made for, or None if they do not tell."""
+    if isinstance(layer, Bidirectional):
+        layer, weights = layer.forward, get_path(weights, "fw")
+    if isinstance(layer, RNN):
+        return features_of(layer.cell, get_path(weights, layer.cell.name))
+    kernel = get_path(weights, "kernel")
+    return kernel.shape[0] if isinstance(layer, (Dense, Embedding)) and hasattr(kernel, "shape") else None
 
 
 def cells_of(layer: Layer) -> list[Any]:

@@ -27,21 +27,25 @@ def model_loss(model: Any, loss: LossFunction) -> LossFunction:
     return loss_fn
 
 
-def evaluate(loss_fn: LossFunction, params: Tree, source: Source, carry: Any = None) -> float:
+def evaluate(
+    loss_fn: LossFunction, params: Tree, source: Source, carry: Any = None, any_tree: bool = False
+) -> float:
     """Return the mean loss over a source, without dropout.
 
-    With `carry`, the model, its state is carried from batch to batch if the source's batches continue each other.
+    With `carry`, the model, its state is carried from batch to batch if the source's batches continue each other. With
+    `any_tree` the batches are a user's own, and no key of them means anything here.
     """
     total, entries, state = 0.0, 0.0, None
     for batch in source.epoch(0):
-        reset = batch.pop("reset", None) if isinstance(batch, dict) else None
+        reset = None if any_tree else batch.pop("reset", None)
         if carry is None or not source.continues:
             state = None
         else:
             state = reset_rows(state, reset, functools.partial(carry.initial_state, params, len(batch["inputs"])))
         # A batch without a weight has no loss, but the state runs through it.
-        value, state = loss_fn(params, batch if has_weight(batch) else {**batch, "weights": None}, state, None)
-        count = entries_of(batch)
+        counts = any_tree or has_weight(batch)
+        value, state = loss_fn(params, batch if counts else {**batch, "weights": None}, state, None)
+        count = entries_of(batch, any_tree)
         total += float(value) * count if count else 0.0
         entries += count
     if not entries:
@@ -49,15 +53,18 @@ def evaluate(loss_fn: LossFunction, params: Tree, source: Source, carry: Any = N
     return total / entries
 
 
-def entries_of(batch: Any) -> float:
-    """Return the number of entries that a batch's loss is the mean over; with weights, their sum."""
-    if isinstance(batch, dict) and batch.get("weights") is not None:
+def entries_of(batch: Any, any_tree: bool = False) -> float:
+    """Return the number of entries that a batch's loss is the mean over; with weights, their sum. Of any tree it is the
+    number of sequences.
+    """
+    if any_tree:
+        return float(len(tree_leaves(batch)[0]))
+    if batch.get("weights") is not None:
         return float(np.sum(batch["weights"], dtype=np.float64))
-    first = tree_leaves(batch)[0]
-    if not isinstance(batch, dict) or "targets" not in batch:
-        return float(len(first))
-    targets = np.asarray(batch["targets"])
+    inputs, targets = batch["inputs"], batch.get("targets")
+    if targets is None:
+        return float(len(inputs))
     # One target a step, or one a sequence, which may have as many features as the batch has steps.
-    every_step = targets.shape[1:] and targets.shape[:2] == first.shape[:2]
+    every_step = targets.shape[1:] and targets.shape[:2] == inputs.shape[:2]
     every_step = every_step and (targets.ndim > 2 or targets.dtype.kind in "iub")
     return float(len(targets) * (targets.shape[1] if every_step else 1))

@@ -22,7 +22,7 @@ from .folder import RunFolder
 from .lock import RunLock
 from .loop import FitResult, Trainer
 from .record import started_with
-from .runstate import check_can_be_saved
+from .runstate import check_can_be_saved, rehearse
 from .sources import ArraySource, Source, as_source
 from .truncation import Truncation, as_truncation, has_weight, tbptt
 
@@ -96,8 +96,8 @@ def fit(
         Keep a moving average of the parameters: after every step, ``a = decay * a + (1 - decay) * w``. `val_loss` is
         then the loss of the average.
     callbacks : functions
-        Each is called with a `FitResult` after every epoch. If one returns True, the run ends; all others must return
-        False or None.
+        Each is called after every epoch with a `FitResult` whose arrays cannot be written to. If one returns True, the
+        run ends; all others must return False or None.
     progress : bool, optional
         Whether to show a progress bar. Default: if there is a terminal or a notebook.
     checkpoint_dir : path, optional
@@ -177,6 +177,7 @@ def fit(
     if checkpoint_dir is None:
         return trainer.train()
     check_can_be_saved(trainer.run.opt_state)
+    rehearse(params, optimizer, with_names=model is None)
     directory = os.path.abspath(options.checkpoint_dir)  # a callback may change the working directory
     with RunLock(directory):
         trainer.folder = folder = RunFolder(directory)

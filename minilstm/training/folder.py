@@ -65,7 +65,7 @@ class RunFolder:
         Raises CheckpointError if there are checkpoints, but none of them is whole, or none is of fit.
         """
         skipped: list[str] = []
-        foreign: str | None = None
+        foreign: list[str] = []
         for step in sorted(self.found, reverse=True):
             try:
                 loaded = load_silently(self.prefix(step))
@@ -73,18 +73,18 @@ class RunFolder:
                 skipped += [f"model.ckpt-{step} ({error})"] if self.found[step] else []
                 continue
             if is_of_fit(loaded.training):
-                self._say(step, skipped)
+                self._say(step, skipped, foreign)
                 return loaded
-            foreign = foreign or loaded.prefix
+            foreign.append(loaded.prefix)
         if skipped:
             raise CheckpointError(
                 f"fit: {self.directory}: there is a run, but none of its checkpoints is whole, so nothing was changed; "
                 f"move the folder away to start again: {'; '.join(skipped)}"
             )
-        if foreign is None:
+        if not foreign:
             self._refuse_lost()
             return None
-        raise CheckpointError(f"fit: {foreign} was not written by fit: minilstm/training does not say so")
+        raise CheckpointError(f"fit: {foreign[0]} was not written by fit: minilstm/training does not say so")
 
     def _refuse_lost(self) -> None:
         """Raise CheckpointError if the state file is damaged, or names checkpoints that are gone or not of fit."""
@@ -99,13 +99,15 @@ class RunFolder:
             prefix = os.path.join(self.directory, name)
             raise CheckpointError(f"fit: {prefix} was not written by fit: minilstm/training does not say so")
 
-    def _say(self, step: int, skipped: list[str]) -> None:
+    def _say(self, step: int, skipped: list[str], foreign: list[str]) -> None:
         """Warn if the checkpoint of this step was not to be expected."""
         why = None
         named = {int(name.rpartition("-")[2]) for name in self.listed or () if _FILE.fullmatch(f"{name}.index")}
         lost = [other for other in named - self.found.keys() if other > step]
         if skipped:
             why = f"not whole: {'; '.join(skipped)}"
+        elif foreign:
+            why = f"not written by fit: {', '.join(map(os.path.basename, foreign))}"
         elif self.listed is None:
             why = f"its state file {tensorbundle.STATE_FILE!r} is damaged"
         elif not self.listed and len(self.found) > 1:

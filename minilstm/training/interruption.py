@@ -13,7 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """A context in which SIGINT and SIGTERM only set `wanted`; a second signal has its usual effect at once.
 
-    Handlers are set only in the main thread, and the previous ones are restored. If `active` is false, does nothing.
+    Handlers are set only in the main thread, and the previous ones are restored. A signal that is ignored stays so, as
+    in a background job of a shell; so does a handler that is not Python's, which Python could not restore. If `active`
+    is false, does nothing.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -22,8 +24,8 @@ class Interruption:
         self._previous: dict[int, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._restore()  # a user who presses Ctrl-C twice does not want to wait
         self.wanted = number
+        self._restore()  # a user who presses Ctrl-C twice does not want to wait
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -32,7 +34,8 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if self.active:
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            ours = [number for number in SIGNALS if signal.getsignal(number) not in (None, signal.SIG_IGN)]
+            self._previous = {number: signal.signal(number, self._note) for number in ours}
         return self
 
     def __exit__(self, *exception: object) -> None:

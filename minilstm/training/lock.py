@@ -31,7 +31,8 @@ class RunLock:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.path = os.path.join(directory, LOCK_FILE)
-        self.text = json.dumps({"pid": os.getpid(), "host": platform.node(), "started": _started(os.getpid())})
+        self.pid = os.getpid()
+        self.text = json.dumps({"pid": self.pid, "host": platform.node(), "started": _started(os.getpid())})
         self._is_new_folder = False
 
     def __enter__(self) -> RunLock:
@@ -49,7 +50,7 @@ class RunLock:
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):
             with open(self.path, encoding="utf-8") as file:
-                is_mine = file.read(4096) == self.text
+                is_mine = file.read(4096) == self.text and os.getpid() == self.pid  # and not a child of it
             if is_mine:
                 files.remove(self.path)
             if self._is_new_folder:  # nothing was saved: the folder is empty, or this fails

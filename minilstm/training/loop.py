@@ -18,7 +18,7 @@ import numpy as np
 from ..arguments import check_number
 from ..checkpoint import Checkpoint
 from ..gradients import clip_by_global_norm, clip_by_value, global_norm, value_and_grad
-from ..params import Tree, flatten_names, rows_like, tree_leaves, tree_unflatten
+from ..params import Tree, flatten_names, rows_like, tree_leaves, tree_map, tree_unflatten
 from ..progress import ProgressBar
 from .evaluation import LossFunction, entries_of, evaluate
 from .folder import RunFolder
@@ -73,6 +73,7 @@ class Trainer:
         history: dict[str, list[float]] = {name: [] for name in names}
         averaged = None if self.options.ema_decay is None else params
         self.run = RunState(params, optimizer.init(params), 0, Place(), history, averaged=averaged)
+        self._any_tree = self.options.loss_fn is not None
         self._derive = value_and_grad(self.loss_fn, has_aux=True)
         self._can_donate = "donate" in inspect.signature(optimizer.update).parameters
         self._state_is_shared = True  # if others may hold the optimizer's state, the optimizer must not write into it
@@ -82,6 +83,28 @@ class Trainer:
         """Take everything from a checkpoint, so that `train` resumes from it."""
         as_best = resume(self.run, loaded, self.options, self.started or {})
         self._saved = self.run.step, self.run.place, as_best
+        self._check_best()
+
+    def _check_best(self) -> None:
+        """Let early stopping count from here if the best parameters so far have another loss on today's validation
+        data.
+        """
+        run = self.run
+        if run.best is not None and self.validation is not None:
+            then, now = min(run.history["val_loss"][run.counted_from :]), self._validated(run.best)
+            if not math.isclose(then, now, rel_tol=1e-3):
+                run.best, run.counted_from = None, run.place.epoch
+                warnings.warn(
+                    f"fit: on these validation data the best parameters so far have the loss {now:.4g}, not {then:.4g} "
+                    "as before: they are other data, so early stopping counts from here",
+                    UserWarning,
+                    stacklevel=4,  # the caller of fit
+                )
+
+    def _validated(self, params: Tree) -> float:
+        """The loss on the validation data."""
+        carry = None if self.truncation is None else self.options.model
+        return evaluate(self.loss_fn, params, self.validation, carry, self._any_tree)  # type: ignore[arg-type]
 
     def train(self) -> FitResult:
         """Train from the current place to the last epoch; early stopping, a callback or a signal may end it earlier."""
@@ -97,10 +120,12 @@ class Trainer:
                 started = time.perf_counter()
                 self._train_epoch(bar, interruption)
                 self._end_epoch()
-                rows.append(run.place.epoch, run.step, run.history, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
                 if not options.checkpoint_every or self._is_over():
                     self._save(ended=self._is_over())
-                wishes = [_wish(callback, self._result()) for callback in options.callbacks]  # all, even after a True
+                rows.append(run.place.epoch, run.step, run.history, seconds)
+                shown = _read_only(self._result())
+                wishes = [_wish(callback, shown) for callback in options.callbacks]  # all, even after a True
                 self._state_is_shared = self._state_is_shared or bool(wishes)
                 self._exit_if_signalled(interruption)
                 if any(wishes):
@@ -145,13 +170,13 @@ class Trainer:
         """Make one update, or none if no step of the window has a weight; the state runs through it in both cases."""
         run, rng = self.run, [self.options.seed, 0, self.run.step]
         start = None if self.truncation is None else run.carried
-        if has_weight(window.batch):
+        if self._any_tree or has_weight(window.batch):
             (value, state), grads = self._derive(run.params, window.batch, start, rng)
             norm = global_norm(grads)
             grads = self._checked_and_clipped(grads, norm, value, window.batch)
             run.carried = self._state_after(window, start, rng, state)
             self._update(grads)
-            run.place = run.place.after_update(float(value), norm, entries_of(window.batch))
+            run.place = run.place.after_update(float(value), norm, entries_of(window.batch, self._any_tree))
         else:
             run.carried = self._state_after(window, start, rng, None)
         run.place = run.place.after_window(window.last)
@@ -235,8 +260,7 @@ class Trainer:
         run.history["grad_norm"].append(run.place.norm)
         if self.validation is not None:
             tested = run.params if run.averaged is None else run.averaged
-            carry = None if self.truncation is None else self.options.model
-            run.history["val_loss"].append(evaluate(self.loss_fn, tested, self.validation, carry))
+            run.history["val_loss"].append(self._validated(tested))
             if self.options.early_stopping is not None and self._epochs_since_best() == 0:
                 run.best = tested
         elif "val_loss" in run.history:  # of a run that had validation data when it began
@@ -272,8 +296,20 @@ class Trainer:
 
     def _result(self) -> FitResult:
         run = self.run
-        history = {name: [*values] for name, values in run.history.items()}  # a callback may do with it what it likes
+        history = {name: [*values] for name, values in run.history.items()}
         return FitResult(run.params, run.opt_state, run.step, history, {**self.baselines}, run.averaged)
+
+
+def _read_only(tree: Tree) -> Tree:
+    """A tree whose arrays cannot be written to: what a callback changes would be neither saved nor resumed."""
+
+    def shown(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            leaf = leaf.view()
+            leaf.flags.writeable = False
+        return leaf
+
+    return tree_map(shown, tree)
 
 
 def _wish(callback: Any, result: FitResult) -> bool:

@@ -24,7 +24,7 @@ def dump_failure(directory: Any, run: RunState, batch: Any, seed: int, model: An
     """Write ``failed-<step>`` into `directory`: parameters, batch, state and seed. Return its prefix.
 
     The ``checkpoint`` file does not name it, so a run never resumes from it. Returns None if the step cannot be
-    replayed: that needs a model that can be described, and a loss of `minilstm.losses`.
+    replayed: that needs a model that can be described, a loss of `minilstm.losses`, and room on the disk.
     """
     name = getattr(loss, "__name__", "")
     if model is None or REPLAYABLE.get(name) is not loss:
@@ -37,7 +37,7 @@ def dump_failure(directory: Any, run: RunState, batch: Any, seed: int, model: An
             os.path.join(directory, "failed"), run.params, step=run.step, model=model, training=facts, own=own,
             publish=False,
         )  # fmt: skip
-    except ValueError:  # a model with a user's own functions has no description
+    except (ValueError, OSError):  # a model with a user's own functions has no description; a disk may be full
         return None
 
 

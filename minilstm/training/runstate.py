@@ -14,13 +14,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, has_slot_names, save_checkpoint
+from ..checkpoint import Checkpoint, CheckpointError, has_slot_names, save_checkpoint
 from ..checkpoint.names import arranged
-from ..params import Tree, flatten_names, tree_leaves, unflatten_names
+from ..params import Tree, flatten_names, tree_leaves, tree_map, unflatten_names
 from .carried import describe_structure, own_tensors, read_state, state_tensors
 from .folder import NAME, RunFolder
 
@@ -162,6 +163,26 @@ def check_can_be_saved(opt_state: Any) -> None:
             is_number = isinstance(value, (np.ndarray, np.generic, bool, int, float))
             if not is_number or np.asarray(value).dtype.kind not in "fiub":
                 raise ValueError(f"{wanted}, of numbers, arrays and nested dicts of them, got {value!r:.80} as {name}")
+
+
+def rehearse(params: Tree, optimizer: Any, with_names: bool) -> None:
+    """Save a run of small arrays, and load it again: what cannot be saved, or comes back under other names, is refused
+    before the first step.
+
+    Raises ValueError. Without `with_names`, a model says what the names mean, and only saving is tried.
+    """
+    small = tree_map(lambda w: np.ones((1,) * np.ndim(w), np.asarray(w).dtype), params)
+    run = RunState(small, optimizer.init(small), 0, Place(), {"loss": [], "grad_norm": []})
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            run.save(RunFolder(directory), None, None, None)
+            loaded = RunFolder(directory).newest() if with_names else None
+            if loaded is not None:
+                run.load(loaded)
+                tree_map(lambda *_: None, params, run.params)
+        except (CheckpointError, ValueError, TypeError, KeyError) as error:
+            fault = str(error).removeprefix("save_checkpoint: ").replace(directory, "")
+            raise ValueError(f"fit: params: a checkpoint cannot hold their names or dtypes: {fault}") from error
 
 
 # --- checks of what is read -----------------------------------------------------------------------------------

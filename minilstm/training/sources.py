@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,15 +42,30 @@ class StepSource:
 
     continues = True
 
-    def __init__(self, data: Callable[[int], Any], batches_per_epoch: int, prepare: Callable[[Any, str], Any]) -> None:
-        self.data, self.batches_per_epoch, self.prepare = data, batches_per_epoch, prepare
+    def __init__(
+        self, data: Callable[[int], Any], batches_per_epoch: int, prepare: Callable[[Any, str], Any], where: str
+    ) -> None:
+        self.data, self.batches_per_epoch, self.prepare, self.where = data, batches_per_epoch, prepare, where
+        self._first: Any = None
 
     def _batch(self, step: int) -> Any:
-        return self.prepare(self.data(step), f", batch of step {step}")
+        if step == 0 and self._first is not None:
+            batch, self._first = self._first, None
+            return batch
+        place = f", batch of step {step}"
+        try:
+            batch = self.data(step)
+        except StopIteration:  # in a loop it would be the end of the epoch
+            batch = None
+        if batch is None:
+            raise ValueError(f"{self.where}{place}: the callable has no batch for it")
+        return self.prepare(batch, place)
 
     def first(self) -> Any:
-        """Return the first batch, for the checks before a run and for baselines."""
-        return self._batch(0)
+        """Return the first batch, for the checks before a run and for baselines; it is read once, and trained on."""
+        if self._first is None:
+            self._first = self._batch(0)
+        return self._first
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
         """Yield the batches of an epoch, from its batch number `start` on."""
@@ -106,6 +123,8 @@ def as_source(
     def prepare(batch: Any, place: str = "") -> Any:
         return prepared(batch, dtype, where + place, any_tree, time_major)
 
+    if isinstance(data, Mapping) and not any_tree:  # the arrays of an .npz or HDF5 file
+        data = dict(data)
     of_arrays = isinstance(data, list) and not any_tree and not any(isinstance(part, (dict, tuple)) for part in data)
     if isinstance(data, (dict, tuple, np.ndarray)) or (of_arrays and steps_per_epoch is None):
         if steps_per_epoch is not None:
@@ -115,7 +134,10 @@ def as_source(
     if isinstance(data, (str, bytes, type)) or not (callable(data) or isinstance(data, Iterable)):
         raise ValueError(f"{where} must be arrays, a callable or an iterable of batches, got {kind}")
     if steps_per_epoch is None and hasattr(data, "__len__"):
-        steps_per_epoch = len(data)
+        with contextlib.suppress(TypeError):  # a DataLoader or a Dataset whose length is not known
+            steps_per_epoch = len(data)
+    if callable(data):
+        _check_takes_a_step(data, where)
     if not steps_per_epoch and where != "fit: data":
         raise ValueError(f"{where} must be arrays, or have a length of at least 1: {kind} has {steps_per_epoch}")
     if steps_per_epoch is None or steps_per_epoch < 1:
@@ -127,4 +149,15 @@ def as_source(
                 "list, an object with __iter__, or a callable step -> batch"
             )
         data = NumberedBatches(data, where)
-    return StepSource(data, steps_per_epoch, prepare)
+    return StepSource(data, steps_per_epoch, prepare, where)
+
+
+def _check_takes_a_step(data: Callable[..., Any], where: str) -> None:
+    """Raise ValueError for a function that cannot be called with a step, such as one that makes a generator."""
+    try:
+        inspect.signature(data).bind(0)
+    except TypeError:
+        wanted = "a callable must take the step and return its batch; of a function that makes a generator, pass the call"
+        raise ValueError(f"{where}: {wanted}: got {data!r:.80}") from None
+    except ValueError:  # a callable that does not tell
+        pass

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import optional
+from ..arguments import check_path
 
 
 def tensorboard(logdir: str | os.PathLike[str]) -> Callable[[Any], None]:
@@ -17,7 +18,7 @@ def tensorboard(logdir: str | os.PathLike[str]) -> Callable[[Any], None]:
     Raises ImportError if tensorboardX is missing; the message has the command that installs it.
     """
     library = optional.library("tensorboardX", "tensorboard", "pip install 'minilstm[tensorboard]'")
-    writer = library.SummaryWriter(os.fspath(logdir))
+    writer = library.SummaryWriter(check_path(logdir, "logdir", "tensorboard"))
 
     def callback(result: Any) -> None:
         for name, values in result.history.items():

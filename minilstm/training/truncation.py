@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments import check_whole
+from ..data import ContiguousBatches
 from ..params import Tree, tree_map
 
 
@@ -59,11 +60,11 @@ class Window(NamedTuple):
 
 
 def as_truncation(option: tbptt | None, data: Any, model: Any) -> Truncation | None:
-    """Check the option `tbptt` of `fit`. Its default for data with `num_steps`, which are windows, is that stride.
+    """Check the option `tbptt` of `fit`. Its default for `ContiguousBatches`, which are windows, is their stride.
 
     Raises ValueError if it is not a `tbptt`, or if the state of `model` cannot be carried from window to window.
     """
-    if option is None and hasattr(data, "num_steps"):
+    if option is None and isinstance(data, ContiguousBatches):
         option = tbptt(data.num_steps)
     if option is None:
         return None
@@ -115,6 +116,6 @@ def reset_rows(state: Tree, reset: Any, initial: Callable[[], Tree]) -> Tree:
     return tree_map(lambda part, start: np.where(reset[:, None], start, part), state, initial())
 
 
-def has_weight(batch: Any) -> bool:
+def has_weight(batch: dict[str, Any]) -> bool:
     """Whether any step of a batch has a weight other than 0: if none has, the batch has no loss to learn from."""
-    return not (isinstance(batch, dict) and batch.get("weights") is not None and not np.any(batch["weights"]))
+    return batch.get("weights") is None or bool(np.any(batch["weights"]))

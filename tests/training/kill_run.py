@@ -74,7 +74,7 @@ SCENARIOS |= {
         "validation_data": contiguous_batches(STREAM[::-1].copy(), 3, 8),
     },
     "stopping": {
-        **PLAIN, "optimizer": SGD(lambda step: 0.1 if step < 7 else -0.1), "validation_data": (INPUTS, TARGETS),
+        **PLAIN, "optimizer": SGD(lambda step: 0.1 if step < 7 else 3.0), "validation_data": (INPUTS, TARGETS),
         "early_stopping": 2, "ema_decay": 0.5, "epochs": 9, "checkpoint_every": 2,
     },
     "clipped": {**PLAIN, "optimizer": Adam(0.01), "clip_norm": 0.1, "clip_value": 0.05, "checkpoint_every": 5},

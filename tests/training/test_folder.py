@@ -1,5 +1,6 @@
 """What happens around a run's folder: files that are lost or cut short, other files in it, a second process."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -168,7 +169,8 @@ def test_a_converted_file_in_the_folder_is_neither_resumed_from_nor_removed(name
     run(run_dir, epochs=2)
     npz.save(tmp_path / "e.npz", MODEL, MODEL.init(9, 1))
     convert.convert(tmp_path / "e.npz", run_dir / name, report=lambda line: None)
-    rest = run(run_dir, resume=True, max_to_keep=1)
+    with contextlib.nullcontext() if name == "model.ckpt" else pytest.warns(UserWarning, match="not written by fit"):
+        rest = run(run_dir, resume=True, max_to_keep=1)
     assert_trees_equal(rest.params, run().params)
     assert steps_in(run_dir) == [12] if name == "model.ckpt" else [7, 12]
     assert_trees_equal(load_checkpoint(run_dir / name).params, MODEL.init(9, 1))
@@ -490,7 +492,7 @@ def test_what_makes_no_sense_is_an_error_with_the_path(fault, run_dir):
 
 @pytest.mark.parametrize("name", ["params/dense/bias", "m/dense/kernel", "v/dense/kernel", "beta1_power"])
 def test_a_run_that_has_ended_and_lost_something_is_an_error_too(name, run_dir):
-    rate = Adam(lambda step: 0.01 if step < 3 else -0.1)
+    rate = Adam(lambda step: 0.01 if step < 3 else 3.0)
     options = {"optimizer": rate, "validation_data": (INPUTS, TARGETS), "early_stopping": 2, "max_to_keep": 1}
     run(run_dir, **options)
     spoilt(run_dir, lambda tensors, training: tensors.pop(f"minilstm/last/{name}"))
@@ -501,7 +503,7 @@ def test_a_run_that_has_ended_and_lost_something_is_an_error_too(name, run_dir):
 @pytest.mark.parametrize("name", ["params/dense/kernel", "m/dense/kernel"])
 def test_a_run_that_has_ended_with_another_shape_is_an_error_too(name, run_dir):
     options = {"validation_data": (INPUTS, TARGETS), "early_stopping": 2, "max_to_keep": 1}
-    run(run_dir, **{**options, "optimizer": Adam(lambda step: 0.01 if step < 3 else -0.1)})
+    run(run_dir, **{**options, "optimizer": Adam(lambda step: 0.01 if step < 3 else 3.0)})
 
     def smaller(tensors, training):
         tensors[f"minilstm/last/{name}"] = tensors[f"minilstm/last/{name}"][:1]

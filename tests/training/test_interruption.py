@@ -88,7 +88,7 @@ def test_a_run_can_be_stopped_again_and_again(run_dir):
 
 
 class Sequenced:
-    """Validation data that sends a signal when it is asked for the n-th time in training (once before it)."""
+    """Validation data that sends a signal when it is asked for the n-th time in training (first before it)."""
 
     def __init__(self, n):
         self.n, self.calls = n, 0
@@ -103,10 +103,10 @@ class Sequenced:
         return INPUTS[:2], TARGETS[:2]
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [2, 3])
 def test_a_signal_in_a_validation_is_not_swallowed(epoch, run_dir):
     with pytest.raises(SystemExit) as caught:
-        run(run_dir, validation_data=Sequenced(epoch))
+        run(run_dir, validation_data=Sequenced(epoch - 1))  # what was read before the training serves the first
     assert caught.value.code == 128 + signal.SIGTERM
     assert load_checkpoint(run_dir).step in (9 * epoch, 9 * epoch + 1)
     assert_same_end(run_dir, validation_data=(INPUTS[:2], TARGETS[:2]))

@@ -37,6 +37,13 @@ def run(directory=None, **options):
     return fit(MODEL, PARAMS, losses.mse, (INPUTS, TARGETS), checkpoint_dir=directory, **options)
 
 
+class Signed(SGD):
+    """Its rate may be negative."""
+
+    def rate(self, step):
+        return self.learning_rate(step)
+
+
 class Wave:
     """A rate by the epoch (of two steps): its sign makes the validation loss fall, rise, fall and rise again."""
 
@@ -52,7 +59,7 @@ def wave(*signs, **options):
     data = {"inputs": INPUTS, "targets": TARGETS}
     history = []
     model = Sequential(LSTM(4), Dense(1))
-    options = {"optimizer": SGD(Wave(*signs)), "batch_size": 4, "validation_data": data, **options}
+    options = {"optimizer": Signed(Wave(*signs)), "batch_size": 4, "validation_data": data, **options}
     keep = [lambda result: history.append(result.params)]
     return fit(model, PARAMS, losses.mse, data, epochs=len(signs), callbacks=keep, **options), history
 
@@ -112,7 +119,7 @@ def test_a_loss_that_is_not_a_number_is_never_the_best():
 
 STOPPING = {
     "early_stopping": 3, "epochs": 30, "ema_decay": 0.5, "validation_data": (INPUTS, TARGETS),
-    "optimizer": SGD(Wave(1, 1, 1, -1)),
+    "optimizer": Signed(Wave(1, 1, 1, -1)),
 }  # fmt: skip
 
 
@@ -268,7 +275,7 @@ def test_validation_data_may_come_and_go(run_dir):
 
 def test_early_stopping_that_begins_on_resume_counts_from_there(run_dir):
     """The parameters of earlier epochs were not kept, so none of them can be the best."""
-    options = {"optimizer": SGD(Wave(1, 1, 1, -1, -1, 1, -1)), "validation_data": (INPUTS, TARGETS)}
+    options = {"optimizer": Signed(Wave(1, 1, 1, -1, -1, 1, -1)), "validation_data": (INPUTS, TARGETS)}
     run(run_dir, epochs=5, **options)
     result = run(run_dir, epochs=30, resume=True, early_stopping=2, **options)
     values = result.history["val_loss"]
