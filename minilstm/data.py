@@ -33,7 +33,7 @@ def as_batch(data: Any, where: str = "data") -> Batch:
         data = dict(zip(names, data, strict=True))
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
         if all(isinstance(part, tuple) for part in data):
-            raise ValueError(f"{where}: wanted (inputs, targets), got {len(data)} tuples, which may be pairs; stack them")
+            raise ValueError(f"{where}: wanted (inputs, targets), got {len(data)} tuples; if they are pairs, stack them")
         return dict(zip(("inputs", "targets", "weights"), data, strict=False))
     if isinstance(data, Mapping) and not isinstance(data, dict):
         data = dict(data)
@@ -229,7 +229,7 @@ def pad_sequences(sequences: Sequence[np.ndarray], length: int | None = None) ->
     longest = int(lengths.max())
     if length is not None and longest > length:
         raise ValueError(f"pad_sequences: length is {length}, but the longest of the sequences has {longest} steps")
-    of_numbers = [array.dtype for array in arrays if array.size]  # an empty list is float64, whatever it stands for
+    of_numbers = [array.dtype for array in arrays if array.size]  # NumPy makes an empty list float64
     dtype = np.result_type(*(of_numbers or [arrays[0].dtype]))
     padded = np.zeros((len(arrays), longest if length is None else length, *arrays[0].shape[1:]), dtype)
     for row, array in zip(padded, arrays, strict=True):

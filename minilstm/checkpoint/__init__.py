@@ -23,5 +23,6 @@ from .loading import load_silently as load_silently
 from .loading import prefix_of as prefix_of
 from .saving import NAMINGS as NAMINGS
 from .saving import as_json as as_json
+from .saving import as_weight as as_weight
 from .saving import check_describable as check_describable
 from .saving import save_checkpoint as save_checkpoint

@@ -264,7 +264,10 @@ def _with_named_adam(slots: Slots, variables: Arrays, nested: Arrays, arrays: Ar
     """The slots, or if there are none of a known name, those of an Adam with a name of its own."""
     if any(slots.of_optimizers(name) for name in variables) or not find_powers(arrays):
         return slots
-    return slots._replace(by_variable={**slots.by_variable, **named_adam(variables, nested)})
+    found = named_adam(variables, nested)
+    return slots._replace(by_variable={**slots.by_variable, **{
+        name: {**slots.by_variable.get(name, {}), **mine} for name, mine in found.items()
+    }})  # fmt: skip
 
 
 def _step_name(arrays: Arrays, scope: str) -> str | None:

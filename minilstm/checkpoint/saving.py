@@ -113,7 +113,7 @@ def save_checkpoint(
     reserved = [name for name in variables if name.startswith(OWN) or name in (STEP, *SCALARS)]
     if reserved:
         raise ValueError(f"save_checkpoint: these names are taken by training state: {reserved}")
-    tensors = {name: _as_weight(value, f"save_checkpoint: params: {name}") for name, value in variables.items()}
+    tensors = {name: as_weight(value, f"save_checkpoint: params: {name}") for name, value in variables.items()}
     if opt_state is not None:
         tensors.update(_slot_tensors(opt_state, variables))
     if averaged is not None:
@@ -165,7 +165,7 @@ def _check_keys(value: Any) -> None:
             _check_keys(part)
 
 
-def _as_weight(value: Any, where: str) -> np.ndarray:
+def as_weight(value: Any, where: str) -> np.ndarray:
     """An array of parameters; ValueError for a list, which is a tree, and for entries under a mask, which are none."""
     if isinstance(value, (list, tuple)) or (is_masked_kind(value) and np.ma.is_masked(value)):
         raise ValueError(f"{where}: params must be nested dicts of arrays, got {value!r:.80}")

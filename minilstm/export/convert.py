@@ -22,22 +22,19 @@ from .. import checkpoint, tensorbundle
 from ..arguments import check_path
 from ..cells import ACTIVATIONS
 from ..gradcheck import error
-from ..layers import Dense, Embedding, Sequential
-from ..layers.sequential import cells_of
+from ..layers import Embedding, Sequential
 from ..params import flatten_names
 from ..reading import printable, reader
 from ..shapes import params_dtype
-from ..wrappers import innermost
 from . import keras, npz, onnx, tf2, torch
 from .format import Format, Loaded, checked_params
 from .hdf5 import is_hdf5
-from .infer import Options, in_checkpoint, model_from, shapes_of
+from .infer import Options, check_agrees, in_checkpoint, model_from, shapes_of
 
 FORMATS: dict[str, Format] = {"tf2": tf2, "keras": keras, "torch": torch, "onnx": onnx, "npz": npz}
 SUFFIXES = {suffix: kind for kind, module in FORMATS.items() for suffix in module.SUFFIXES}
 LEGACY = (".h5", ".hdf5")  # of Keras's older files, which are not written
 TOLERANCES = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-12}
-CELL_OPTIONS = ("forget_bias", "activation", "cell_clip", "proj_clip")
 BATCH, TIME = 3, 7  # of the random inputs that are run through both
 
 
@@ -186,20 +183,8 @@ def read(path: str, options: Options, averaged: bool = False) -> Source:
         loaded = FORMATS[kind].load(path, options=options)
     if averaged:
         raise ValueError(f"{path} holds no moving average of every parameter, which a run of fit with ema_decay saves")
-    _check_options(loaded.model, options, path)
+    check_agrees(loaded.model, options, path)
     return Source(kind, loaded, stored)
-
-
-def _check_options(model: Sequential, options: Options, where: str) -> None:
-    """Raise ValueError if a flag contradicts the model that is used."""
-    cells = [cell for layer in model.layers for outer in cells_of(layer) for cell in innermost(outer)]
-    held = [(option, cell, option) for option in CELL_OPTIONS for cell in cells]
-    held += [("dense_activation", layer, "activation") for layer in model.layers if isinstance(layer, Dense)]
-    for flag, holder, option in held:
-        wanted = getattr(options, flag)
-        actual = getattr(holder, option, wanted)
-        if wanted is not None and (actual or "linear" if "activation" in option else actual) != wanted:
-            raise ValueError(f"{where}: the model has {flag}={actual!r}, and the flag says {wanted!r}")
 
 
 # --- writing --------------------------------------------------------------------------------------------------

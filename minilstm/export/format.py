@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..arguments import nearest
-from ..checkpoint import EXTRA, MODEL, as_json
+from ..checkpoint import EXTRA, MODEL, as_json, as_weight
 from ..checkpoint.names import MOST_HELPED, arranged
 from ..layers import Sequential, from_config
 from ..optional import library
 from ..params import flatten_names, set_path, unflatten_names
 from ..reading import LIMITS, Limits, from_json
-from .infer import Options, shapes_of
+from .infer import Options, check_agrees, shapes_of
 from .layout import Weights
 from .shapes import Shape
 
@@ -122,7 +122,8 @@ def checked_params(model: Sequential, params: dict[str, Any], where: str) -> dic
     ValueError
         That lists everything missing, extra or of another shape, or more than one dtype.
     """
-    flat = {name: np.asarray(value) for name, value in flatten_names(params).items()}
+    check_model(model, where)
+    flat = {name: as_weight(value, f"{where}: params: {name}") for name, value in flatten_names(params).items()}
     dtypes = sorted({str(value.dtype) for value in flat.values()})
     if len(dtypes) != 1 or dtypes[0] not in DTYPES:
         raise ValueError(f"{where}: all parameters must have one dtype of {DTYPES}, got {dtypes or 'no parameters'}")
@@ -159,17 +160,29 @@ def model_and_extra(
     Raises
     ------
     ValueError
-        If there is none of these; `hint` says what to do.
+        If there is none of these, and `hint` says what to do; or if `options` contradict the model.
     """
+    if model is not None:
+        check_model(model, "load")
+    if options is not None and not isinstance(options, Options):
+        raise ValueError(f"load: options must be minilstm.export.infer.Options(...), got {options!r:.80}")
     if model is None and MODEL not in texts:
         if infer is None or options is None:
             raise ValueError(f"{where}: the file has no description of the model ({MODEL}); {hint}")
         model = infer(options)
     try:
         extra = from_json(texts[EXTRA], limits) if EXTRA in texts else None
-        return model or from_config(from_json(texts[MODEL], limits)), extra
+        model = model or from_config(from_json(texts[MODEL], limits))
     except ValueError as error:
         raise ValueError(f"{where}: the file's description of the model is damaged: {error}") from error
+    check_agrees(model, options or Options(), where)
+    return model, extra
+
+
+def check_model(model: Any, where: str) -> None:
+    """Raise ValueError unless `model` is a Sequential."""
+    if not isinstance(model, Sequential):
+        raise ValueError(f"{where}: model must be a Sequential, got {model!r:.80}")
 
 
 # --- lines ----------------------------------------------------------------------------------------------------

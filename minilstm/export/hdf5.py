@@ -30,6 +30,7 @@ from ..tensorbundle.source import SourceFile
 DEFLATE = 1032  # no compression of HDF5's own makes bytes fewer by more than this
 PLAIN = re.compile(r"IEEE_F(16|32|64)(LE|BE)|STD_[IU](8|16|32|64)(LE|BE)")  # the types that are read
 FOLDERS = ("layers/", "minilstm/")  # of a file of Keras 3: the only ones from which anything is read
+ASIDE = ("optimizer/", "metrics/", "seed_generator/")  # its state of a training
 TEXTS = ("model_config", "keras_version")  # of an older file
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAP = b"GCOL\1"
@@ -69,6 +70,9 @@ def read_hdf5(data: bytes, limits: Limits = LIMITS) -> Content:
         texts = {}
         if layers is None:
             wanted = {name for name in datasets if name.startswith(FOLDERS)}
+            others = sorted(name for name in datasets.keys() - wanted if not name.startswith(ASIDE))
+            if others and "layers" in file:
+                raise ValueError(f"the model holds {others[0]!r} besides its layers, so it is no row of layers")
         else:
             wanted = {name for names in layers.values() for name in names}
             texts = {name: text for name in TEXTS for text in _attribute(h5py, file, name) or ()}

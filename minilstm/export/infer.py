@@ -2,7 +2,8 @@
 
 Names and shapes tell which layers there are, their sizes, peepholes and projections. They do not tell the forget bias,
 activations or clips; those must be given. The order of layers is taken from numbered names (``rnn``, ``rnn_1``) or from
-the one order in which their widths fit together; if two orders fit, the model cannot be inferred.
+the one order of embeddings, then recurrent, then Dense layers in which their widths fit together; if two orders fit,
+the model cannot be inferred. A UserWarning says the order that was taken, and what else is taken as it usually is.
 
 The names of TensorFlow 1.x are known here. The other formats know their own names and pass a `Found` for each layer.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,8 +21,9 @@ import numpy as np
 
 from ..cells import BasicLSTMCell, LSTMCell
 from ..layers import RNN, Bidirectional, Dense, Embedding, Sequential
+from ..layers.sequential import cells_of
 from ..variants import GRUCell
-from ..wrappers import MultiRNNCell
+from ..wrappers import MultiRNNCell, innermost
 from .shapes import Shape, Sizes, check_cell, tensorflow_shapes
 
 CELL_ARRAY = re.compile(
@@ -28,6 +31,7 @@ CELL_ARRAY = re.compile(
     r"/(?P<array>kernel|bias|w_[a-z]_diag|projection/kernel)"
 )
 PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
+OF_CELLS = ("forget_bias", "activation", "cell_clip", "proj_clip")  # the options of cells
 MOST_ORDERS = 5040  # seven layers of one kind
 
 
@@ -133,7 +137,26 @@ def model_from(found: list[Found], options: Options, where: str, *, ordered: boo
             f"give {'them' if len(missing) > 1 else 'it'}"
         )
     in_order = found if ordered else _in_order(found, where)
+    names = ", ".join(layer.name for layer in in_order)
+    warnings.warn(
+        f"{where}: taken from names and shapes: the layers {names} in this order, every recurrent one from the first "
+        "step to the last with all outputs, no masks; if the model is another, give load the model",
+        UserWarning,
+        stacklevel=4,
+    )
     return Sequential(*(layer for one in in_order for layer in _layers(one, options)))
+
+
+def check_agrees(model: Sequential, options: Options, where: str) -> None:
+    """Raise ValueError if a flag contradicts the model that is used."""
+    cells = [cell for layer in model.layers for outer in cells_of(layer) for cell in innermost(outer)]
+    held = [(option, cell, option) for option in OF_CELLS for cell in cells]
+    held += [("dense_activation", layer, "activation") for layer in model.layers if isinstance(layer, Dense)]
+    for flag, holder, option in held:
+        wanted = getattr(options, flag)
+        actual = getattr(holder, option, wanted)
+        if wanted is not None and (actual or "linear" if "activation" in option else actual) != wanted:
+            raise ValueError(f"{where}: the model has {flag}={actual!r}, and the flag says {wanted!r}")
 
 
 def _layers(found: Found, options: Options) -> list[Any]:

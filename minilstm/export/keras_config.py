@@ -31,6 +31,8 @@ WANTED = {  # what an option must be, if a layer has it
 # What Keras does in training alone, and has no counterpart here. The other layers compute the same without it.
 NOISE = ("SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization")
 DROPS = ("dropout", "recurrent_dropout", "noise_shape")
+ENDS = ("_regularizer", "_constraint")
+KERAS = ("keras.", "tf_keras.", "tensorflow.")  # how the modules of Keras's own classes begin
 
 
 def keras_config(parts: list[Part], params: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _in_training(layer: dict[str, Any]) -> Iterator[str]:
     both = layer["class_name"] == "Bidirectional"
     inners = [options.get("layer"), options.get("backward_layer")] if both else [layer]
     for inner in filter(None, inners):
-        for option in DROPS:
+        for option in (*DROPS, *(option for option in inner["config"] if option.endswith(ENDS))):
             if inner["config"].get(option):
                 yield f"{option}={inner['config'][option]!r} of {options.get('name')!r}"
 
@@ -258,6 +260,9 @@ def _check_options(layer: dict[str, Any], known: tuple[str, ...], where: str) ->
     name = options.get("name")
     if class_name not in known:
         raise ValueError(f"{where}: layer {name!r} is a {class_name}, wanted one of {known}")
+    registered, module = layer.get("registered_name"), layer.get("module")
+    if registered not in (None, class_name) or not (module is None or f"{module}.".startswith(KERAS)):
+        raise ValueError(f"{where}: layer {name!r} is {registered or module!r}, a class of its own, wanted Keras's")
     for option, wanted in WANTED.items():
         if options.get(option, wanted) != wanted:
             raise ValueError(f"{where}: layer {name!r} has {option}={options[option]!r}, wanted {wanted!r}")

@@ -12,17 +12,21 @@ from .shapes import Shape, kind_by
 
 EXPORTED_CELLS = ("lstm_cell", "gru_cell")
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OF_TRAINING = ("optimizer", "metric", "seed_generator", "loss_tracker")  # in the names of attributes
 Holders = tuple[tuple[str, int], ...]  # what holds the variables of a layer: the folder of their names, and the node
 
 
 class Layers(NamedTuple):
     """The keys of each Keras layer's variables by Keras's names, in the layers' order.
 
-    A layer without weights has none, if it is there at all: what Keras 3 exports lists weights alone.
+    A layer without weights has none, if it is there at all: what Keras 3 exports lists weights alone. `beside` is what
+    was saved besides these layers and the state of a training, if there is anything: an object that holds the model, or
+    a variable.
     """
 
     keys: list[dict[str, str]]
     lists_all: bool
+    beside: str | None = None
 
 
 def keys_by_layer(graph: bytes, shapes: Mapping[str, Shape], where: str, limits: Limits = LIMITS) -> Layers:
@@ -33,7 +37,8 @@ def keys_by_layer(graph: bytes, shapes: Mapping[str, Shape], where: str, limits:
     """
     nodes = decode(graph, limits.objects)
     models: dict[tuple[Holders, ...], list[int]] = {}  # the holders of its weights, by layer -> all of its layers
-    for numbers in _rows_of_layers(nodes):
+    owners: set[int] = set()
+    for owner, numbers in _rows_of_layers(nodes):
         layers = [_holders(number, nodes) for number in numbers]
         weighted = [holders for holders in layers if any(_variables(nodes[holder], nodes) for _, holder in holders)]
         single = [holder for holders in weighted for _, holder in holders]
@@ -44,6 +49,7 @@ def keys_by_layer(graph: bytes, shapes: Mapping[str, Shape], where: str, limits:
             raise ValueError(f"{where}: a layer has a cell without weights, which is no LSTM or GRU")
         if weighted:
             models[tuple(weighted)] = numbers
+            owners.add(owner)
     if not models:
         exported = _exported(nodes, shapes, where)
         if exported:
@@ -66,7 +72,23 @@ def keys_by_layer(graph: bytes, shapes: Mapping[str, Shape], where: str, limits:
     missing = sorted(taken - shapes.keys())
     if missing:
         raise ValueError(f"{where}: the checkpoint has no {', '.join(missing[:5])}, which its graph names")
-    return Layers(keys, True)
+    return Layers(keys, True, _beside(nodes, owners, taken, shapes))
+
+
+def _beside(nodes: list[Node], owners: set[int], taken: set[str], shapes: Mapping[str, Shape]) -> str | None:
+    """What was saved besides the layers of a model, whose node is one of `owners`: see `Layers`."""
+    paths, waiting = {0: ""}, [0]  # of the nodes, without those of a training's state
+    for number in waiting:
+        for name, child in nodes[number].children.items():
+            if child not in paths and not any(word in name for word in OF_TRAINING):
+                paths[child] = f"{paths[number]}{name}/".replace("_functional/", "")
+                waiting.append(child)
+    depths = {paths[owner].count("/"): paths[owner] for owner in owners if owner in paths}
+    if depths and min(depths) > 1:
+        return f"an object that holds the model as {depths[min(depths)][:-1]!r}"
+    variables = [nodes[number].variable for number in paths]
+    keys = sorted(variable[1] for variable in variables if variable is not None)
+    return next((key for key in keys if key not in taken and shapes.get(key, ())), None)
 
 
 def _exported(nodes: list[Node], shapes: Mapping[str, Shape], where: str) -> list[dict[str, str]]:
@@ -125,10 +147,10 @@ def _both_directions(
     return rows
 
 
-def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:
-    """The layers of everything that could be a model, each row once."""
+def _rows_of_layers(nodes: list[Node]) -> Iterator[tuple[int, list[int]]]:
+    """The node and the layers of everything that could be a model, each row once."""
     seen = set()
-    for node in nodes:
+    for number, node in enumerate(nodes):
         children = node.children
         held = children.get("_operations")
         if held is None:
@@ -142,7 +164,7 @@ def _rows_of_layers(nodes: list[Node]) -> Iterator[list[int]]:
             if row and not any(_variables(nodes[holder], nodes) for _, holder in _holders(row[0], nodes)):
                 row = row[1:]  # the input
         if row:
-            yield list(dict.fromkeys(row))
+            yield number, list(dict.fromkeys(row))
 
 
 def _holders(number: int, nodes: list[Node]) -> Holders:

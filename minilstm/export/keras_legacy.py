@@ -30,7 +30,10 @@ def check_version(content: Content, where: str) -> None:
 
 
 def check_bare(content: Content, where: str) -> None:
-    """Raise ValueError if a layer without weights is no Dropout and no input by its name."""
+    """Raise ValueError if a layer without weights is no Dropout and no input by its name, or for a second input."""
+    inputs = [layer for layer in content.bare if layer.startswith("input")]
+    if len(inputs) > 1:
+        raise ValueError(f"{where}: there are {len(inputs)} inputs, so the layers are not in a row")
     for layer in content.bare:
         if not WITHOUT_WEIGHTS.fullmatch(layer):
             raise ValueError(f"{where}: {layer!r} is a layer without weights; what it does, {HINT}")

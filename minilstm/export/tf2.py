@@ -42,6 +42,7 @@ RUNS = DTYPES
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"
 METADATA = "keras_metadata.pb"  # in a SavedModel of tf.keras
 MODELS = (b"_tf_keras_sequential", b"_tf_keras_network")
+ROOT = b"root"  # the path of the object that was saved
 
 
 def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any], *, extra: Any = None) -> str:
@@ -122,6 +123,9 @@ def load(
         return keys_by_layer(tensors[GRAPH].item(), shapes_of(tensors), where, limits)
 
     def infer(given: Options) -> Sequential:
+        if in_file().beside is not None:
+            hint = "weights alone do not tell what is done with it; give load the model"
+            raise ValueError(f"{where}: the layers are not all that was saved: there is {in_file().beside}; {hint}")
         rows: dict[str, Row] = {}
         bare = []
         for k, keys in enumerate(in_file().keys):
@@ -170,7 +174,8 @@ def opened(code: str) -> Callable[[np.ndarray], np.ndarray]:
 def _config_beside(prefix: str, limits: Limits) -> dict[str, Any] | None:
     """The configuration of the model that ``tf.keras`` stores beside the variables of a SavedModel; None elsewhere.
 
-    The file is a message whose field 1 is repeated, an object of Keras: its class is field 4, its JSON field 5.
+    The file is a message whose field 1 is repeated, an object of Keras: its path is field 3, its class field 4, its
+    JSON field 5. Raises ValueError for a model that is a class of its own: what it computes is in no file.
     """
     folder, inner = os.path.split(os.path.dirname(prefix))
     path = os.path.join(folder, METADATA)
@@ -178,8 +183,11 @@ def _config_beside(prefix: str, limits: Limits) -> dict[str, Any] | None:
         return None
     with reading.reading(path):
         objects = each_message(reading.content(path, limits), 1)
-        texts = (one.text(5) for one in objects if one.text(4) in MODELS)  # the outermost comes first
-        return next((from_json(text, limits) for text in texts), None)
+        root = next((one for one in objects if one.text(3) == ROOT), None)
+        if root is None or root.text(4) not in MODELS:
+            kind = "nothing" if root is None else root.text(4).decode("utf-8", "replace")
+            raise ValueError(f"what was saved is {kind}, wanted a keras.Sequential or a keras.Model of layers in a row")
+        return from_json(root.text(5), limits)
 
 
 # --- the object graph -----------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from .torch_modules import modules_of, tensor_names
 SUFFIXES: tuple[str, ...] = (".safetensors",)
 RUNTIME = "torch"
 RUNS = DTYPES
+PICKLES = (b"PK\x03\x04", b"\x80\x02")  # what torch.save writes, and wrote before version 1.6
 INSTALL = "pip install torch safetensors"
 CELL_ARRAY = re.compile(
     r"(?P<layer>.+)\.(?P<array>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(?P<depth>\d+)(?P<cell>_reverse)?"
@@ -67,6 +68,10 @@ def save(path: str | os.PathLike[str], model: Sequential, params: dict[str, Any]
     where = "export.torch.save"
     params = checked_params(model, params, where)
     modules = modules_of(model, where)
+    for module in modules:
+        if "." in module.name:
+            wanted = "has a dot, which no PyTorch module name can have"
+            raise ValueError(f"{where}: the layer name {module.name!r} {wanted}")
     tensors: dict[str, np.ndarray] = {}
     for part, names in tensor_names(modules):
         weights = _their_weights(part, weights_of(params, part))
@@ -126,8 +131,12 @@ def read(
     bfloat16 is ``ml_dtypes.bfloat16`` if that package is installed, else float32. Raises ValueError for a file of
     another kind, and for a dtype that NumPy does not have, such as float8.
     """
+    data = reading.content(path, limits)
+    if data.startswith(PICKLES):
+        raise ValueError("a pickle of PyTorch, which may run code when it is opened; open it in PyTorch, and save its "
+                         "state_dict with safetensors.torch.save_file")  # fmt: skip
     try:
-        return safetensors.decode(reading.content(path, limits), limits)
+        return safetensors.decode(data, limits)
     except ValueError as error:
         raise ValueError(f"no whole safetensors file: {error}") from error
 

@@ -70,8 +70,6 @@ def _is_whole(parts: list[Part]) -> bool:
 
 
 def _check(part: Part, where: str) -> None:
-    if "." in part.name:
-        raise ValueError(f"{where}: the layer name {part.name!r} has a dot, which no PyTorch module name can have")
     if not part.is_cell:
         return
     units, num_proj, kind, reset_after = part.sizes

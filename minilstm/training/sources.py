@@ -157,7 +157,7 @@ def _check_takes_a_step(data: Callable[..., Any], where: str) -> None:
     try:
         inspect.signature(data).bind(0)
     except TypeError:
-        wanted = "a callable must take the step and return its batch; of a function that makes a generator, pass the call"
+        wanted = "a callable must take the step and return its batch; call a function that makes a generator first"
         raise ValueError(f"{where}: {wanted}: got {data!r:.80}") from None
     except ValueError:  # a callable that does not tell
         pass

@@ -212,8 +212,9 @@ def test_a_model_in_another_object_is_described_too_and_others_are_as_before(tmp
     found = tf2.load(tmp_path)
     assert_close(found.model(found.params, case.inputs), case.outputs, 2e-6)
     path.write_bytes(whole.replace(b"_tf_keras_sequential", b"_tf_keras_model_____"))  # of a class of one's own
-    with pytest.raises(ValueError, match=r"has no description of the model"):
-        tf2.load(tmp_path)
+    for options in (None, Options(activation="tanh", dense_activation="linear")):
+        with pytest.raises(ValueError, match=r"what was saved is _tf_keras_model_____, wanted a keras.Sequential or"):
+            tf2.load(tmp_path, options=options)
 
 
 def test_damaged_metadata_of_a_saved_model_is_a_checkpoint_error(tmp_path):
