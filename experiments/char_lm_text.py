@@ -58,15 +58,22 @@ def read_corpus(paths: Sequence[Path] | None = None, limit: int | None = None) -
     Raises
     ------
     ValueError
-        If there are fewer than 20 characters.
+        If there are fewer than 20 characters, or a given file is not UTF-8 text.
     """
+    given = paths is not None
     if paths is None:
         paths, limit = standard_library(), limit or LIBRARY_CHARACTERS
     text, used = "", []
     for path in paths:
         if limit is not None and len(text) >= limit:
             break
-        text += path.read_text(encoding="utf-8", errors="replace")
+        try:
+            more = path.read_text(encoding="utf-8-sig", errors="strict" if given else "replace")
+        except UnicodeDecodeError:
+            more = "\0"
+        if given and "\0" in more:
+            raise ValueError(f"char_lm: {path} is not UTF-8 text; convert it first")
+        text += more
         used.append(path.name)
     text = text[:limit]
     if len(text) < 20:

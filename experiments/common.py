@@ -117,12 +117,19 @@ def begin(args: argparse.Namespace) -> None:
 
 
 def prepare(out: Path, resume: bool) -> None:
-    """Make the folder. Unless the run is resumed, remove the files that an earlier experiment left there."""
+    """Make the folder. Unless the run is resumed, remove the files that an earlier experiment left there.
+
+    Ends the program if there are such files, but no config.json, which every experiment writes first: they may be those
+    of a run of `minilstm.fit`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for pattern in OWN_FILES:
-            for path in list(out.glob(pattern)):
-                path.unlink()
+        found = [path for pattern in OWN_FILES for path in out.glob(pattern)]
+        if found and not any((folder / "config.json").exists() for folder in (out, out.parent, out.parent.parent)):
+            raise SystemExit(f"--out {out}: holds {found[0].name}, but no config.json of an experiment, so it was not "
+                             "changed; name another folder")  # fmt: skip
+        for path in found:
+            path.unlink()
 
 
 def write_config(out: Path, settings: dict[str, Any]) -> None:

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from minilstm.arguments import check_number, check_whole
+from minilstm.arrays import as_array
+
 from . import common
 from . import forecast_methods as ways
 from .forecast_lstm import OPTIONS, Member, ensemble, train
@@ -100,6 +103,9 @@ def follow(plan: Plan, values: np.ndarray, steps: int, trainer: Trainer, stage: 
 
 def check(values: np.ndarray, horizon: int, test: int, season: int | None, where: str = "forecast: values") -> None:
     """Raise ValueError for a series that is constant, or too short to hold rows out and to validate before them."""
+    if season is not None and season > ways.MOST_SEASON:
+        most = f"at most {ways.MOST_SEASON}; with means over several rows a season is shorter"
+        raise ValueError(f"{where}: a season of {season} rows, wanted {most}")
     needed = max(horizon, test) + test + max(10, 2 * (season or 1))
     if len(values) < needed:
         why = f"a horizon of {horizon}, {test} rows held out" + (f" and a season of {season}" if season else "")
@@ -123,12 +129,21 @@ def forecast(
     """Validate, score on the held-out rows, forecast; returns what results.json holds, and both forecasts.
 
     Without `season` it is looked for, first `usual_season`. With `out`, the checkpoints of all members go there. Other
-    options go to `train`.
+    options go to `train`. Raises ValueError for values that are not one finite series, and for an option out of range.
     """
-    test = test or horizon
+    values = as_array(values, "forecast: values").astype(np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError(f"forecast: values must be one series of finite numbers, got {values!r:.80}")
+    test = horizon if test is None else test
+    sizes = {"horizon": horizon, "test": test, "seeds": seeds, "season": 1 if season is None else season}
+    horizon, test, seeds, _ = (check_whole(size, name, "forecast") for name, size in sizes.items())
+    interval = check_number(interval, "interval", "forecast", above=0, below=1)
+    unknown = sorted(options.keys() - OPTIONS.keys())
+    if unknown:
+        raise ValueError(f"forecast: unknown options {unknown}, the known ones are {', '.join(OPTIONS)}")
     check(values, horizon, test, season)
     rows, truth, steps = values[:-test], values[-test:], max(horizon, test)
-    season = season or find_season(rows, usual_season, (len(rows) - steps) // 2)
+    season = season or find_season(rows, usual_season, min((len(rows) - steps) // 2, ways.MOST_SEASON))
     with tqdm(total=(len(NOISES) + 2) * seeds, unit="LSTM", disable=True if quiet else None) as bar:
 
         def trainer(values: np.ndarray, transform: ways.Transform, noise: float, stage: str) -> list[Member]:
@@ -241,7 +256,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         before, free = json.loads(config.read_text())["settings"], ("out", "quiet", "resume", "command", "file")
         for name in [name for name, value in vars(args).items() if name not in free and before.get(name) != value][:1]:
             flags.error(f"--resume: {config} is of a run with {name} {before.get(name)!r}, got {getattr(args, name)!r}")
-    for folder in (args.out / "members").glob("*"):
+    for folder in filter(Path.is_dir, (args.out / "members").glob("*")):
         common.prepare(folder, args.resume)
     common.begin(args)
     results, held_out, future = forecast(
@@ -250,6 +265,9 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         **{name: getattr(args, name) for name in OPTIONS},
     )  # fmt: skip
     results["notes"] = series.notes
+    if args.season == "auto" and series.usual_season > ways.MOST_SEASON:
+        longest = f"longer than {ways.MOST_SEASON}, the most that is looked for: take means over several rows"
+        results["notes"].append(f"the usual season of {series.usual_season} rows is {longest}")
     write_files(args.out, series, results, held_out, future)
     common.finish(args, results, text_of(results), report)
     return results

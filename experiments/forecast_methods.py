@@ -14,6 +14,7 @@ import numpy as np
 
 Method = Callable[[np.ndarray, int], np.ndarray]
 MOST_ROWS = 1500  # that autoregression and smoothing look back
+MOST_SEASON = MOST_ROWS // 3  # rows: three seasons are needed to tell one
 MOST_LAGS = 16  # of an autoregression, or one more than the season
 CONSTANTS = ((True,), (False, True), (False,))  # of an autoregression, by the number of differences: the AIC chooses
 THETAS = (0.0, 0.3, 0.5, 0.7, 0.85)  # of moving averages

@@ -26,7 +26,8 @@ MONTHS = ("%Y-%m", "%Y/%m", "%m/%Y", "%Y%m", "%b %Y", "%Y %b", "%B %Y", "%Y %B",
 FORMATS = (*(day + time for day, time in itertools.product(DAYS, TIMES)), *MONTHS)
 MISSING = re.compile(r"|n/?a|#n/a|nan|null|none|[-.?]", re.IGNORECASE)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-NINES = re.compile(r"-9{2,}([.,]0*)?")  # -999, as some files have it for a missing value
+# -999, -99.99, 9999 and 9.96921e+36, as some files have them for a missing value.
+NINES = re.compile(r"-9{2,}([.,]\d*)?|9{4,}([.,][09]*)?|9[.,]969\d*[eE]\+?36")
 LARGEST = 1e150  # whose square is still a number
 LIKE_A_NUMBER = re.compile(r"[-+]?[\d.,]*\d[\d.,]*([eE][-+]?\d+)?")
 ZONE = re.compile(r"(?<=:\d\d)(\.0+)?(Z| ?UTC|[-+]\d\d(:?\d\d)?)?$")  # after a time; one for all rows is kept
@@ -79,6 +80,8 @@ def read_series(path: str, column: str | None = None, date: str | None = None) -
             raise ValueError(f"{where}: --column is missing, wanted one of {', '.join(header[k] for k in left)}")
         chosen = left[0]
     values, notes = numbers(columns[chosen], separator, named[chosen])
+    if header == [str(k) for k in range(1, len(header) + 1)]:
+        notes.append("no line of names was found: the first row is taken as values")
     if dated is None:
         if blank:
             raise ValueError(f"{where}: row {blank} is empty and no column has dates, wanted NA for a missing value")
@@ -125,7 +128,9 @@ def read_table(path: str, where: str) -> tuple[list[str], list[list[str]], str, 
             what = f"row {full[number] + 1} has {len(row)} cells, the first row {len(rows[0])}"
             raise ValueError(f"{where}: {what} (separator {separator!r}): {lines[number]!r}")
     blanks = [before + 2 for before, after in itertools.pairwise(full) if after > before + 1]  # rows count from 1
-    if any(not (MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) or calendar([c], where)) for c in rows[0]):
+    is_of_pandas = len(rows[0]) > 1 and rows[0] == ["", *map(str, range(len(rows[0]) - 1))]  # columns without names
+    plain = all(MISSING.fullmatch(c) or LIKE_A_NUMBER.fullmatch(c) or calendar([c], where) for c in rows[0])
+    if is_of_pandas or not plain:
         blank = next((row for row in blanks if row > full[1]), 0)  # an empty row below the header is none of the series
         return [cell or f"column {k}" for k, cell in enumerate(rows[0], 1)], rows[1:], separator, blank
     if separator == "," and len(rows[0]) == 2 and not calendar([row[0] for row in rows], where):
@@ -195,6 +200,9 @@ def numbers(cells: Sequence[str], separator: str, where: str) -> tuple[np.ndarra
                 raise ValueError(f"{where}: value {row + 1} is {cell!r}, wanted a number")
             values[row] = float(plain)
     thousand = re.compile(rf"[-+]?[1-9]\d{{0,2}}\{decimal}\d{{3}}")
+    groups = next((cell for cell in known if "," in cell), None) if separator == "," and decimal == "." else None
+    if groups is not None:
+        notes.append(f"{groups!r} was read with ',' between thousands, not before its decimals")
     if separator != "," and known and all(map(thousand.fullmatch, known)):
         notes.append(f"{known[0]!r} was read with {decimal!r} before its decimals, not between thousands")
     nines = next(filter(NINES.fullmatch, known), None)

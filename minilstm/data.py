@@ -33,7 +33,8 @@ def as_batch(data: Any, where: str = "data") -> Batch:
         data = dict(zip(names, data, strict=True))
     if isinstance(data, (tuple, list)) and len(data) in (2, 3):
         if all(isinstance(part, tuple) for part in data):
-            raise ValueError(f"{where}: wanted (inputs, targets), got {len(data)} tuples; if they are pairs, stack them")
+            got = f"{len(data)} tuples; if they are pairs, stack them"
+            raise ValueError(f"{where}: wanted (inputs, targets), got {got}")
         return dict(zip(("inputs", "targets", "weights"), data, strict=False))
     if isinstance(data, Mapping) and not isinstance(data, dict):
         data = dict(data)

@@ -24,6 +24,7 @@ def single(tmp_path_factory):
     """One short run: (folder, what main returned, what it printed)."""
     out = tmp_path_factory.mktemp("adding")
     (out / "results.json").write_text("of a run before")
+    (out / "config.json").write_text("of a run before")
     printed = []
     results = adding.main(["--out", str(out), *SHORT], report=printed.append)
     return out, results, "\n".join(printed)

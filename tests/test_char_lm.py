@@ -28,6 +28,7 @@ def finished(tmp_path_factory):
     """A short run on the standard library: (folder, what main returned, what it printed)."""
     out = tmp_path_factory.mktemp("char_lm")
     (out / "samples.txt").write_text("of a run before")
+    (out / "config.json").write_text("of a run before")
     printed = []
     results = char_lm.main(["--out", str(out), *SMALL, "--learning-rate", "2e-2"], report=printed.append)
     return out, results, "\n".join(printed)
@@ -56,9 +57,16 @@ def test_the_default_is_large_enough_for_400_windows_an_epoch():
     assert len(char_lm.batches_of(corpus.training, char_lm.Settings())) == 400
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_a_text_of_another_encoding_is_refused(tmp_path, encoding):
+    (tmp_path / "text").write_text("täglich " * 9, encoding)
+    with pytest.raises(ValueError, match=r"char_lm: .*text is not UTF-8 text; convert it first"):
+        char_lm_text.read_corpus([tmp_path / "text"])
+
+
 def test_characters_that_are_not_in_the_training_text_are_unknown(tmp_path):
     path = tmp_path / "text"
-    path.write_bytes(b"ab\r\n" * 9 + b"a\xffz" + "ü".encode())
+    path.write_bytes("\ufeff".encode() + b"ab\r\n" * 9 + "a\ufffdzü".encode())
     corpus = char_lm_text.read_corpus([path])
     assert corpus.text == "ab\n" * 9 + "a\ufffdzü"
     assert corpus.vocabulary == "\ufffd\nab"

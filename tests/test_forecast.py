@@ -46,6 +46,7 @@ def finished(tmp_path_factory):
     """A short run on a real series: (folder, what main returned, what it printed)."""
     out = tmp_path_factory.mktemp("forecast")
     (out / "results.json").write_text("of a run before")
+    (out / "config.json").write_text("of a run before")
     printed = []
     results = forecast.main([str(SUNSPOTS), "--horizon", "5", "--out", str(out), *SHORT[:-1]], report=printed.append)
     return out, results, "\n".join(printed)
@@ -198,6 +199,10 @@ def test_what_else_is_in_out_stays(tmp_path):
     (tmp_path / "out").mkdir()
     for path in [*own, tmp_path / "out" / "sweep.png"]:
         path.write_text("kept")
+    with pytest.raises(SystemExit, match=r"holds sweep.png, but no config.json of an experiment, so it was not"):
+        common.prepare(tmp_path / "out", resume=False)
+    assert len(list(tmp_path.glob("out/*"))) == 3
+    (tmp_path / "out" / "config.json").write_text("{}")
     common.prepare(tmp_path / "out", resume=False)
     assert sorted(tmp_path.glob("out/*")) == sorted(own)
 

@@ -23,6 +23,7 @@ def finished(tmp_path_factory):
     """A short run: (folder, what main returned, what it printed)."""
     out = tmp_path_factory.mktemp("sunspots")
     (out / "results.json").write_text("of a run before")
+    (out / "config.json").write_text("of a run before")
     printed = []
     options = ["--out", str(out), "--epochs", "12", "--seeds", "2", "--ensemble", "3"]
     results = sunspots.main(options, report=printed.append)

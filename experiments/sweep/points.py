@@ -63,17 +63,23 @@ def parse_draw(text: str) -> tuple[str, Draw]:
     if kind not in ("uniform", "log", "int") or len(bounds) != 2:
         raise ValueError(f"--draw {text}: wanted {DRAWS}, got {rest!r}")
     try:
-        low, high = [float(int(bound)) if kind == "int" else float(bound) for bound in bounds]
+        low, high = map(int if kind == "int" else float, bounds)
     except ValueError:
         raise ValueError(f"--draw {text}: wanted two numbers as bounds, whole ones for int, got {bounds}") from None
     if not (low <= high < np.inf) or (kind == "log" and low <= 0):
         raise ValueError(f"--draw {text}: wanted LOW <= HIGH, both finite, for log above 0, got {low:g} and {high:g}")
     draws: dict[str, Draw] = {
-        "uniform": lambda rng: f"{rng.uniform(low, high):.4g}",
-        "log": lambda rng: f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}",
+        "uniform": lambda rng: _short(rng.uniform(low, high), low, high),
+        "log": lambda rng: _short(np.exp(rng.uniform(np.log(low), np.log(high))), low, high),
         "int": lambda rng: str(rng.integers(int(low), int(high) + 1)),
     }
     return flag, draws[kind]
+
+
+def _short(value: float, low: float, high: float) -> str:
+    """A number with four digits, or with all where four would leave its bounds."""
+    value = min(max(float(value), low), high)
+    return f"{value:.4g}" if low <= float(f"{value:.4g}") <= high else repr(value)
 
 
 def parse_all(option: str, parse: Callable[[str], tuple[str, Any]], texts: Sequence[str]) -> dict[str, Any]:
@@ -101,6 +107,9 @@ def points(
         raise ValueError(f"sweep: a flag is either in --grid or in --draw, got {', '.join(both)} in both")
     if bool(random) != bool(draws):
         raise ValueError("sweep: --random N and --draw FLAG=... need each other")
+    taken = {word[2:].partition("=")[0] for word in fixed if word.startswith("--")} & {*grid, *draws, *OWN_FLAGS}
+    if taken:
+        raise ValueError(f"sweep: --{min(taken)} is set by the sweep itself, got it among the arguments after --, too")
     rngs = [np.random.default_rng([seed, k]) for k in range(max(random, 1))]
     drawn = [{flag: draw(rng) for flag, draw in draws.items()} for rng in rngs]
     found = []

@@ -84,7 +84,7 @@ def _beside(nodes: list[Node], owners: set[int], taken: set[str], shapes: Mappin
                 paths[child] = f"{paths[number]}{name}/".replace("_functional/", "")
                 waiting.append(child)
     depths = {paths[owner].count("/"): paths[owner] for owner in owners if owner in paths}
-    if depths and min(depths) > 1:
+    if depths and (min(depths) > 1 or depths[min(depths)].startswith("layer")):
         return f"an object that holds the model as {depths[min(depths)][:-1]!r}"
     variables = [nodes[number].variable for number in paths]
     keys = sorted(variable[1] for variable in variables if variable is not None)

@@ -136,7 +136,8 @@ class LargeLoops:
     def backward(self, d_outputs: Array, dc: Array, dh: Array, recurrent: Array, wants_h: bool) -> tuple[Array, Array]:
         """As `Loops.backward`; afterwards `d_weights` gives the derivatives of the weights of `set_weights`."""
         _, _, use_peepholes, cell_clip, projects, proj_clip, has_masks = self.options
-        slope, x, d, dy, multiply, add = self.activation.times_slope, self.x, self.d, self.dy, np.multiply, np.add
+        slope, x, d, dy = self.activation.times_slope, self.x, self.d, self.dy
+        multiply, add, subtract = np.multiply, np.add, np.subtract
         if use_peepholes:
             w_i, w_f, w_o = self.peepholes
             self.d_peepholes = d_i, d_f, d_o = [np.zeros_like(w) for w in self.peepholes]
@@ -157,13 +158,26 @@ class LargeLoops:
             if projects:
                 np.copyto(self.every_dh[t], dh)
                 dm = np.matmul(self.projection, dh, out=self.dm)
-            undo_output(slope, dm, dc, x, d, dy, o, a, m)
+            multiply(dm, o, d)  # m = o a
+            multiply(dm, m, dy)  # d a
+            slope(d, dy, a, x)
+            add(dc, x, dc)
+            multiply(dy, o, o)  # dm a o (1 - o)
+            subtract(dy, o, o)
             if use_peepholes:
                 add(d_o, multiply(o, c, x), d_o)
                 add(dc, multiply(o, w_o, x), dc)
             if cell_clip is not None:
                 _limit(dc, self.c_inside[t])
-            undo_cell(slope, dc, dc_before, d, dy, i, j, f, c_before)
+            multiply(dc, i, d)  # c = i j + f c_before
+            multiply(d, j, dy)
+            multiply(dy, i, i)  # dc j i (1 - i)
+            subtract(dy, i, i)
+            slope(d, dy, j, j)
+            multiply(dc, f, dc_before)
+            multiply(dc_before, c_before, d)
+            multiply(d, f, f)  # dc c_before f (1 - f)
+            subtract(d, f, f)
             if use_peepholes:
                 add(d_i, multiply(i, c_before, x), d_i)
                 add(d_f, multiply(f, c_before, x), d_f)
@@ -191,34 +205,6 @@ class LargeLoops:
         if not self.options.projects:
             return (*peepholes, None)
         return (*peepholes, np.tensordot(self.m, self.every_dh, axes=((0, 2), (0, 2))))
-
-
-def undo_output(
-    slope: Any, dm: Array, dc: Array, x: Array, d: Array, dy: Array, o: Array, a: Array, m: Array
-) -> None:
-    """From the derivative of ``m = o a`` with ``a = activation(c)``: add its share to dc, and overwrite o with dz_o."""
-    np.multiply(dm, o, d)
-    np.multiply(dm, m, dy)  # d a
-    slope(d, dy, a, x)
-    np.add(dc, x, dc)
-    np.multiply(dy, o, o)  # dm a o (1 - o)
-    np.subtract(dy, o, o)
-
-
-def undo_cell(
-    slope: Any, dc: Array, dc_before: Array, d: Array, dy: Array, i: Array, j: Array, f: Array, c_before: Array
-) -> None:
-    """From the derivative of ``c = i j + f c_before``: write dc_before, and overwrite i, j and f with their dz."""
-    multiply, subtract = np.multiply, np.subtract
-    multiply(dc, i, d)
-    multiply(d, j, dy)
-    multiply(dy, i, i)  # dc j i (1 - i)
-    subtract(dy, i, i)
-    slope(d, dy, j, j)
-    multiply(dc, f, dc_before)
-    multiply(dc_before, c_before, d)
-    multiply(d, f, f)  # dc c_before f (1 - f)
-    subtract(d, f, f)
 
 
 def _clip(x: Array, bound: float, scratch: Array) -> Array | None:

@@ -6,8 +6,9 @@ and OPEN, are so large that they alone decide: an LSTM's gate i is 0 and f is 1,
 for bit; o is 0, so h and the outputs are 0. All dz of such a step are 0, and dc is carried back. What remains is done
 here, once for a pass: the final h is read where each sequence ends, and its derivative is added there.
 
-So any fast pass, compiled ones too, takes lengths for one more row of its kernel. At 50 steps, batch 32, 64 inputs and
-128 units a training step takes 0.4 of the time of the readable pass, at 48, 16, 4 and 32 it takes 0.2.
+So an LSTM's fast pass, compiled or not, takes lengths for one more row of its kernel (`row_workspace` writes the sums
+in its place); passes of other cells multiply h by 0 there. At 50 steps, batch 32, 64 inputs and 128 units a training
+step takes 0.4 of the time of the readable pass, at 48, 16, 4 and 32 it takes 0.2.
 """
 
 from __future__ import annotations

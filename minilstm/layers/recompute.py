@@ -3,7 +3,7 @@
 Backpropagation through time keeps what every step computed. Here the forward pass keeps the states at the borders of
 segments alone, and the backward pass computes a segment again before it undoes it (Chen et al. 2016, arXiv 1604.06174;
 Gruslys et al. 2016, arXiv 1606.03401). With n segments of T / n steps the memory is that of n states and of T / n
-steps, least for n near the square root of T; the price is a second forward pass, a third of the time of a step.
+steps, least for n near the square root of T; the price is a second forward pass.
 
 The derivatives of a segment are autograd's, and so those of the hand-derived pass of its cell; second derivatives go
 the same way. Outputs and states have the same bits as without segments, unless a product over all steps at once is

@@ -68,7 +68,7 @@ class RNN(Layer):
     recompute : {None, "auto"} or int, default None
         For sequences whose steps do not fit in memory: keep only the states between segments of this many steps, and
         compute each segment again in the backward pass (`minilstm.layers.recompute`). "auto" is about the square root
-        of the number of steps. It takes a third more time.
+        of the number of steps. The price is a second forward pass.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The functions that numba compiles: (1) to (9) of `minilstm.cells` and their undoing, for one part of a batch.
+"""The functions that numba compiles: (1) to (10) of `minilstm.cells` and their undoing, for one part of a batch.
 
 All arrays are float32 and contiguous, and a sequence is a row: columns ``[time + 1, rows, k]`` hold ``[x_t, h_{t-1},
 1]``, next to gates ``[time, rows, 4 * units]`` and c ``[time + 1, rows, units]``. The right operand of a product is
