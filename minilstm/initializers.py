@@ -41,7 +41,7 @@ class Constant:
         _check(self, "value")
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        return np.full(shape, _rounded(self.value, dtype, "Constant"))
+        return np.full(shape, _rounded(self.value, dtype, "Constant: value"))
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Uniform:
         _check(self, "limit", least=0)
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        _rounded(self.limit, dtype, "Uniform")
+        _rounded(self.limit, dtype, "Uniform: limit")
         return rng.uniform(-self.limit, self.limit, shape).astype(dtype)
 
 
@@ -90,7 +90,7 @@ class Orthogonal:
         rows, columns = shape
         q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
         q = q * np.sign(np.diag(r))  # makes the draw uniform over orthogonal matrices
-        return _rounded(self.gain * (q if rows >= columns else q.T), dtype, "Orthogonal")
+        return _rounded(self.gain * (q if rows >= columns else q.T), dtype, "Orthogonal: gain")
 
 
 @dataclass(frozen=True)

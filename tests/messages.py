@@ -31,8 +31,8 @@ def _names():
 
 
 # "export" and "bptt" begin the name of a module with its function, SRC and DST are arguments of the command line, and
-# "here" is what tests call themselves ("test" too).
-OTHERS = {"contiguous_batches", "bptt", "export", "SRC", "DST", "here", "test"}
+# "here" is what tests call themselves ("test" too); "forecast" is a function of an experiment.
+OTHERS = {"contiguous_batches", "bptt", "export", "SRC", "DST", "here", "test", "forecast"}
 NAMES = _names() | set(minilstm.tensorbundle.__all__) | OTHERS
 WHO = re.compile(r"^(?:minilstm\.)?(\w+)(?:\.\w+)*(?:\(\))?(?::|,| )")
 PATH = re.compile(r"^(?:[\w.]+:? )?['\"]?[\w.\-]*/\S+")
@@ -52,7 +52,7 @@ def fault_of(error):
     who = WHO.match(text)
     if not who or who[1] not in NAMES:
         return f"does not begin with a function or a file: {text!r}"
-    if who[1] in ("SRC", "DST", "here", "test") or " needs " in text:  # a package that is missing
+    if who[1] in ("SRC", "DST", "here", "test", "forecast") or " needs " in text:  # a package that is missing
         return None
     words = {"params", "parameters"}
     for _, frame in own:

@@ -47,7 +47,8 @@ WRONG = {  # page -> (a piece of the solution, what to write instead), and what 
         (SWAPPED, SWEEP.format("4 of 0..4", "i")),
         (LOST_DH, SWEEP.format("3 of 0..4", "i")),
         (LOST_DC, SWEEP.format("3 of 0..4", "i")),
-        (("range(len(tape) - window, len(tape))", "range(len(tape))"), "window 3: kernel of gate i is wrong"),
+        (("max(0, len(tape) - window), ", ""), "window 3: kernel of gate i is wrong"),
+        (("max(0, len(tape) - window)", "len(tape) - window"), "window 11: not the whole pass over 9 steps"),
     ],
     "f_adam": [
         (("rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)", "rate"), "update 2: w is wrong"),

@@ -355,3 +355,76 @@ def test_the_lstm_leads_where_no_line_can_follow():
     assert errors["lstm"] < 0.6 * simple
     assert errors["average"] < 0.8 * simple
     assert max(results["weights"], key=results["weights"].get).startswith("lstm")
+
+
+# --- what people hand over ------------------------------------------------------------------------------------
+
+TINY = {"seeds": 1, "epochs": 1, "units": 2}
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int16, np.float32, object])
+def test_the_dtype_of_the_values_decides_nothing(dtype):
+    rng = np.random.default_rng(0)
+    values = np.round(100 + np.arange(60) * 0.6 + 25 * np.sin(np.arange(60) * np.pi / 6) + rng.normal(size=60))
+    wanted, *_ = forecast.forecast(values, 6, **TINY)
+    if dtype is object:
+        with pytest.raises(ValueError, match="forecast: values: wanted numbers, got dtype object"):
+            forecast.forecast(values.astype(dtype), 6, **TINY)
+        return
+    found, *_ = forecast.forecast(values.astype(dtype), 6, **TINY)
+    assert found["season"] == wanted["season"] == 12
+    assert found["test"] == wanted["test"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"interval": 80}, r"interval must be in \(0, 1\), got 80"),
+        ({"interval": 0}, r"interval must be in \(0, 1\), got 0"),
+        ({"test": 0}, "test must be a positive whole number, got 0"),
+        ({"season": 0}, "season must be a positive whole number, got 0"),
+        ({"seeds": 0}, "seeds must be a positive whole number, got 0"),
+        ({"unit": 3}, r"unknown options \['unit'\], the known ones are units"),
+        ({"season": 600}, "a season of 600 rows, wanted at most 500"),
+        ({"values": np.full(60, np.nan)}, "values must be one series of finite numbers"),
+        ({"values": np.ones((60, 2))}, "values must be one series of finite numbers"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_python_too(option, message):
+    values = option.pop("values", np.sin(np.arange(60.0)))
+    with pytest.raises(ValueError, match=rf"^forecast: .*{message}"):
+        forecast.forecast(values, 6, **{**TINY, **option})
+
+
+def test_a_season_that_is_too_long_is_said(tmp_path):
+    seconds, rows = 30, 8640
+    starts = np.datetime64("2024-01-01T00:00:00") + np.arange(rows) * np.timedelta64(seconds, "s")
+    load = 50 + 10 * np.sin(2 * np.pi * np.arange(rows) * seconds / 86400)
+    lines = [f"{str(start).replace('T', ' ')},{value:.3f}" for start, value in zip(starts, load, strict=True)]
+    (tmp_path / "load.csv").write_text("\n".join(["time,load", *lines]))
+    out = tmp_path / "out"
+    argv = [str(tmp_path / "load.csv"), "--horizon", "6", "--out", str(out), "--quiet"]
+    results = forecast.main([*argv, "--seeds", "1", "--epochs", "1", "--units", "2"], report=lambda text: None)
+    assert results["notes"] == [
+        "the usual season of 2880 rows is longer than 500, the most that is looked for: take means over several rows"
+    ]
+
+
+def test_a_file_among_the_members_is_left_alone(tmp_path):
+    (tmp_path / "units.csv").write_text("\n".join(monthly()))
+    (tmp_path / "out" / "members").mkdir(parents=True)
+    (tmp_path / "out" / "members" / ".DS_Store").write_text("kept")
+    argv = [str(tmp_path / "units.csv"), "--horizon", "6", "--out", str(tmp_path / "out"), "--quiet"]
+    forecast.main([*argv, "--seeds", "1", "--epochs", "1", "--units", "2"], report=lambda text: None)
+    assert (tmp_path / "out" / "members" / ".DS_Store").read_text() == "kept"
+
+
+def test_a_run_of_fit_is_not_removed(tmp_path):
+    (tmp_path / "units.csv").write_text("\n".join(monthly()))
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("model.ckpt-1.index", "history.csv"):
+        (out / name).write_text("precious")
+    with pytest.raises(SystemExit, match=r"but no config.json of an experiment"):
+        forecast.main([str(tmp_path / "units.csv"), "--horizon", "6", "--out", str(out), "--quiet"])
+    assert (out / "model.ckpt-1.index").read_text() == (out / "history.csv").read_text() == "precious"

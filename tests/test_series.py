@@ -272,3 +272,38 @@ def test_files_that_are_none(tmp_path):
 
 def test_values_are_float64(tmp_path):
     assert read_series(write(tmp_path, "1", "2", "3")).values.dtype == np.float64
+
+
+# --- what people hand over ------------------------------------------------------------------------------------
+
+
+def test_the_columns_of_pandas_without_names_are_no_values(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(",0,1\n" + "\n".join(f"{k},{k * k % 7},{50 + k % 5}" for k in range(30)))
+    assert read_series(str(path), column="1").values.tolist() == [50 + k % 5 for k in range(30)]
+
+
+def test_a_first_row_that_is_taken_as_a_value_is_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("0\n" + "\n".join(str(50 + k % 5) for k in range(30)))
+    series = read_series(str(path))
+    assert len(series.values) == 31
+    assert "no line of names was found: the first row is taken as values" in series.notes
+    path.write_text("units\n" + "\n".join(str(50 + k % 5) for k in range(30)))
+    assert read_series(str(path)).notes == []
+
+
+def test_commas_in_quotes_are_said_to_group_thousands(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("month,rate\n" + "\n".join(f'{2015 + k // 12}-{k % 12 + 1:02d},"1,{500 + k}"' for k in range(30)))
+    series = read_series(str(path), column="rate")
+    assert series.values[0] == 1500
+    assert "'1,500' was read with ',' between thousands, not before its decimals" in series.notes
+
+
+@pytest.mark.parametrize("code", ["-999", "-99.99", "-999.25", "9999", "9999.0", "9.96921e+36", "9.96921E36"])
+def test_a_code_for_a_missing_value_is_said_to_be_read_as_a_number(tmp_path, code):
+    path = tmp_path / "a.csv"
+    path.write_text("units\n" + "\n".join([*(f"{50 + k % 5}.5" for k in range(30)), code]))
+    notes = read_series(str(path)).notes
+    assert notes == [f"{code} was read as a number; a missing value is an empty cell"]

@@ -432,3 +432,24 @@ def test_wrong_flags_are_refused_before_anything_is_written(flags, message, run_
         sweep.main([*flags, "--out", str(run_dir)])
     assert message in capsys.readouterr().err
     assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("fixed", [["--seed", "5"], ["--seed=5"], ["--out", "x"], ["--units", "8"], ["--rate=1"]])
+def test_what_the_sweep_sets_is_not_set_twice(fixed):
+    draws = dict([points.parse_draw("rate=uniform:0.1:1")])
+    with pytest.raises(ValueError, match=r"sweep: --\w+ is set by the sweep itself, got it among"):
+        points.points("running_sum", fixed, {"units": ["2", "3"]}, draws, 1, 0, 1)
+    assert points.points("running_sum", ["--steps", "3"], {"units": ["2", "3"]}, draws, 1, 0, 1)
+
+
+@pytest.mark.parametrize("text", ["x=uniform:12345:12346", "x=log:0.99999:1", "x=uniform:1e-9:1.00001e-9", "x=log:7:7"])
+def test_a_draw_stays_within_its_bounds(text):
+    low, high = map(float, text.split(":")[1:])
+    rng = np.random.default_rng(0)
+    _, draw = points.parse_draw(text)
+    assert all(low <= float(draw(rng)) <= high for _ in range(50))
+
+
+def test_a_whole_number_is_drawn_exactly():
+    _, draw = points.parse_draw("x=int:9007199254740993:9007199254740993")
+    assert draw(np.random.default_rng(0)) == "9007199254740993"

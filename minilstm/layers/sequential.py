@@ -196,7 +196,8 @@ class Sequential:
         of the model.
         """
         if class_name(self) != "Sequential":
-            raise ValueError(f"Sequential.config: a description cannot hold what {class_name(self)} changes")
+            got = f"{class_name(self)}, whose changes a description cannot hold"
+            raise ValueError(f"Sequential.config: self must be a plain Sequential, got {got}")
         named = zip(self.names, self.layers, strict=True)
         return {"format": FORMAT, "layers": [{**layer.config(), "name": name} for name, layer in named]}
 

@@ -99,12 +99,8 @@ def octets(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def to_octets(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bytes an array is stored as, copied only if it is not contiguous or not little-endian.
-
-    Parameters
-    ----------
-    array : array
-        Of any shape, also [], and any dtype but strings.
+    """The bytes that an array of any shape, also [], and any dtype but strings is stored as, copied only if it is not
+    contiguous or not little-endian.
     """
     if _is_bfloat16(array.dtype):
         array = array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))

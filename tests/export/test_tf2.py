@@ -225,7 +225,8 @@ def test_damaged_metadata_of_a_saved_model_is_a_checkpoint_error(tmp_path):
     damaged = [whole[:n] for n in range(0, len(whole), 7)]
     damaged += [whole[:n] + bytes([whole[n] ^ 1 << n % 8]) + whole[n + 1 :] for n in range(len(whole))]
     texts = b"[]", b"3", b'"x"', b"{}", b'{"class_name": "Sequential", "config": 7}', b"[" * 10**6
-    damaged += [message(1, message(4, b"_tf_keras_sequential") + message(5, text)) for text in texts]
+    start = message(3, b"root") + message(4, b"_tf_keras_sequential")
+    damaged += [message(1, start + message(5, text)) for text in texts]
     for data in damaged:
         path.write_bytes(data)
         error = None

@@ -412,7 +412,7 @@ def saved_model_bases():
 def mutate_saved_model(draw, base):
     tensors, config = base
     text = json_text(draw, config) if draw.random() < 0.7 else json.dumps(config).encode()
-    data = message(1, message(4, b"_tf_keras_sequential") + message(5, text))
+    data = message(1, message(3, b"root") + message(4, b"_tf_keras_sequential") + message(5, text))
     if draw.random() < 0.2:
         data = mutate_message(draw, data)
     if draw.random() < 0.2:

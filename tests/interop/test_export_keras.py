@@ -418,3 +418,55 @@ def test_layers_without_weights_in_a_checkpoint_are_named(tmp_path, library, req
         with pytest.raises(ValueError, match=r"'(masking|global_max_pooling1d)' is a layer without weights; what it"):
             keras.load(tmp_path / f"{kind}.weights.h5", options=options)
     assert len(keras.load(tmp_path / "plain.weights.h5", options=options).model.layers) == 2
+
+
+AROUND = """
+class Held(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = row()
+    def call(self, inputs, training=None):
+        return 50 * self.inner(inputs) + 7
+
+def row():
+    return S([keras.Input((None, 5)), L.LSTM(4, return_sequences=True), L.Dense(2)])
+
+def scaled():
+    return S([row(), L.Rescaling(100.0)])
+
+def functional():
+    inputs = keras.Input((None, 5))
+    return keras.Model(inputs, row()(inputs) * 100)
+
+def beside():
+    model = row()
+    model.more = tf.Variable([1.0, 2.0])
+    return model
+"""
+
+
+@pytest.mark.parametrize("library", ["keras3", "legacy"])
+def test_a_model_that_something_is_done_with_is_not_taken_for_the_whole(tmp_path, library, request):
+    """Its layers alone give other outputs, and no file of weights says so."""
+    name = "keras" if library == "keras3" else "tf_keras"
+    lines = [f"import tensorflow as tf, {name} as keras", "L = keras.layers", "S = keras.Sequential", AROUND]
+    for kind in ("Held", "scaled", "functional", "beside", "row"):
+        lines += [f"model = {kind}()", "model(tf.zeros((1, 6, 5)))"]
+        lines += [f"tf.train.Checkpoint(model=model, step=tf.Variable(3)).write({str(tmp_path / kind)!r})"]
+    request.getfixturevalue(library).run("\n".join(lines))
+    options = Options(activation="tanh", dense_activation="linear")
+    for kind in ("Held", "scaled", "functional", "beside"):
+        with pytest.raises(ValueError, match=rf"{kind}: the layers are not all .*: there is (an object|model)"):
+            tf2.load(tmp_path / kind, options=options)
+    assert len(tf2.load(tmp_path / "row", options=options).model.layers) == 2
+
+
+def test_a_subclassed_model_of_keras_3_is_no_row(tmp_path, keras3):
+    lines = ["import tensorflow as tf, keras", "L = keras.layers", "S = keras.Sequential", AROUND.split("def row")[0]]
+    lines = [line.replace("self.inner = row()", "self.lstm, self.head = L.LSTM(4), L.Dense(2)") for line in lines]
+    lines = [line.replace("50 * self.inner(inputs) + 7", "self.head(self.lstm(inputs))") for line in lines]
+    path = tmp_path / "m.weights.h5"
+    lines += ["model = Held()", "model(tf.zeros((1, 6, 5)))", f"model.save_weights({str(path)!r})"]
+    keras3.run("\n".join(lines))
+    with pytest.raises(ValueError, match=r"the model holds 'head/vars/0' besides its layers, so it is no row"):
+        keras.load(path, options=Options(activation="tanh", dense_activation="linear"))
