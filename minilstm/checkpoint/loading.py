@@ -182,10 +182,11 @@ def _sorted_out(
     folders = cell_folders(model, like)
     wanted: list[str] = []
     described = model if like is None else like
-    is_of_fit = own[TRAINING] is not None  # whose names are today's, whatever they are
+    # Without a model, the names of fit are those that its caller chose.
+    is_chosen = own[TRAINING] is not None and own[MODEL] is None
     for _ in range(1 if described is None else 2):  # the second time, it is known which names the model has
         named = [scope + name for name in wanted]
-        today = {name: name for name in new.values()} if is_of_fit else todays_names(new.values(), named, folders)
+        today = {name: name for name in new.values()} if is_chosen else todays_names(new.values(), named, folders)
         in_file = {today[name]: old for old, name in new.items()}  # what the file calls them
         arrays = {name: tensors[old] for name, old in in_file.items()}
         slots = find_slots(arrays, named)

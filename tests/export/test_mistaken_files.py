@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import assert_trees_equal
 
-from minilstm import LSTM, RNN, CheckpointError, Dense, LSTMCell, Sequential, load_checkpoint, tensorbundle
+from minilstm import LSTM, RNN, CheckpointError, Dense, LSTMCell, Sequential, fit, load_checkpoint, tensorbundle
 from minilstm.export import keras, npz, onnx, tf2, torch
 from minilstm.export.convert import convert
 from minilstm.export.hdf5 import Content
@@ -144,3 +144,10 @@ def test_averages_are_found_beside_an_adam_of_another_name(tmp_path):
     assert not [name for name in loaded.others if re.search("Average", name)]
     for n, (name, value) in enumerate(flatten_names(loaded.averaged).items()):
         assert_trees_equal(value, flat[name] + n + 3)
+
+
+def test_a_run_of_fit_keeps_its_names_in_the_naming_of_tensorflow_1_0(tmp_path):
+    inputs = np.ones((2, 3, 5), np.float32)
+    fit(MODEL, PARAMS, "mse", (inputs, inputs[..., :2]), optimizer="adam", epochs=1, checkpoint_dir=tmp_path / "run")
+    convert(tmp_path / "run", tmp_path / "old.ckpt", to="tf1.0", report=lambda line: None)
+    assert_trees_equal(load_checkpoint(tmp_path / "old.ckpt-1").params, load_checkpoint(tmp_path / "run").params)
