@@ -43,6 +43,11 @@ def value_and_grad(function: Callable[..., Any], has_aux: bool = False) -> Calla
     ValueError
         When the returned function is called: if a leaf of `params` is not floating, or the loss is not a scalar.
 
+    Notes
+    -----
+    autograd has one stack of traces for all threads. Nested derivatives, such as a `grad` inside a `grad`, can be
+    wrong if another thread takes derivatives meanwhile; use processes then.
+
     Examples
     --------
     >>> params = {"w": np.array([3.0, 4.0]), "b": np.array(1.0)}

@@ -2,7 +2,7 @@
 
 The names tell both formats: a checkpoint is named by its prefix or directory, the others have a suffix. What no file of
 weights tells (forget bias, activations, clips) comes from the description that minilstm writes into all of its files,
-or from flags. It is never guessed.
+or from flags. What is taken as it usually is, such as the order of the layers, is said.
 
 `FORMATS` is the table of the other libraries' formats. TensorFlow 1.x has no module there: its checkpoints are those of
 `minilstm.checkpoint`, and hold the state of a training too.
@@ -135,6 +135,9 @@ def convert(
 
 def target_format(path: str, to: str | None) -> str:
     """The format that the name of a file to be written tells, or `to`; ValueError if both or neither do."""
+    formats = (*checkpoint.NAMINGS, *FORMATS)
+    if to is not None and to not in formats:
+        raise ValueError(f"convert: to must be one of {', '.join(formats)}, got {to!r}")
     told = _suffix_format(path) or ("tf" if ".ckpt" in os.path.basename(path) else None)
     if to is None and told is None:
         raise ValueError(f"DST must have .ckpt or one of {', '.join(SUFFIXES)} in its name, or --to, got {path!r}")

@@ -38,9 +38,12 @@ KERAS = ("keras.", "tf_keras.", "tensorflow.")  # how the modules of Keras's own
 def keras_config(parts: list[Part], params: dict[str, Any]) -> dict[str, Any]:
     """The ``config.json`` of a ``keras.Sequential``, ready to build: every layer knows its input's shape."""
     shape, dtype, input_dtype = _input(parts, params)
-    layers = [_layer("InputLayer", {"batch_shape": shape, "dtype": input_dtype, "name": "input_layer"})]
+    names, of_input = layer_names(parts), "input_layer"
+    while of_input in names:
+        of_input += "_"
+    layers = [_layer("InputLayer", {"batch_shape": shape, "dtype": input_dtype, "name": of_input})]
     build = {"input_shape": shape}
-    for part, name in zip(parts, layer_names(parts), strict=True):
+    for part, name in zip(parts, names, strict=True):
         class_name, options = _options(part)
         config = {"name": name, "trainable": True, "dtype": dtype, **options}
         if class_name == "Bidirectional":

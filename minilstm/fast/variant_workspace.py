@@ -202,12 +202,11 @@ class GRUWorkspace(VariantWorkspace):
         self.for_dh = aligned((3, self.chunk, entries), dtype)  # factors of dz_r, dz_u and dz_k
         self.scratch = aligned((2, self.chunk, entries), dtype)
         flat_h, flat_q, flat_outputs = (x.reshape(time, -1) for x in (self.h[:-1], self.q, self.outputs))
-        a, b = self.spare.reshape(2, -1)
-        self.views = [
-            (matrix(self.h[t]), flat_h[t], matrix(self.z[t, : 2 * units]), blocks[:2].reshape(-1), *blocks,
-             matrix(self.z[t, 2 * units :]), flat_q[t], matrix(self.q[t]), a, b, flat_outputs[t])
-            for t, blocks in enumerate(self.blocks)
-        ]  # fmt: skip
+        self.views, self.reset_views = [], []  # of every step
+        for t, (r, u, k) in enumerate(self.blocks):
+            z, gates = matrix(self.z[t, : 2 * units]), self.blocks[t, :2].reshape(-1)
+            self.views.append((matrix(self.h[t]), flat_h[t], z, gates, u, k, flat_outputs[t]))
+            self.reset_views.append((r, flat_h[t], k, matrix(self.z[t, 2 * units :]), flat_q[t], matrix(self.q[t])))
 
     def taken_apart(self, *weights: Array) -> tuple[Array, list[Array]]:
         """As `VariantWorkspace.taken_apart`."""
@@ -223,12 +222,12 @@ class GRUWorkspace(VariantWorkspace):
         """As `VariantWorkspace.loop`."""
         product, multiply, add, act, one = np.matmul, np.multiply, np.add, self.activation.function, self.one
         factor, from_h, from_gates = self.factors[0], matrix(self.from_h), matrix(self.from_h[: 2 * self.units])
-        for t, view in enumerate(self.views):
-            h, flat_h, z, gates, _, u, k, _, _, _, a, b, output = view
+        a, b = self.spare.reshape(2, -1)
+        for t, (h, flat_h, z, gates, u, k, output) in enumerate(self.views):
             product(factor, h, from_h)
             add(z, from_gates, z)
             sigmoid_of_negative(gates, one)
-            self.complete_z_k(view)
+            self.complete_z_k(*self.reset_views[t])
             act(k, k)
             multiply(u, flat_h, a)
             multiply(u, k, b)
@@ -237,9 +236,8 @@ class GRUWorkspace(VariantWorkspace):
             if self.h_masks is not None:
                 self.carry(t)
 
-    def complete_z_k(self, view: tuple[Array, ...]) -> None:
-        """Compute q of a step, and add what it gives to the inputs' share of z_k."""
-        _, h, _, _, r, _, _, z_k, q, q_matrix, *_ = view
+    def complete_z_k(self, r: Array, h: Array, k: Array, z_k: Array, q: Array, q_matrix: Array) -> None:
+        """Compute q of a step, and add what it gives to the inputs' share of z_k; k and z_k are the same memory."""
         from_q, _ = self.matrices
         np.multiply(r, h, q)
         np.matmul(self.factors[1], q_matrix, from_q)
@@ -248,24 +246,25 @@ class GRUWorkspace(VariantWorkspace):
     def loop_back(self, d_outputs: Array) -> Array:
         """As `VariantWorkspace.loop_back`."""
         multiply, (dh, _) = np.multiply, self.flat
-        from_gates, from_gates_matrix = self.spare[1].reshape(-1), matrix(self.spare[1])
+        (a, from_gates), from_gates_matrix = self.spare.reshape(2, -1), matrix(self.spare[1])
         for start in reversed(range(0, len(self.z), self.chunk)):
             self.compute(start, min(start + self.chunk, len(self.z)))
             for t in reversed(range(start, min(start + self.chunk, len(self.z)))):
-                view, (for_r, for_u, for_k) = self.views[t], self.for_dh[:, t - start]
-                _, _, dz_gates, _, _, u, k, _, _, _, a, _, _ = view
+                _, _, dz_gates, _, u, k, _ = self.views[t]
+                for_r, for_u, for_k = self.for_dh[:, t - start]
                 self.add_output(t, d_outputs[t])
                 multiply(for_k, dh, k)
                 multiply(dh, u, a)
                 multiply(for_u, dh, u)
-                self.undo_reset(view, for_r)
+                self.undo_reset(for_r, a, *self.reset_views[t])
                 np.matmul(self.of_gates, dz_gates, from_gates_matrix)
                 np.add(a, from_gates, dh)
         return self.dh
 
-    def undo_reset(self, view: tuple[Array, ...], for_r: Array) -> None:
-        """From dz_k of a step to dz_r, which overwrites r, and what q adds to dh, in the scratch `a`."""
-        _, _, _, _, r, _, _, dz_k, _, _, a, _, _ = view
+    def undo_reset(
+        self, for_r: Array, a: Array, r: Array, h: Array, k: Array, dz_k: Array, q: Array, q_matrix: Array
+    ) -> None:
+        """From dz_k of a step, which has overwritten k, to dz_r, which overwrites r; add to `a` what q adds to dh."""
         (by_r, dq), (_, dq_matrix) = self.flat, self.matrices
         np.matmul(self.of_q, dz_k, dq_matrix)
         np.multiply(dq, r, by_r)
@@ -310,19 +309,20 @@ class ResetAfterWorkspace(GRUWorkspace):
         self.of_gates, self.of_q = (np.ascontiguousarray(part) for part in np.split(recurrent, [gates], axis=1))
         return np.concatenate((kernel, bias[None])), [recurrent]
 
-    def complete_z_k(self, view: tuple[Array, ...]) -> None:
+    def complete_z_k(self, r: Array, h: Array, k: Array, z_k: Array, q: Array, q_matrix: Array) -> None:
         """As `GRUWorkspace.complete_z_k`; the product with h is there already."""
-        _, _, _, _, r, _, k, _, q, _, a, _, _ = view
+        a = self.spare[0].reshape(-1)
         np.add(self.from_h[2 * self.units :].reshape(-1), self.q_bias, q)
         np.multiply(r, q, a)
         np.add(k, a, k)
 
-    def undo_reset(self, view: tuple[Array, ...], for_r: Array) -> None:
+    def undo_reset(
+        self, for_r: Array, a: Array, r: Array, h: Array, k: Array, dz_k: Array, q: Array, q_matrix: Array
+    ) -> None:
         """As `GRUWorkspace.undo_reset`; dq overwrites q."""
-        _, _, _, _, r, _, k, _, q, dq, a, _, _ = view
         np.multiply(k, r, q)
         np.multiply(for_r, k, r)
-        np.matmul(self.of_q, dq, self.matrices[1])
+        np.matmul(self.of_q, q_matrix, self.matrices[1])
         np.add(a, self.flat[1], a)
 
     @staticmethod

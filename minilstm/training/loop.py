@@ -37,8 +37,8 @@ class FitResult(NamedTuple):
     """What `fit` returns.
 
     `history` maps each quantity to a list with one entry an epoch. `baselines` are the losses of trivial forecasts on
-    the training data (see `minilstm.training.baselines`). `averaged` is the moving average of the parameters, if
-    `ema_decay` was given.
+    the training data, or on their first batch if data are not arrays (see `minilstm.training.baselines`). `averaged` is
+    the moving average of the parameters, if `ema_decay` was given.
     """
 
     params: Tree

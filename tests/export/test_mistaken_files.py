@@ -151,3 +151,9 @@ def test_a_run_of_fit_keeps_its_names_in_the_naming_of_tensorflow_1_0(tmp_path):
     fit(MODEL, PARAMS, "mse", (inputs, inputs[..., :2]), optimizer="adam", epochs=1, checkpoint_dir=tmp_path / "run")
     convert(tmp_path / "run", tmp_path / "old.ckpt", to="tf1.0", report=lambda line: None)
     assert_trees_equal(load_checkpoint(tmp_path / "old.ckpt-1").params, load_checkpoint(tmp_path / "run").params)
+
+
+def test_an_unknown_format_is_named(tmp_path):
+    npz.save(tmp_path / "m.npz", MODEL, PARAMS)
+    with pytest.raises(ValueError, match=r"convert: to must be one of tf, tf1.0, tf2, .*, got 'tf3'"):
+        convert(tmp_path / "m.npz", tmp_path / "n", to="tf3")

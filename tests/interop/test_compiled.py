@@ -310,7 +310,7 @@ def run_tile(rows, a, a_row, a_step, b, out, out_row, depth, adds):
 def test_products_of_all_sizes(rows, depth, columns, seed):
     rng = np.random.default_rng(seed)
     a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((rows, depth), (depth, columns)))
-    panels = np.zeros((workspace._panels(columns), depth, COLUMNS), np.float32)
+    panels = np.zeros((workspace.panel_count(columns), depth, COLUMNS), np.float32)
     other = panels.copy()
     functions.pack(b, np.ones(columns, np.float32), panels, 0)
     functions.pack_transposed(np.ascontiguousarray(b.T), other)
@@ -473,7 +473,7 @@ def test_processors_with_narrower_registers(features, width, rows, tmp_path):
         from minilstm.fast.compiled import functions, tile, workspace
         assert (tile.WIDTH, tile.COLUMNS, tile.ROWS) == ({width}, {2 * width}, {rows})
         a, b = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((15, 70), (70, 37)))
-        panels = np.zeros((workspace._panels(37), 70, tile.COLUMNS), np.float32)
+        panels = np.zeros((workspace.panel_count(37), 70, tile.COLUMNS), np.float32)
         functions.pack(b, np.ones(37, np.float32), panels, 0)
         out = np.empty((15, len(panels) * tile.COLUMNS), np.float32)
         functions.product(a, 0, 70, panels, out, False)

@@ -15,7 +15,7 @@ import numpy as np
 from ..memory import recycled
 from . import functions, workers
 from .tile import COLUMNS
-from .workspace import _panels, _pieces, _plain, _zeros
+from .workspace import borders, panel_count, plain, zeros
 
 Array = Any
 
@@ -25,12 +25,12 @@ SHARED = 1 << 21  # multiplications, from which a second thread is worth its cal
 def rows_times(rows: Array, kernel: Array) -> Array:
     """``rows [n, k] @ kernel [k, m]``; the kernel may be stored by columns."""
     depth, columns = kernel.shape
-    panels = _zeros(_panels(columns), depth, COLUMNS)
+    panels = zeros(panel_count(columns), depth, COLUMNS)
     if kernel.flags.f_contiguous:
-        functions.pack_transposed(_plain(kernel.T), panels)
+        functions.pack_transposed(plain(kernel.T), panels)
     else:
-        functions.pack(_plain(kernel), np.ones(columns, np.float32), panels, 0)
-    rows = _plain(rows)
+        functions.pack(plain(kernel), np.ones(columns, np.float32), panels, 0)
+    rows = plain(rows)
     out = recycled((len(rows), len(panels) * COLUMNS), np.float32)
 
     def piece(start: int, stop: int) -> None:
@@ -46,16 +46,16 @@ def rows_times(rows: Array, kernel: Array) -> Array:
 
 def transposed_times(rows: Array, g: Array) -> Array:
     """``rows [n, k].T @ g [n, m]``: the kernel's gradient."""
-    columns, rows = g.shape[1], _plain(rows)
+    columns, rows = g.shape[1], plain(rows)
     if columns % COLUMNS:
-        padded = _zeros(len(g), _panels(columns) * COLUMNS)
+        padded = zeros(len(g), panel_count(columns) * COLUMNS)
         padded[:, :columns] = g
         g = padded
-    g = _plain(g)
+    g = plain(g)
     parts: dict[int, Array] = {}
 
     def piece(start: int, stop: int) -> None:
-        parts[start] = np.empty((_panels(columns), rows.shape[1], COLUMNS), np.float32)
+        parts[start] = np.empty((panel_count(columns), rows.shape[1], COLUMNS), np.float32)
         functions.kernel_gradient(rows[start:stop], 0, g[start:stop], False, parts[start])
 
     _share(piece, len(rows), rows.size * columns)
@@ -67,4 +67,4 @@ def transposed_times(rows: Array, g: Array) -> Array:
 
 def _share(piece: Callable[[int, int], None], rows: int, multiplications: int) -> None:
     count = min(workers.count(), rows) if multiplications >= SHARED else 1
-    workers.share([functools.partial(piece, *ends) for ends in _pieces(rows, count)], count)
+    workers.share([functools.partial(piece, *ends) for ends in borders(rows, count)], count)

@@ -30,7 +30,7 @@ from .functions import (
     tanh,
 )
 from .tile import COLUMNS
-from .workspace import _panels, _plain, _zeros, pieces_of, run, summed
+from .workspace import panel_count, pieces_of, plain, run, summed, zeros
 
 Array = Any
 
@@ -121,13 +121,13 @@ class GRUPart:
     def __init__(self, rows: slice, time: int, input_dim: int, units: int, has_masks: bool) -> None:
         count, depth = rows.stop - rows.start, units + input_dim + 1
         self.rows = rows
-        self.columns = _zeros(time + 1, count, depth + units)
+        self.columns = zeros(time + 1, count, depth + units)
         self.columns[:, :, depth - 1] = 1
-        self.gates = _zeros(time, count, _panels(2 * units) * COLUMNS)
-        self.k = _zeros(time, count, _panels(units) * COLUMNS)
-        self.masks = _zeros(time, count, units * has_masks)
-        self.dh, self.d_columns = _zeros(count, units), _zeros(count, _panels(input_dim + units) * COLUMNS)
-        self.d_gates, self.d_k = (_zeros(_panels(columns), depth, COLUMNS) for columns in (2 * units, units))
+        self.gates = zeros(time, count, panel_count(2 * units) * COLUMNS)
+        self.k = zeros(time, count, panel_count(units) * COLUMNS)
+        self.masks = zeros(time, count, units * has_masks)
+        self.dh, self.d_columns = zeros(count, units), zeros(count, panel_count(input_dim + units) * COLUMNS)
+        self.d_gates, self.d_k = (zeros(panel_count(columns), depth, COLUMNS) for columns in (2 * units, units))
 
 
 class CompiledGRU:
@@ -138,8 +138,9 @@ class CompiledGRU:
         self.input_dim, self.units = input_dim, units
         pieces = pieces_of(batch, time * batch * depth * 3 * units)
         self.parts = [GRUPart(rows, time, input_dim, units, has_masks) for rows in pieces]
-        self.gates, self.k = _zeros(_panels(2 * units), depth, COLUMNS), _zeros(_panels(units), depth + units, COLUMNS)
-        self.transposed = [_zeros(_panels(input_dim + units), columns, COLUMNS) for columns in (2 * units, units)]
+        self.gates = zeros(panel_count(2 * units), depth, COLUMNS)
+        self.k = zeros(panel_count(units), depth + units, COLUMNS)
+        self.transposed = [zeros(panel_count(input_dim + units), columns, COLUMNS) for columns in (2 * units, units)]
         self.has_dz = False
 
     def set_masks(self, h_masks: Array) -> None:
@@ -155,9 +156,9 @@ class CompiledGRU:
             (self.gates, *weights[:2], 0, 0.5), (self.k, *weights[2:], units + first + 1, 1)
         ):  # fmt: skip
             scale = np.full(len(bias), half, np.float32)
-            pack(_plain(kernel[first:]), scale, panels, at_h)
-            pack(_plain(kernel[:first]), scale, panels, units)
-            pack(_plain(bias[None]), scale, panels, units + first)
+            pack(plain(kernel[first:]), scale, panels, at_h)
+            pack(plain(kernel[:first]), scale, panels, units)
+            pack(plain(bias[None]), scale, panels, units + first)
         for part in self.parts:
             np.copyto(part.columns[0, :, :units], h[part.rows])
             np.copyto(part.columns[:time, :, units : units + first], inputs[:, part.rows])
@@ -177,10 +178,10 @@ class CompiledGRU:
             self._forward(recycled((batch, time, units), np.float32))
         self.has_dz = True
         wanted = first if wants_inputs else 0
-        transposed = [panels[: _panels(wanted + units)] for panels in self.transposed]
+        transposed = [panels[: panel_count(wanted + units)] for panels in self.transposed]
         for panels, kernel in zip(transposed, self.kernels, strict=True):
-            pack_transposed(_plain(kernel[first - wanted :]), panels)
-        by_sequence, d_inputs = _plain(d_outputs.transpose(1, 0, 2)), recycled((batch, time, wanted), np.float32)
+            pack_transposed(plain(kernel[first - wanted :]), panels)
+        by_sequence, d_inputs = plain(d_outputs.transpose(1, 0, 2)), recycled((batch, time, wanted), np.float32)
         for part in self.parts:
             np.copyto(part.dh, dh[part.rows])
         run(

@@ -35,28 +35,28 @@ class Part:
         self, rows: slice, time: int, input_dim: int, units: int, padded: bool, options: Options, size: int
     ) -> None:
         def kept(wanted: Any, *shape: int) -> Array:
-            return _zeros(*shape) if wanted else NONE
+            return zeros(*shape) if wanted else NONE
 
         count = rows.stop - rows.start
         self.rows = rows
         width = input_dim + size + padded + 1
-        self.columns = _zeros(time + 1, count, width)  # [x_t, h_{t-1}, (past the end), 1]
+        self.columns = zeros(time + 1, count, width)  # [x_t, h_{t-1}, (past the end), 1]
         self.columns[:, :, -1] = 1
-        self.gates = _zeros(time, count, _panels(4 * units) * COLUMNS)
-        self.c = _zeros(time + 1, count, units)
-        self.dc, self.dh = _zeros(count, units), _zeros(count, size)
-        self.d_columns = _zeros(count, _panels(input_dim + size) * COLUMNS)
-        self.d_kernel = _zeros(_panels(4 * units), width, COLUMNS)
-        self.masks = _zeros(time, count, size * options.has_masks)
+        self.gates = zeros(time, count, panel_count(4 * units) * COLUMNS)
+        self.c = zeros(time + 1, count, units)
+        self.dc, self.dh = zeros(count, units), zeros(count, size)
+        self.d_columns = zeros(count, panel_count(input_dim + size) * COLUMNS)
+        self.d_kernel = zeros(panel_count(4 * units), width, COLUMNS)
+        self.masks = zeros(time, count, size * options.has_masks)
         self.c_clip, self.h_clip = (
             (np.float32(bound or 0), kept(bound is not None, time, count, entries))
             for bound, entries in ((options.cell_clip, units), (options.proj_clip, size))
         )
         self.d_peepholes = kept(options.use_peepholes, 3, 1, units)
         self.m = kept(options.projects, time, count, units)
-        self.every_dh = kept(options.projects, time, count, _panels(size) * COLUMNS)
-        self.dm = _zeros(count, _panels(units) * COLUMNS) if options.projects else self.dh
-        self.d_projection = kept(options.projects, _panels(size), units, COLUMNS)
+        self.every_dh = kept(options.projects, time, count, panel_count(size) * COLUMNS)
+        self.dm = zeros(count, panel_count(units) * COLUMNS) if options.projects else self.dh
+        self.d_projection = kept(options.projects, panel_count(size), units, COLUMNS)
 
 
 class CompiledWorkspace:
@@ -73,8 +73,8 @@ class CompiledWorkspace:
         rows = input_dim + size + padded + 1
         pieces = pieces_of(batch, time * batch * rows * 4 * units)
         self.parts = [Part(piece, time, input_dim, units, padded, options or PLAIN, size) for piece in pieces]
-        self.kernel = _zeros(_panels(4 * units), rows, COLUMNS)
-        self.transposed = _zeros(_panels(input_dim + size), 4 * units, COLUMNS)
+        self.kernel = zeros(panel_count(4 * units), rows, COLUMNS)
+        self.transposed = zeros(panel_count(input_dim + size), 4 * units, COLUMNS)
         self.peepholes = self.projection = self.projection_t = NONE
         self.scale = np.repeat(np.array(SCALE, dtype), units)
         self.has_dz = False  # whether a backward pass has overwritten the gates with dz
@@ -84,10 +84,10 @@ class CompiledWorkspace:
         if w_i is not None:
             self.peepholes = np.stack([w_i, w_f, w_o])[:, None]
         if projection is not None:
-            self.projection = _zeros(_panels(self.size), self.units, COLUMNS)
-            pack(_plain(projection), np.ones(self.size, np.float32), self.projection, 0)
-            self.projection_t = _zeros(_panels(self.units), self.size, COLUMNS)
-            pack_transposed(_plain(projection), self.projection_t)
+            self.projection = zeros(panel_count(self.size), self.units, COLUMNS)
+            pack(plain(projection), np.ones(self.size, np.float32), self.projection, 0)
+            self.projection_t = zeros(panel_count(self.units), self.size, COLUMNS)
+            pack_transposed(plain(projection), self.projection_t)
         if h_masks is not None:
             for part in self.parts:
                 np.copyto(part.masks, h_masks[:, part.rows])
@@ -108,7 +108,7 @@ class CompiledWorkspace:
         """As `ColumnWorkspace.forward`."""
         time, batch, first_h = len(inputs), len(c), self.input_dim
         last = whole_bias(bias, forget_bias)[None]
-        pack(_plain(kernel), self.scale, self.kernel, 0)
+        pack(plain(kernel), self.scale, self.kernel, 0)
         pack(last, self.scale, self.kernel, self.kernel.shape[1] - 1)
         if self.past is not None:
             pack(self.past_end, self.scale, self.kernel, len(kernel))
@@ -144,9 +144,9 @@ class CompiledWorkspace:
             self._forward(recycled((batch, time, size), np.float32))
         self.has_dz = True
         wanted = self.input_dim if wants_inputs else 0
-        transposed = self.transposed[: _panels(wanted + size)]
-        pack_transposed(_plain(kernel[self.input_dim - wanted :]), transposed)
-        by_sequence = _plain(d_outputs.transpose(1, 0, 2))
+        transposed = self.transposed[: panel_count(wanted + size)]
+        pack_transposed(plain(kernel[self.input_dim - wanted :]), transposed)
+        by_sequence = plain(d_outputs.transpose(1, 0, 2))
         d_inputs = recycled((batch, time, wanted), np.float32)
         for part in self.parts:
             np.copyto(part.dc, dc[part.rows])
@@ -175,7 +175,7 @@ class CompiledWorkspace:
 def pieces_of(batch: int, multiplications: int) -> list[slice]:
     """The sequences of each part of a batch; a pass with few `multiplications` has one part."""
     parts = min(workers.count(), batch // LEAST_ROWS) if multiplications >= SHARED else 1
-    return [slice(*ends) for ends in _pieces(batch, max(1, parts))]
+    return [slice(*ends) for ends in borders(batch, max(1, parts))]
 
 
 def run(parts: Iterable[Callable[[], None]]) -> None:
@@ -192,22 +192,23 @@ def summed(every_panels: list[Array], columns: int) -> Array:
     return total
 
 
-def _zeros(*shape: int) -> Array:
-    zeros = aligned(shape, np.float32)
-    zeros[...] = 0  # the entries that only fill a panel must not be NaN, which is slow
-    return zeros
+def zeros(*shape: int) -> Array:
+    """Memory of this shape; the entries that only fill a panel must not be NaN, which is slow."""
+    array = aligned(shape, np.float32)
+    array[...] = 0
+    return array
 
 
-def _pieces(count: int, pieces: int) -> Iterator[tuple[int, int]]:
+def borders(count: int, pieces: int) -> Iterator[tuple[int, int]]:
     """The ends of `pieces` pieces of nearly equal length."""
     return itertools.pairwise(count * piece // pieces for piece in range(pieces + 1))
 
 
-def _panels(columns: int) -> int:
+def panel_count(columns: int) -> int:
     """The number of panels that hold `columns` columns."""
     return -(-columns // COLUMNS)
 
 
-def _plain(x: Array) -> Array:
+def plain(x: Array) -> Array:
     """The array, or a copy if it is not contiguous or is read-only: numba would compile again for such an array."""
     return np.require(x, np.float32, ("C", "W"))
