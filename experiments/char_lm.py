@@ -102,11 +102,14 @@ def sample_from(folder: Path, prompt: str, length: int, temperature: float, seed
     FileNotFoundError
         If there is no checkpoint.
     ValueError
-        If the checkpoint is not of a character model.
+        If the checkpoint is not of a character model, or the text that it learned has not all characters of the prompt.
     """
     loaded = load_checkpoint(folder)
     if loaded.model is None or "vocabulary" not in (loaded.extra or {}):
         raise ValueError(f"char_lm: {loaded.prefix} holds no character model: it has no vocabulary")
+    unknown = sorted(set(prompt) - set(loaded.extra["vocabulary"]) - {"\n"})
+    if unknown:
+        raise ValueError(f"char_lm: prompt holds {''.join(unknown)!r}, which the text of {loaded.prefix} does not")
     return sample(loaded.model, loaded.params, loaded.extra["vocabulary"], prompt, length, temperature, seed)
 
 

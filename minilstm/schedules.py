@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from .arguments import check_flag, check_function, check_list, check_number, check_whole
@@ -19,8 +20,7 @@ Schedule = Callable[[int], float]
 
 def constant(rate: float) -> Schedule:
     """Return `rate` at every step."""
-    rate = _check_rate(rate, "constant")
-    return lambda step: rate
+    return partial(_constant, rate=_check_rate(rate, "constant"))
 
 
 def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: bool = False) -> Schedule:
@@ -34,7 +34,7 @@ def exponential(rate: float, decay_steps: int, decay_rate: float, staircase: boo
     rate, staircase = _check_rate(rate, "exponential"), check_flag(staircase, "staircase", "exponential")
     decay_steps = check_number(decay_steps, "decay_steps", "exponential", above=0)
     decay_rate = check_number(decay_rate, "decay_rate", "exponential", above=0)
-    return lambda step: rate * decay_rate ** (step // decay_steps if staircase else step / decay_steps)
+    return partial(_exponential, rate=rate, decay_steps=decay_steps, decay_rate=decay_rate, staircase=staircase)
 
 
 def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
@@ -54,7 +54,7 @@ def piecewise(boundaries: Sequence[int], rates: Sequence[float]) -> Schedule:
         raise ValueError(f"piecewise: boundaries must increase, got {boundaries}")
     if len(rates) != len(boundaries) + 1:
         raise ValueError(f"piecewise: {len(boundaries)} boundaries need {len(boundaries) + 1} rates, got {len(rates)}")
-    return lambda step: rates[sum(step > boundary for boundary in boundaries)]
+    return partial(_piecewise, boundaries=boundaries, rates=rates)
 
 
 def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
@@ -66,13 +66,7 @@ def cosine(rate: float, steps: int, final: float = 0.0) -> Schedule:
     [0.2, 0.1, 0.0, 0.0]
     """
     rate, steps = _check_rate(rate, "cosine"), check_number(steps, "steps", "cosine", above=0)
-    final = check_number(final, "final", "cosine", least=0)
-
-    def schedule(step: int) -> float:
-        share = (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
-        return rate * (final + (1 - final) * share)
-
-    return schedule
+    return partial(_cosine, rate=rate, steps=steps, final=check_number(final, "final", "cosine", least=0))
 
 
 def warm_up(schedule: Schedule, steps: int) -> Schedule:
@@ -82,8 +76,7 @@ def warm_up(schedule: Schedule, steps: int) -> Schedule:
     [0.125, 0.25, 0.5, 0.5]
     """
     check_function(schedule, "schedule", "warm_up")
-    steps = check_number(steps, "steps", "warm_up", above=0)
-    return lambda step: schedule(step) * min(1.0, (step + 1) / steps)
+    return partial(_warm_up, schedule=schedule, steps=check_number(steps, "steps", "warm_up", above=0))
 
 
 def halving(rate: float, full_epochs: int, steps_per_epoch: int, decay: float = 0.5) -> Schedule:
@@ -94,7 +87,35 @@ def halving(rate: float, full_epochs: int, steps_per_epoch: int, decay: float = 
     rate, decay = _check_rate(rate, "halving"), check_number(decay, "decay", "halving", above=0)
     full_epochs = check_whole(full_epochs, "full_epochs", "halving", least=0)
     steps_per_epoch = check_whole(steps_per_epoch, "steps_per_epoch", "halving")
-    return lambda step: rate * decay ** max(0, step // steps_per_epoch + 1 - full_epochs)
+    return partial(_halving, rate=rate, full_epochs=full_epochs, steps_per_epoch=steps_per_epoch, decay=decay)
+
+
+# The schedules at a step. They are no closures, so that an optimizer can be sent to another process.
+
+
+def _constant(step: int, rate: float) -> float:
+    return rate
+
+
+def _exponential(step: int, rate: float, decay_steps: float, decay_rate: float, staircase: bool) -> float:
+    return rate * decay_rate ** (step // decay_steps if staircase else step / decay_steps)
+
+
+def _piecewise(step: int, boundaries: Sequence[float], rates: Sequence[float]) -> float:
+    return rates[sum(step > boundary for boundary in boundaries)]
+
+
+def _cosine(step: int, rate: float, steps: float, final: float) -> float:
+    share = (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+    return rate * (final + (1 - final) * share)
+
+
+def _warm_up(step: int, schedule: Schedule, steps: float) -> float:
+    return schedule(step) * min(1.0, (step + 1) / steps)
+
+
+def _halving(step: int, rate: float, full_epochs: int, steps_per_epoch: int, decay: float) -> float:
+    return rate * decay ** max(0, step // steps_per_epoch + 1 - full_epochs)
 
 
 def _check_rate(rate: Any, where: str, name: str = "rate") -> Any:

@@ -252,3 +252,9 @@ def test_bad_options_are_refused_before_anything_is_written_or_removed(tmp_path,
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         char_lm.main(["--out", str(tmp_path), "--limit", "3000", option, value])
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_prompt_of_characters_that_were_not_learned_is_refused(finished):
+    out = finished[0]
+    with pytest.raises(ValueError, match=r"char_lm: prompt holds '日本', which the text of .* does not"):
+        char_lm.sample_from(out, "日本 ", 5, 1.0, 0)

@@ -246,6 +246,15 @@ def test_an_initializer_refuses_what_a_dtype_cannot_hold(kind):
     assert np.isfinite(cell.init(0, 3, np.float64)["kernel"]).all()
 
 
+@pytest.mark.parametrize("schedule", [
+    schedules.constant(0.5), schedules.exponential(0.1, 10, 0.5, staircase=True), schedules.piecewise([3], [0.1, 0.01]),
+    schedules.warm_up(schedules.cosine(0.2, 100), 5), schedules.halving(0.5, 1, 4),
+])  # fmt: skip
+def test_an_optimizer_with_a_schedule_goes_to_another_process(schedule):
+    again = pickle.loads(pickle.dumps(Adam(schedule)))
+    assert [again.rate(step) for step in (0, 3, 4, 50)] == [Adam(schedule).rate(step) for step in (0, 3, 4, 50)]
+
+
 def test_boundaries_must_increase():
     with pytest.raises(ValueError, match="piecewise: boundaries must increase"):
         schedules.piecewise([5, 5], [1, 2, 3])

@@ -114,10 +114,9 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if value is None or isinstance(value, PLAIN):
         return value
-    if getattr(value, "__module__", None) == schedules.__name__ and getattr(value, "__closure__", None):
-        variables = zip(value.__code__.co_freevars, value.__closure__, strict=True)
-        numbers = {name: plain(cell.cell_contents) for name, cell in variables}
-        return {"schedule": value.__qualname__.partition(".")[0], "numbers": numbers}
+    if isinstance(value, functools.partial) and value.func.__module__ == schedules.__name__:
+        numbers = {name: plain(number) for name, number in sorted(value.keywords.items())}
+        return {"schedule": value.func.__name__.removeprefix("_"), "numbers": numbers}
     return {"function": name_of(value)}
 
 
