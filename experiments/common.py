@@ -116,16 +116,16 @@ def begin(args: argparse.Namespace) -> None:
     write_config(args.out, vars(args))
 
 
-def prepare(out: Path, resume: bool) -> None:
+def prepare(out: Path, resume: bool, experiment: Path | None = None) -> None:
     """Make the folder. Unless the run is resumed, remove the files that an earlier experiment left there.
 
     Ends the program if there are such files, but no config.json, which every experiment writes first: they may be those
-    of a run of `minilstm.fit`.
+    of a run of `minilstm.fit`. It is in the folder of the `experiment`, by default `out` itself.
     """
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
         found = [path for pattern in OWN_FILES for path in out.glob(pattern)]
-        if found and not any((folder / "config.json").exists() for folder in (out, out.parent, out.parent.parent)):
+        if found and not ((experiment or out) / "config.json").exists():
             raise SystemExit(f"--out {out}: holds {found[0].name}, but no config.json of an experiment, so it was not "
                              "changed; name another folder")  # fmt: skip
         for path in found:

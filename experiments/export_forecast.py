@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
     """Run the experiment; returns the forecasts by library, ours under "minilstm"."""
     description = "Forecast the same thirty years of sunspots in every library."
     flags = common.parser("experiments.export_forecast", description, **Settings()._asdict())
-    args = flags.parse_args(argv)
+    args = common.parse(flags, argv)
     if args.resume:
         flags.error("this experiment does not resume")
     settings = Settings(args.units, args.layers, epochs=args.epochs, learning_rate=args.learning_rate)
     years, numbers = sunspots()
-    common.prepare(args.out, resume=False)
+    common.begin(args)
     training = numbers[years <= LAST_TRAINING_YEAR]
     result, scaling = train(training, settings, args.seed, progress=False if args.quiet else None)
     forecasts = {"minilstm": free_run(result.params, numbers, settings, scaling, FREE_YEARS)}

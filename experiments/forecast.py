@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None, report: Callable[[str], None] = prin
         for name in [name for name, value in vars(args).items() if name not in free and before.get(name) != value][:1]:
             flags.error(f"--resume: {config} is of a run with {name} {before.get(name)!r}, got {getattr(args, name)!r}")
     for folder in filter(Path.is_dir, (args.out / "members").glob("*")):
-        common.prepare(folder, args.resume)
+        common.prepare(folder, args.resume, args.out)
     common.begin(args)
     results, held_out, future = forecast(
         series.values, args.horizon, season=season, usual_season=series.usual_season, test=test, seeds=args.seeds,

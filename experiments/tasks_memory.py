@@ -151,7 +151,7 @@ def main(task: Task, args: argparse.Namespace, report: Callable[[str], None]) ->
         folder = args.out
         if len(models) > 1:
             folder = args.out / run.folder
-            common.prepare(folder, args.resume)
+            common.prepare(folder, args.resume, args.out)
         run_started = time.perf_counter()
         result = train(
             task, run, model, params, args.epochs, args.learning_rate, progress=False if args.quiet else None,

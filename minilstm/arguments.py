@@ -7,6 +7,7 @@ returns what to keep, or raises a ValueError that begins with `where` and names 
 from __future__ import annotations
 
 import heapq
+import inspect
 import math
 import numbers
 import os
@@ -65,6 +66,17 @@ def check_function(value: Any, name: str, where: str) -> Any:
     if not callable(value) or isinstance(value, type):
         raise ValueError(f"{where}: {name} must be a function, got {_short(value)}")
     return value
+
+
+def can_take(function: Any, count: int) -> bool:
+    """Whether a function can be called with `count` arguments; also True if it does not tell."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
 
 
 def check_path(path: Any, name: str, where: str) -> str:

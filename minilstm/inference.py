@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .arguments import as_generator, check_flag, check_function, check_has, check_number, check_whole
+from .arguments import as_generator, can_take, check_flag, check_function, check_has, check_number, check_whole
 from .arrays import as_array
 from .progress import ProgressBar
 
@@ -90,7 +89,9 @@ def generate(
     _check_all_used(model, params, "generate")
     if next_input is not None:
         check_function(next_input, "next_input", "generate")
-        _check_takes(next_input, rng is not None)
+        if not can_take(next_input, 1 if rng is None else 2):
+            given = "(output), because rng is not given" if rng is None else "(output, rng), because rng is given"
+            raise ValueError(f"generate: next_input must take {given}; got {next_input!r:.80}")
     primer = as_array(primer, "generate: primer")
     if primer.ndim < 2 or primer.size == 0:
         raise ValueError(f"generate: primer must be [batch, time, ...] and not empty, got shape {primer.shape}")
@@ -112,17 +113,6 @@ def generate(
             output = outputs[:, -1]
         generated[:, step] = output
     return generated
-
-
-def _check_takes(next_input: Callable[..., Array], with_rng: bool) -> None:
-    """Raise ValueError if `next_input` cannot be called with an output, and with a generator if there is one."""
-    try:
-        inspect.signature(next_input).bind(*[None] * (1 + with_rng))
-    except TypeError:
-        given = "(output, rng), because rng is given" if with_rng else "(output), because rng is not given"
-        raise ValueError(f"generate: next_input must take {given}; got {next_input!r:.80}") from None
-    except ValueError:  # a function that does not tell
-        pass
 
 
 def _check_all_used(model: Any, params: Any, where: str) -> None:

@@ -428,3 +428,8 @@ def test_a_run_of_fit_is_not_removed(tmp_path):
     with pytest.raises(SystemExit, match=r"but no config.json of an experiment"):
         forecast.main([str(tmp_path / "units.csv"), "--horizon", "6", "--out", str(out), "--quiet"])
     assert (out / "model.ckpt-1.index").read_text() == (out / "history.csv").read_text() == "precious"
+    (tmp_path / "config.json").write_text("{}")  # of an experiment in the folder above
+    with pytest.raises(SystemExit, match=r"but no config.json of an experiment"):
+        common.prepare(out, resume=False)
+    common.prepare(out, False, tmp_path)
+    assert not list(out.iterdir())

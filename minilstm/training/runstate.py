@@ -21,7 +21,7 @@ import numpy as np
 
 from ..checkpoint import Checkpoint, CheckpointError, has_slot_names, save_checkpoint
 from ..checkpoint.names import arranged
-from ..params import Tree, flatten_names, tree_leaves, tree_map, unflatten_names
+from ..params import Tree, flatten_names, tree_leaves, tree_map, tree_rows, unflatten_names
 from .carried import describe_structure, own_tensors, read_state, state_tensors
 from .folder import NAME, RunFolder
 
@@ -179,7 +179,7 @@ def rehearse(params: Tree, optimizer: Any, with_names: bool) -> None:
             loaded = RunFolder(directory).newest() if with_names else None
             if loaded is not None:
                 run.load(loaded)
-                tree_map(lambda *_: None, params, run.params)
+                tree_rows(params, run.params)  # a ValueError if they are nested in another way
         except (CheckpointError, ValueError, TypeError, KeyError) as error:
             fault = str(error).removeprefix("save_checkpoint: ").replace(directory, "")
             raise ValueError(f"fit: params: a checkpoint cannot hold their names or dtypes: {fault}") from error

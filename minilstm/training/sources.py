@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from ..arguments import can_take
 from ..data import prepared, shuffled_batches
 from ..params import tree_leaves
 
@@ -136,8 +136,9 @@ def as_source(
     if steps_per_epoch is None and hasattr(data, "__len__"):
         with contextlib.suppress(TypeError):  # a DataLoader or a Dataset whose length is not known
             steps_per_epoch = len(data)
-    if callable(data):
-        _check_takes_a_step(data, where)
+    if callable(data) and not can_take(data, 1):
+        wanted = "a callable must take the step and return its batch; call a function that makes a generator first"
+        raise ValueError(f"{where}: {wanted}: got {data!r:.80}")
     if not steps_per_epoch and where != "fit: data":
         raise ValueError(f"{where} must be arrays, or have a length of at least 1: {kind} has {steps_per_epoch}")
     if steps_per_epoch is None or steps_per_epoch < 1:
@@ -150,14 +151,3 @@ def as_source(
             )
         data = NumberedBatches(data, where)
     return StepSource(data, steps_per_epoch, prepare, where)
-
-
-def _check_takes_a_step(data: Callable[..., Any], where: str) -> None:
-    """Raise ValueError for a function that cannot be called with a step, such as one that makes a generator."""
-    try:
-        inspect.signature(data).bind(0)
-    except TypeError:
-        wanted = "a callable must take the step and return its batch; call a function that makes a generator first"
-        raise ValueError(f"{where}: {wanted}: got {data!r:.80}") from None
-    except ValueError:  # a callable that does not tell
-        pass

@@ -16,3 +16,6 @@ def test_what_is_missing_is_said_with_the_line_that_installs_it(tmp_path, monkey
     assert "pip install torch safetensors" in text
     assert text.count("pip install 'minilstm[export]'") == 2
     assert (tmp_path / "forecast.csv").read_text().splitlines()[0] == "year,minilstm"
+    (tmp_path / "forecast.csv").write_text("of a run before")
+    export_forecast.main(["--out", str(tmp_path), "--epochs", "1", "--quiet"])
+    assert (tmp_path / "forecast.csv").read_text().splitlines()[0] == "year,minilstm"
